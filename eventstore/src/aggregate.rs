@@ -1,0 +1,86 @@
+//! Aggregates: state folded from events, and the decisions made on it. Pure, without I/O.
+
+use crate::{
+    event::Event,
+    ids::{Position, Version},
+};
+
+/// The state of one stream, folded from its events.
+///
+/// Derive it, and implement [`Apply`] for the fold. `Default` is the state before the first event.
+///
+/// ```
+/// use annals_eventstore::{Aggregate, Apply, Event};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// enum AccountEvent {
+///     Deposited { amount: i64 },
+/// }
+///
+/// #[derive(Aggregate, Default)]
+/// #[aggregate(category = "account", event = AccountEvent)]
+/// struct Account {
+///     balance: i64,
+/// }
+///
+/// impl Apply<AccountEvent> for Account {
+///     fn apply(&mut self, event: &AccountEvent) {
+///         match event {
+///             AccountEvent::Deposited { amount } => self.balance += amount,
+///         }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an aggregate",
+    label = "not an aggregate",
+    note = "add `#[derive(Aggregate, Default)]` and `#[aggregate(category = \"...\", event = ...)]`"
+)]
+pub trait Aggregate: Apply<Self::Event> + Default + Send + Sync + 'static {
+    /// The category of its streams.
+    const CATEGORY: &'static str;
+    /// Its events.
+    type Event: Event;
+    /// Why it refuses commands.
+    type Error: std::error::Error + Send + Sync + 'static;
+}
+
+/// How one event changes the state.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say how `{E}` changes it",
+    label = "`Apply<{E}>` is missing",
+    note = "write `impl Apply<{E}> for {Self} {{ fn apply(&mut self, event: &{E}) {{ .. }} }}`"
+)]
+pub trait Apply<E> {
+    /// Applies an event. It cannot refuse: the event has happened.
+    fn apply(&mut self, event: &E);
+}
+
+/// An aggregate as loaded: its state, and how far it has been folded.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Loaded<A> {
+    /// The state.
+    pub state: A,
+    /// The version of the last event in it.
+    pub version: Version,
+    /// The position of the last event in it.
+    pub position: Position,
+}
+
+impl<A: Aggregate> Loaded<A> {
+    /// The state before the first event.
+    pub(crate) fn initial() -> Self {
+        Self {
+            state: A::default(),
+            version: Version::NONE,
+            position: Position::START,
+        }
+    }
+
+    /// `None` for a stream without events.
+    pub(crate) fn if_exists(self) -> Option<Self> {
+        (self.version > Version::NONE).then_some(self)
+    }
+}

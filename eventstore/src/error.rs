@@ -1,0 +1,225 @@
+//! Everything that can go wrong in the store, and whether trying again helps.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    append::ExpectedVersion,
+    ids::{Position, StreamId, Version},
+};
+
+/// Why a stored event cannot be read as the asked-for type.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No variant has this stored name.
+    #[error("no variant has this type name; add one, or an alias to the variant it became")]
+    UnknownType,
+    /// A newer version of the code wrote it.
+    #[error("this code knows the type up to version {supported}; deploy the newer code here")]
+    NewerVersion {
+        /// The newest version that this code reads.
+        supported: u32,
+    },
+    /// The payload does not fit the variant.
+    #[error("the payload does not fit the variant's fields")]
+    Payload(#[source] serde_json::Error),
+}
+
+/// A failure of the store: of its infrastructure, or of what it was asked to do.
+///
+/// A domain's own refusals are not here; they are [`ExecuteError::Rejected`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The stream is not at the version that the append expected.
+    #[error("stream {stream} is at version {actual}, the append expected {expected}")]
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// What the append expected.
+        expected: ExpectedVersion,
+        /// The version that the stream has.
+        actual: Version,
+    },
+    /// The idempotency key was used before, for another command.
+    #[error("idempotency key {key:?} was used before, for a different command; use a new key")]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
+    /// The name of a stream is not allowed.
+    #[error("stream name {stream:?} is not valid: {reason}")]
+    InvalidStream {
+        /// The name as given.
+        stream: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The append cannot be stored as it is.
+    #[error("append refused: {reason}")]
+    InvalidAppend {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The supplied recording time is before the last recorded event's.
+    #[error("recording time {given} is before {last}, the last one recorded; time never goes back")]
+    ClockWentBack {
+        /// The time that the append brought.
+        given: DateTime<Utc>,
+        /// The last recorded time.
+        last: DateTime<Utc>,
+    },
+    /// An as-of time that has not come yet: the answer could still change.
+    #[error("cannot answer as of {at}: it is in the future, the store's clock says {now}")]
+    Future {
+        /// The time asked for.
+        at: DateTime<Utc>,
+        /// The store's time.
+        now: DateTime<Utc>,
+    },
+    /// An as-of position beyond the end of the log.
+    #[error("cannot answer as of position {at}: the log ends at {end}")]
+    BeyondEnd {
+        /// The position asked for.
+        at: Position,
+        /// The last position that is safe to read.
+        end: Position,
+    },
+    /// A stored event cannot be decoded.
+    #[error(
+        "cannot decode event {version} of stream {stream}, type {event_type:?} version {schema_version}"
+    )]
+    Decode {
+        /// The stream.
+        stream: StreamId,
+        /// The event's version in the stream.
+        version: Version,
+        /// Its stored type name.
+        event_type: String,
+        /// Its stored schema version.
+        schema_version: u32,
+        /// Why not.
+        source: DecodeError,
+    },
+    /// An event, a command or metadata cannot be written as JSON.
+    #[error("cannot encode {what} as JSON")]
+    Encode {
+        /// What was to be encoded.
+        what: String,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// The connection string is not valid.
+    #[error("the database URL is not valid: {reason}")]
+    InvalidUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No connection to the database.
+    #[error("cannot connect to PostgreSQL at {target}")]
+    Connect {
+        /// Host, port and database.
+        target: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database holds a newer schema than this code knows.
+    #[error(
+        "the schema {schema:?} is at migration {found}, this program knows up to {supported}; \
+         run a newer version of the program"
+    )]
+    SchemaTooNew {
+        /// The schema.
+        schema: String,
+        /// The migration found.
+        found: i32,
+        /// The last one this code knows.
+        supported: i32,
+    },
+    /// An applied migration differs from the one in this code.
+    #[error("migration {number} of schema {schema:?} was changed after it had been applied")]
+    MigrationChanged {
+        /// The schema.
+        schema: String,
+        /// The migration's number.
+        number: i32,
+    },
+    /// The outcome of an append is unknown: the connection was lost before the answer came.
+    #[error("the connection was lost during an append; it may or may not be recorded")]
+    Indeterminate {
+        /// What broke.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database refused or failed a statement.
+    #[error("the database failed to {action}")]
+    Database {
+        /// What the store was doing.
+        action: &'static str,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Whether the same statement may succeed when tried again.
+        retryable: bool,
+    },
+    /// Another owner has taken the lease, or moved the checkpoint.
+    #[error("{name:?} is now run by another owner; this one stops")]
+    Fenced {
+        /// The name of the lease or the checkpoint.
+        name: String,
+    },
+    /// The store has been shut down.
+    #[error("the store is shut down")]
+    Closed,
+    /// The operation needs PostgreSQL and the store is in memory.
+    #[error("{what} needs PostgreSQL; this store is in memory")]
+    NeedsPostgres {
+        /// The operation.
+        what: &'static str,
+    },
+    /// The broker failed, or refused.
+    #[error("Kafka: cannot {action}")]
+    Broker {
+        /// What was being done.
+        action: String,
+        /// What the broker said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// True if the same operation may succeed when it is tried again as it is.
+    ///
+    /// A [`Conflict`](Self::Conflict) is not among them: reload and decide again first.
+    /// [`Indeterminate`](Self::Indeterminate) is, if the append carried an idempotency key.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Database { retryable, .. } => *retryable,
+            Self::Connect { .. } | Self::Indeterminate { .. } | Self::Broker { .. } => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn invalid_append(reason: impl Into<String>) -> Self {
+        Self::InvalidAppend {
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Why a command had no effect.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecuteError<E> {
+    /// The aggregate refused the command. Trying again is no use.
+    #[error("the command was rejected")]
+    Rejected(#[source] E),
+    /// The store failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl<E> ExecuteError<E> {
+    /// True if the same command may succeed when it is tried again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.is_retryable())
+    }
+}

@@ -1,0 +1,97 @@
+//! Events: what happened, under a stored name and a schema version that outlive the Rust code.
+
+mod codec;
+mod metadata;
+mod recorded;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::{
+    metadata::Metadata,
+    recorded::{Payload, Recorded},
+};
+use crate::error::DecodeError;
+
+/// How one kind of event is stored: its name, its schema version, and the names it had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventType {
+    /// The stored name. It stays the same when the Rust variant is renamed.
+    pub name: &'static str,
+    /// The version of the payload's shape, from 1.
+    pub version: u32,
+    /// Earlier stored names that still decode as this event.
+    pub aliases: &'static [&'static str],
+}
+
+impl EventType {
+    /// True if events stored under `name` are of this type.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.aliases.contains(&name)
+    }
+}
+
+/// The events of one aggregate: an enum with one variant for each kind of event.
+///
+/// Derive it. A variant's payload is stored as the JSON of its fields alone (`{"amount":100}`),
+/// its name and schema version beside it, so SQL and other languages read it without knowing
+/// how serde tags enums. Each variant's stored name is its Rust name in snake case unless
+/// `name` says otherwise:
+///
+/// ```
+/// use annals_eventstore::Event;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// enum LoanEvent {
+///     Submitted { amount: i64 },
+///     // Renamed in Rust; what is stored keeps its name, and older names still decode.
+///     #[event(name = "approved", alias = "accepted", version = 2)]
+///     Granted,
+/// }
+///
+/// assert_eq!(LoanEvent::Granted.event_type().name, "approved");
+/// assert_eq!(LoanEvent::Submitted { amount: 1 }.event_type().name, "submitted");
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "add `#[derive(Event, Serialize, Deserialize)]` to the enum of this aggregate's events"
+)]
+pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Every kind of event, in the order of the enum's variants.
+    const TYPES: &'static [EventType];
+
+    /// The index of this event's kind in [`Event::TYPES`].
+    fn type_index(&self) -> usize;
+
+    /// The stored name and version of this event.
+    fn event_type(&self) -> &'static EventType {
+        &Self::TYPES[self.type_index()]
+    }
+
+    /// This event's payload as it is stored: the JSON of the variant's fields.
+    ///
+    /// # Errors
+    /// Fails where the event's own `Serialize` fails, for example on a map whose keys are not
+    /// strings.
+    fn encode(&self) -> Result<Payload, serde_json::Error> {
+        codec::encode(self)
+    }
+
+    /// Decodes a stored event.
+    ///
+    /// # Errors
+    /// Fails if no variant has the name, if the stored version is newer than this code's, or if
+    /// the payload does not fit the variant.
+    fn decode(name: &str, version: u32, payload: &Payload) -> Result<Self, DecodeError> {
+        let index = Self::TYPES
+            .iter()
+            .position(|kind| kind.is_named(name))
+            .ok_or(DecodeError::UnknownType)?;
+        let supported = Self::TYPES[index].version;
+        if version > supported {
+            return Err(DecodeError::NewerVersion { supported });
+        }
+        codec::decode(index, payload).map_err(DecodeError::Payload)
+    }
+}

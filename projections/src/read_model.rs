@@ -1,0 +1,313 @@
+//! Read models: rows of a table, each a fold of the events that touch it. Pure, without I/O.
+
+use annals_eventstore::{Aggregate, Error as StoreError, Position, Recorded};
+use tokio_postgres::Row;
+
+use crate::column::{Column, SqlParam};
+
+/// One row of a read model. Derive it.
+///
+/// ```
+/// use annals_eventstore::{Aggregate, Apply, Event, Recorded};
+/// use annals_projections::{Change, Project, ReadModel};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// enum AccountEvent {
+///     Opened { owner: String },
+///     Deposited { amount: i64 },
+///     Closed,
+/// }
+/// # #[derive(Aggregate, Default)]
+/// # #[aggregate(category = "account", event = AccountEvent)]
+/// # struct Account;
+/// # impl Apply<AccountEvent> for Account { fn apply(&mut self, _: &AccountEvent) {} }
+///
+/// #[derive(ReadModel, Clone)]
+/// #[read_model(table = "account_overview", from(Account), history)]
+/// struct AccountOverview {
+///     #[read_model(key)]
+///     account: String,
+///     owner: String,
+///     balance: i64,
+/// }
+///
+/// impl Project<AccountEvent> for AccountOverview {
+///     fn project(row: Option<Self>, event: &Recorded<AccountEvent>) -> Change<Self> {
+///         match (&event.event, row) {
+///             (AccountEvent::Opened { owner }, _) => Change::Set(AccountOverview {
+///                 account: event.stream.key().to_owned(),
+///                 owner: owner.clone(),
+///                 balance: 0,
+///             }),
+///             (AccountEvent::Deposited { amount }, Some(row)) => {
+///                 Change::Set(AccountOverview { balance: row.balance + amount, ..row })
+///             }
+///             (AccountEvent::Closed, _) => Change::Delete,
+///             (_, None) => Change::Keep,
+///         }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a read model",
+    label = "not a read model",
+    note = "add `#[derive(ReadModel, Clone)]` and `#[read_model(table = \"...\", from(...))]`"
+)]
+pub trait ReadModel: Clone + Send + Sync + 'static {
+    /// The table. It is the projection's name too.
+    const TABLE: &'static str;
+    /// Whether every version of every row is kept, for queries as of any moment.
+    const HISTORY: History;
+    /// The columns, those of the key among them.
+    const COLUMNS: &'static [ColumnDef];
+    /// The key: the type of the key's field, or a tuple where several fields make the key.
+    type Key: RowKey;
+
+    /// Where its events come from.
+    fn sources() -> Vec<Source<Self>>;
+    /// The key of this row.
+    fn key(&self) -> Self::Key;
+    /// The values of each column over many rows, in the order of [`ReadModel::COLUMNS`].
+    fn columns<'a>(rows: &[&'a Self]) -> Vec<Box<SqlParam<'a>>>;
+    /// Reads a row that was selected in the order of [`ReadModel::COLUMNS`].
+    ///
+    /// # Errors
+    /// Fails if a column holds another type than its field.
+    fn from_row(row: &Row) -> Result<Self, tokio_postgres::Error>;
+}
+
+/// How one event changes one row: a pure fold.
+#[diagnostic::on_unimplemented(
+    message = "the read model `{Self}` does not say what it does with `{E}`",
+    label = "`Project<{E}>` is missing",
+    note = "it lists an aggregate with these events in `from(...)`: write `impl Project<{E}> for {Self}`"
+)]
+pub trait Project<E>: ReadModel {
+    /// The rows that the event touches: by default the one whose key is the stream's key.
+    ///
+    /// # Errors
+    /// By default, if the stream's key cannot be read as this read model's key.
+    fn keys(event: &Recorded<E>) -> Result<Keys<Self::Key>, KeyError> {
+        Self::Key::from_stream_key(event.stream.key()).map(Keys::one)
+    }
+
+    /// Folds the event into the row; `None` if there is no such row.
+    fn project(row: Option<Self>, event: &Recorded<E>) -> Change<Self>;
+}
+
+/// What an event does to a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<R> {
+    /// The row is now this.
+    Set(R),
+    /// The row is gone. Another event may bring it back.
+    Delete,
+    /// The row stays as it is.
+    Keep,
+}
+
+/// Whether a read model keeps the versions of its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Only the current rows are kept.
+    None,
+    /// Every version is kept, with the range of positions in which it held.
+    Kept,
+}
+
+/// A column of a read model's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnDef {
+    /// Its name.
+    pub name: &'static str,
+    /// Its SQL type.
+    pub sql_type: &'static str,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// Whether it is part of the key.
+    pub key: bool,
+}
+
+/// The keys of the rows that an event touches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keys<K>(KeyList<K>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum KeyList<K> {
+    // Nearly every event touches one row: no allocation for it.
+    One(K),
+    Many(Vec<K>),
+}
+
+impl<K> Keys<K> {
+    /// No row.
+    pub fn none() -> Self {
+        Self(KeyList::Many(Vec::new()))
+    }
+
+    /// One row.
+    pub fn one(key: K) -> Self {
+        Self(KeyList::One(key))
+    }
+
+    /// Several rows. A key that stands twice counts once.
+    pub fn many(keys: impl IntoIterator<Item = K>) -> Self {
+        Self(KeyList::Many(keys.into_iter().collect()))
+    }
+
+    /// The keys.
+    pub fn as_slice(&self) -> &[K] {
+        match &self.0 {
+            KeyList::One(key) => std::slice::from_ref(key),
+            KeyList::Many(keys) => keys,
+        }
+    }
+}
+
+/// The key of a stream does not fit the key of a read model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream key {key:?} is no key of the read model: {reason}")]
+pub struct KeyError {
+    /// The stream's key.
+    pub key: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// The key of a row: one column, or a tuple of columns.
+///
+/// It is implemented for every [`Column`] that can be read from a stream's key with `FromStr`, and
+/// for tuples of up to four columns. A tuple is never a stream's key: a read model with several
+/// key columns implements [`Project::keys`].
+pub trait RowKey: Clone + Eq + std::hash::Hash + Send + Sync + 'static {
+    /// The key as read from a stream's key.
+    ///
+    /// # Errors
+    /// If the stream's key is not such a key.
+    fn from_stream_key(key: &str) -> Result<Self, KeyError>;
+    /// The values of each key column over many keys, in the order of the key columns.
+    fn columns(keys: &[Self]) -> Vec<Box<SqlParam<'_>>>;
+}
+
+impl<K> RowKey for K
+where
+    K: Column + std::str::FromStr + Clone + Eq + std::hash::Hash,
+    K::Err: std::fmt::Display,
+{
+    fn from_stream_key(key: &str) -> Result<Self, KeyError> {
+        key.parse().map_err(|error: K::Err| KeyError {
+            key: key.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn columns(keys: &[Self]) -> Vec<Box<SqlParam<'_>>> {
+        vec![Box::new(keys.iter().collect::<Vec<_>>())]
+    }
+}
+
+macro_rules! tuple_key {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: Column + Clone + Eq + std::hash::Hash),+> RowKey for ($($name,)+) {
+            fn from_stream_key(key: &str) -> Result<Self, KeyError> {
+                Err(KeyError {
+                    key: key.to_owned(),
+                    reason: "the key has several columns; implement Project::keys".to_owned(),
+                })
+            }
+
+            fn columns(keys: &[Self]) -> Vec<Box<SqlParam<'_>>> {
+                vec![$(Box::new(keys.iter().map(|key| &key.$index).collect::<Vec<_>>())),+]
+            }
+        }
+    };
+}
+tuple_key!(A 0, B 1);
+tuple_key!(A 0, B 1, C 2);
+tuple_key!(A 0, B 1, C 2, D 3);
+
+/// Where a read model's events come from: one category, and how its events are folded.
+pub struct Source<R: ReadModel> {
+    category: &'static str,
+    step: fn(Recorded) -> Result<Step<R>, StepError>,
+}
+
+impl<R: ReadModel> std::fmt::Debug for Source<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("category", &self.category)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: ReadModel> Source<R> {
+    /// The events of an aggregate.
+    pub fn of<A: Aggregate>() -> Self
+    where
+        R: Project<A::Event>,
+    {
+        Self {
+            category: A::CATEGORY,
+            step: step::<A, R>,
+        }
+    }
+
+    /// The category.
+    pub fn category(&self) -> &'static str {
+        self.category
+    }
+
+    /// Decodes an event of this category and says which rows it touches.
+    ///
+    /// # Errors
+    /// If the event does not decode, or its keys cannot be made out.
+    pub fn step(&self, event: Recorded) -> Result<Step<R>, StepError> {
+        (self.step)(event)
+    }
+}
+
+/// Why an event cannot be projected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// It does not decode.
+    #[error(transparent)]
+    Decode(#[from] StoreError),
+    /// The rows that it touches cannot be made out.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// One decoded event, ready to be folded into the rows that it touches.
+pub struct Step<R: ReadModel> {
+    /// The event's position.
+    pub position: Position,
+    /// The rows that it touches.
+    pub keys: Keys<R::Key>,
+    project: Box<dyn Fn(Option<R>) -> Change<R> + Send>,
+}
+
+impl<R: ReadModel> Step<R> {
+    /// Folds the event into one of its rows.
+    pub fn project(&self, row: Option<R>) -> Change<R> {
+        (self.project)(row)
+    }
+}
+
+impl<R: ReadModel> std::fmt::Debug for Step<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Step")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+fn step<A: Aggregate, R: Project<A::Event>>(event: Recorded) -> Result<Step<R>, StepError> {
+    let event = event.decode::<A::Event>()?;
+    Ok(Step {
+        position: event.position,
+        keys: R::keys(&event)?,
+        project: Box::new(move |row| R::project(row, &event)),
+    })
+}

@@ -1,0 +1,11 @@
+//! Annals: event sourcing and CQRS on PostgreSQL and Kafka.
+
+pub use annals_eventstore::*;
+pub use annals_projections::*;
+
+/// What the derive macros' output refers to. Not public API.
+#[doc(hidden)]
+pub mod __private {
+    pub use annals_eventstore::__private::*;
+    pub use annals_projections::__private::*;
+}
