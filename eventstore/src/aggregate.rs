@@ -72,11 +72,7 @@ pub struct Loaded<A> {
 impl<A: Aggregate> Loaded<A> {
     /// The state before the first event.
     pub(crate) fn initial() -> Self {
-        Self {
-            state: A::default(),
-            version: Version::NONE,
-            position: Position::START,
-        }
+        Self { state: A::default(), version: Version::NONE, position: Position::START }
     }
 
     /// `None` for a stream without events.

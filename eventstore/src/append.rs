@@ -75,10 +75,9 @@ impl NewEvent {
     /// [`Error::Encode`] if the event cannot be written as JSON.
     pub fn of<E: Event>(event: &E) -> Result<Self, Error> {
         let kind = event.event_type();
-        let payload = event.encode().map_err(|source| Error::Encode {
-            what: kind.name.to_owned(),
-            source,
-        })?;
+        let payload = event
+            .encode()
+            .map_err(|source| Error::Encode { what: kind.name.to_owned(), source })?;
         Ok(Self::raw(kind.name, kind.version, payload))
     }
 
@@ -142,12 +141,8 @@ impl Append {
         expected: ExpectedVersion,
         events: impl IntoIterator<Item = NewEvent>,
     ) -> Self {
-        Self {
-            streams: Vec::new(),
-            events: Vec::new(),
-            idempotency_key: None,
-        }
-        .and(stream, expected, events)
+        Self { streams: Vec::new(), events: Vec::new(), idempotency_key: None }
+            .and(stream, expected, events)
     }
 
     /// Adds events for another stream, to be recorded after those before.
@@ -160,8 +155,7 @@ impl Append {
     ) -> Self {
         let index = self.streams.len();
         self.streams.push((stream, expected));
-        self.events
-            .extend(events.into_iter().map(|event| (index, event)));
+        self.events.extend(events.into_iter().map(|event| (index, event)));
         self
     }
 

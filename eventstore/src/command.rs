@@ -160,10 +160,7 @@ pub(crate) fn fingerprint<C: Command>(
 ) -> Result<Fingerprint, Error> {
     let encode = || serde_json::to_vec(&serde_json::to_value(command)?);
     // By way of `Value`, whose maps are sorted: the order of a HashMap's keys must not matter.
-    let json = encode().map_err(|source| Error::Encode {
-        what: C::NAME.to_owned(),
-        source,
-    })?;
+    let json = encode().map_err(|source| Error::Encode { what: C::NAME.to_owned(), source })?;
     let mut hash = Sha256::new();
     for part in [stream.category(), stream.key(), C::NAME] {
         hash.update((part.len() as u64).to_le_bytes());

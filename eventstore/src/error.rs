@@ -47,6 +47,9 @@ pub enum Error {
         /// The key.
         key: String,
     },
+    /// Another append under the same idempotency key was just being recorded.
+    #[error("another append under the same idempotency key is in flight; try again")]
+    KeyInFlight,
     /// The name of a stream is not allowed.
     #[error("stream name {stream:?} is not valid: {reason}")]
     InvalidStream {
@@ -54,6 +57,15 @@ pub enum Error {
         stream: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The name of a schema is not allowed.
+    #[error(
+        "schema name {schema:?} is not valid: use lower-case letters, digits and _, at most 40, \
+         starting with a letter or _"
+    )]
+    InvalidSchema {
+        /// The name as given.
+        schema: String,
     },
     /// The append cannot be stored as it is.
     #[error("append refused: {reason}")]
@@ -193,16 +205,29 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Database { retryable, .. } => *retryable,
-            Self::Connect { .. } | Self::Indeterminate { .. } | Self::Broker { .. } => true,
+            Self::Connect { .. }
+            | Self::Indeterminate { .. }
+            | Self::KeyInFlight
+            | Self::Broker { .. } => true,
             _ => false,
         }
     }
 
     pub(crate) fn invalid_append(reason: impl Into<String>) -> Self {
-        Self::InvalidAppend {
-            reason: reason.into(),
-        }
+        Self::InvalidAppend { reason: reason.into() }
     }
+}
+
+/// An error and its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
 }
 
 /// Why a command had no effect.

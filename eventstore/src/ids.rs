@@ -48,18 +48,12 @@ impl StreamId {
         if key.chars().any(char::is_control) {
             return Err(invalid("the key holds a control character".into()));
         }
-        Ok(Self {
-            category: category.into(),
-            key: key.into(),
-        })
+        Ok(Self { category: category.into(), key: key.into() })
     }
 
     /// A name that the store holds already.
     pub(crate) fn stored(category: Arc<str>, key: &str) -> Self {
-        Self {
-            category,
-            key: key.into(),
-        }
+        Self { category, key: key.into() }
     }
 
     /// The category.

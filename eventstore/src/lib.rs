@@ -5,11 +5,15 @@ extern crate self as annals_eventstore;
 
 mod aggregate;
 mod append;
+mod backend;
 mod clock;
 mod command;
 mod error;
 mod event;
 mod ids;
+mod memory;
+pub mod postgres;
+mod store;
 pub mod testkit;
 
 #[doc(no_inline)]
@@ -23,6 +27,7 @@ pub use self::{
     error::{DecodeError, Error, ExecuteError},
     event::{Event, EventType, Metadata, Payload, Recorded},
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
+    store::{AsOf, EventStore, Options},
 };
 
 /// What the derive macros' output refers to. Not public API.

@@ -61,10 +61,7 @@ impl<A: Aggregate> Given<A> {
         A: Handle<C>,
         C: Command<Aggregate = A>,
     {
-        When {
-            outcome: self.state().handle(command),
-            given: self,
-        }
+        When { outcome: self.state().handle(command), given: self }
     }
 }
 
@@ -112,10 +109,9 @@ impl<A: Aggregate> When<A> {
     {
         match self.outcome {
             Ok(events) => panic!("the command was accepted and led to {events:?}"),
-            Err(error) => assert_eq!(
-                error, expected,
-                "the command was rejected for another reason"
-            ),
+            Err(error) => {
+                assert_eq!(error, expected, "the command was rejected for another reason")
+            }
         }
     }
 

@@ -196,10 +196,8 @@ where
     K::Err: std::fmt::Display,
 {
     fn from_stream_key(key: &str) -> Result<Self, KeyError> {
-        key.parse().map_err(|error: K::Err| KeyError {
-            key: key.to_owned(),
-            reason: error.to_string(),
-        })
+        key.parse()
+            .map_err(|error: K::Err| KeyError { key: key.to_owned(), reason: error.to_string() })
     }
 
     fn columns(keys: &[Self]) -> Vec<Box<SqlParam<'_>>> {
@@ -235,9 +233,7 @@ pub struct Source<R: ReadModel> {
 
 impl<R: ReadModel> std::fmt::Debug for Source<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source")
-            .field("category", &self.category)
-            .finish_non_exhaustive()
+        f.debug_struct("Source").field("category", &self.category).finish_non_exhaustive()
     }
 }
 
@@ -247,10 +243,7 @@ impl<R: ReadModel> Source<R> {
     where
         R: Project<A::Event>,
     {
-        Self {
-            category: A::CATEGORY,
-            step: step::<A, R>,
-        }
+        Self { category: A::CATEGORY, step: step::<A, R> }
     }
 
     /// The category.
@@ -297,9 +290,7 @@ impl<R: ReadModel> Step<R> {
 
 impl<R: ReadModel> std::fmt::Debug for Step<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Step")
-            .field("position", &self.position)
-            .finish_non_exhaustive()
+        f.debug_struct("Step").field("position", &self.position).finish_non_exhaustive()
     }
 }
 

@@ -20,17 +20,12 @@ use super::Payload;
 
 pub(super) fn encode<E: Serialize + ?Sized>(event: &E) -> Result<Payload, Error> {
     let mut json = Vec::with_capacity(128);
-    event.serialize(ContentSerializer(&mut serde_json::Serializer::new(
-        &mut json,
-    )))?;
+    event.serialize(ContentSerializer(&mut serde_json::Serializer::new(&mut json)))?;
     Ok(Payload::from_valid_json(json))
 }
 
 pub(super) fn decode<E: DeserializeOwned>(index: usize, payload: &Payload) -> Result<E, Error> {
-    E::deserialize(ContentDeserializer {
-        index: index as u64,
-        json: payload.as_bytes(),
-    })
+    E::deserialize(ContentDeserializer { index: index as u64, json: payload.as_bytes() })
 }
 
 type Json<'a> = serde_json::Serializer<&'a mut Vec<u8>>;

@@ -44,11 +44,7 @@ impl Metadata {
         let id = cause.id.to_string();
         Self {
             correlation_id: Some(
-                cause
-                    .metadata
-                    .correlation_id
-                    .clone()
-                    .unwrap_or_else(|| id.clone()),
+                cause.metadata.correlation_id.clone().unwrap_or_else(|| id.clone()),
             ),
             causation_id: Some(id),
             traceparent: cause.metadata.traceparent.clone(),

@@ -1,0 +1,118 @@
+//! What a store must be able to do; [`EventStore`](crate::EventStore) builds all else on it.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use futures::stream::BoxStream;
+
+use crate::{
+    append::{ExpectedVersion, NewEvent},
+    command::Fingerprint,
+    error::Error,
+    event::Recorded,
+    ids::{Position, StreamId, Version},
+};
+
+/// An append, checked and ready to be recorded as a whole or not at all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    /// Each stream once.
+    pub(crate) streams: Vec<(StreamId, ExpectedVersion)>,
+    /// In the order of their positions, each with the index of its stream.
+    pub(crate) events: Vec<(usize, NewEvent)>,
+    /// The idempotency keys whose outcomes are recorded with it.
+    pub(crate) keys: Vec<KeyRecord>,
+}
+
+/// An idempotency key and the part of a request that is its outcome.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyRecord {
+    pub(crate) key: String,
+    pub(crate) fingerprint: Fingerprint,
+    /// The index of its stream.
+    pub(crate) stream: usize,
+    /// How many events of its stream come up to and with its last one.
+    pub(crate) number: usize,
+    /// How many events of the request come up to and with its last one; 0 if it has none.
+    pub(crate) last: usize,
+    /// How many events it has.
+    pub(crate) events: usize,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// It is recorded: the versions of its streams before it, and its first position.
+    Recorded { before: Vec<Version>, first: Position },
+    /// A stream is not at the expected version: its index, and its version.
+    Conflict { stream: usize, actual: Version },
+    /// One of its idempotency keys is recorded already.
+    KeyTaken,
+}
+
+/// The recorded outcome of an idempotency key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KnownKey {
+    pub(crate) key: String,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) events: usize,
+}
+
+/// A range of events of some streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) after: Version,
+    pub(crate) up_to_version: Version,
+    pub(crate) up_to_position: Position,
+    /// At most this many events.
+    pub(crate) limit: i64,
+}
+
+impl Range {
+    pub(crate) const ALL: Self = Self {
+        after: Version::NONE,
+        up_to_version: Version::new(i64::MAX),
+        up_to_position: Position::new(i64::MAX),
+        limit: i64::MAX,
+    };
+}
+
+/// A page of the log of the whole store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page<'a> {
+    pub(crate) after: Position,
+    pub(crate) up_to: Position,
+    pub(crate) limit: usize,
+    /// Only events of these categories; all, if `None`.
+    pub(crate) categories: Option<&'a [String]>,
+}
+
+#[async_trait]
+pub(crate) trait Backend: Send + Sync {
+    /// Records a request.
+    async fn append(&self, request: Request) -> Result<Outcome, Error>;
+
+    /// Events of streams, by stream and version, each with the index of its stream.
+    fn streams<'a>(
+        &'a self,
+        streams: &'a [StreamId],
+        range: Range,
+    ) -> BoxStream<'a, Result<(usize, Recorded), Error>>;
+
+    /// A page of the log, by position.
+    async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error>;
+
+    /// The outcomes recorded for those of the keys that are known.
+    async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error>;
+
+    /// Up to where the log is complete and stays as it is.
+    async fn safe_position(&self) -> Result<Position, Error>;
+
+    /// The position as of a time.
+    async fn position_at(
+        &self,
+        time: DateTime<Utc>,
+        clock: Option<DateTime<Utc>>,
+    ) -> Result<Position, Error>;
+}

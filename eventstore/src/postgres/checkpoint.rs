@@ -1,0 +1,88 @@
+//! How far a reader of the log has come.
+
+use tokio_postgres::GenericClient;
+
+use super::{Database, database_error};
+use crate::{error::Error, ids::Position};
+
+/// The checkpoint of one reader: everything up to its position has been dealt with.
+///
+/// It moves only from where this reader left it, and only in the epoch of this reader's lease, so a
+/// reader that was replaced while it slept changes nothing when it wakes up. Advance it in the
+/// transaction that writes what the events led to.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    name: String,
+    position: Position,
+    epoch: i64,
+    advance: String,
+}
+
+impl Checkpoint {
+    /// Takes over the checkpoint in the given epoch, creating it at the start of the log. From now
+    /// on, holders from earlier epochs are fenced.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if a later epoch has taken over already.
+    pub async fn take_over(database: &Database, name: &str, epoch: i64) -> Result<Self, Error> {
+        let sql = database.schema().sql(
+            "insert into {schema}.checkpoints as c (name, position, epoch) values ($1, 0, $2)
+             on conflict (name) do update set epoch = excluded.epoch where c.epoch <= excluded.epoch
+             returning position",
+        );
+        let row = database
+            .client()
+            .await?
+            .query_opt(&sql, &[&name, &epoch])
+            .await
+            .map_err(|error| database_error("take over a checkpoint", error))?;
+        let row = row.ok_or_else(|| Error::Fenced { name: name.to_owned() })?;
+        Ok(Self {
+            name: name.to_owned(),
+            position: Position::new(row.get(0)),
+            epoch,
+            advance: database.schema().sql(
+                "update {schema}.checkpoints set position = $3, updated_at = clock_timestamp()
+                 where name = $1 and position = $2 and epoch = $4",
+            ),
+        })
+    }
+
+    /// The position of a checkpoint; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn position_of(database: &Database, name: &str) -> Result<Option<Position>, Error> {
+        let sql =
+            database.schema().sql("select position from {schema}.checkpoints where name = $1");
+        let row = database
+            .client()
+            .await?
+            .query_opt(&sql, &[&name])
+            .await
+            .map_err(|error| database_error("read a checkpoint", error))?;
+        Ok(row.map(|row| Position::new(row.get(0))))
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Moves it in the caller's transaction. Call [`Checkpoint::moved`] once that is committed.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another reader has taken over; roll the transaction back then.
+    pub async fn advance(&self, client: &impl GenericClient, to: Position) -> Result<(), Error> {
+        let moved = client
+            .execute(&self.advance, &[&self.name, &self.position.get(), &to.get(), &self.epoch])
+            .await
+            .map_err(|error| database_error("move a checkpoint", error))?;
+        if moved == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
+    }
+
+    /// Notes that the move to this position is committed.
+    pub fn moved(&mut self, to: Position) {
+        self.position = to;
+    }
+}

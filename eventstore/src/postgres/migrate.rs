@@ -1,0 +1,93 @@
+//! Brings the schema to the version that this code needs: numbered migrations, each applied once,
+//! under a lock, and remembered with its checksum.
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+
+use super::{Schema, database_error};
+use crate::error::Error;
+
+/// A migration is never edited once it has landed; a change is a new one.
+const MIGRATIONS: &[&str] = &[include_str!("sql/migrations/0001_store.sql")];
+
+pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {
+    let failed = |error| database_error("migrate the schema", error);
+    // A program whose role may not create schemas starts on one that is up to date.
+    if applied(client, schema).await?.len() == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = client.transaction().await.map_err(failed)?;
+    transaction
+        .execute(
+            "select pg_advisory_xact_lock(hashtext('annals migrations'), hashtext($1))",
+            &[&schema.name()],
+        )
+        .await
+        .map_err(failed)?;
+    transaction
+        .batch_execute(&schema.sql(
+            "create schema if not exists {schema};
+             create table if not exists {schema}.migrations (
+                 number integer primary key,
+                 checksum bytea not null,
+                 applied_at timestamptz not null default clock_timestamp()
+             )",
+        ))
+        .await
+        .map_err(failed)?;
+    let done = applied(&transaction, schema).await?.len();
+    for (migration, number) in MIGRATIONS.iter().zip(1i32..).skip(done) {
+        tracing::info!(schema = schema.name(), number, "applying migration");
+        transaction.batch_execute(&schema.sql(migration)).await.map_err(failed)?;
+        transaction
+            .execute(
+                &schema.sql("insert into {schema}.migrations (number, checksum) values ($1, $2)"),
+                &[&number, &checksum(migration).as_slice()],
+            )
+            .await
+            .map_err(failed)?;
+    }
+    transaction.commit().await.map_err(failed)
+}
+
+/// The numbers of the migrations applied, after checking that this code knows them all.
+async fn applied(
+    client: &impl tokio_postgres::GenericClient,
+    schema: &Schema,
+) -> Result<Vec<i32>, Error> {
+    let failed = |error| database_error("read the applied migrations", error);
+    let table = schema.sql("{schema}.migrations");
+    let exists = client
+        .query_one("select to_regclass($1) is not null", &[&table])
+        .await
+        .map_err(failed)?
+        .get::<_, bool>(0);
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let sql = format!("select number, checksum from {table} order by number");
+    let rows = client.query(&sql, &[]).await.map_err(failed)?;
+    let mut numbers = Vec::with_capacity(rows.len());
+    for row in rows {
+        let number: i32 = row.get(0);
+        let known = usize::try_from(number - 1).ok().and_then(|index| MIGRATIONS.get(index));
+        match known {
+            None => {
+                return Err(Error::SchemaTooNew {
+                    schema: schema.name().to_owned(),
+                    found: number,
+                    supported: MIGRATIONS.len() as i32,
+                });
+            }
+            Some(migration) if row.get::<_, &[u8]>(1) != checksum(migration) => {
+                return Err(Error::MigrationChanged { schema: schema.name().to_owned(), number });
+            }
+            Some(_) => numbers.push(number),
+        }
+    }
+    Ok(numbers)
+}
+
+fn checksum(migration: &str) -> Vec<u8> {
+    Sha256::digest(migration.as_bytes()).to_vec()
+}

@@ -1,0 +1,153 @@
+//! Reading the store: pages of the log, streams, recorded outcomes, positions.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use tokio_postgres::{
+    Row,
+    types::{FromSql, ToSql, Type, accepts},
+};
+
+use super::{Database, database_error};
+use crate::{
+    backend::{KnownKey, Page, Range},
+    error::Error,
+    event::{Metadata, Payload, Recorded},
+    ids::{Position, StreamId, Version},
+};
+
+pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
+    let failed = |error| database_error("read the log", error);
+    let client = database.client().await?;
+    let statement = client.prepare_cached(&database.0.statements.page).await.map_err(failed)?;
+    let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
+    let rows = client
+        .query(&statement, &[&page.after.get(), &page.up_to.get(), &limit, &page.categories])
+        .await
+        .map_err(failed)?;
+    let mut names = Names::default();
+    rows.iter().map(|row| recorded(row, &mut names).map_err(failed)).collect()
+}
+
+pub(super) fn streams<'a>(
+    database: &'a Database,
+    streams: &'a [StreamId],
+    range: Range,
+) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
+    let failed = |error| database_error("read a stream", error);
+    let rows = async move {
+        let client = database.client().await?;
+        let statement =
+            client.prepare_cached(&database.0.statements.streams).await.map_err(failed)?;
+        let categories: Vec<_> = streams.iter().map(StreamId::category).collect();
+        let keys: Vec<_> = streams.iter().map(StreamId::key).collect();
+        let (after, version) = (range.after.get(), range.up_to_version.get());
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&categories, &keys, &after, &version, &range.up_to_position.get(), &range.limit];
+        let rows = client.query_raw(&statement, params).await.map_err(failed)?;
+        let mut names = Names::default();
+        Ok::<_, Error>(rows.map(move |row| {
+            // The connection goes back to the pool once its rows are read.
+            let _ = &client;
+            let row = row.map_err(failed)?;
+            let index: i64 = row.try_get(11).map_err(failed)?;
+            Ok((index as usize - 1, recorded(&row, &mut names).map_err(failed)?))
+        }))
+    };
+    futures::stream::once(rows).try_flatten().boxed()
+}
+
+pub(super) async fn known_keys(
+    database: &Database,
+    keys: &[String],
+) -> Result<Vec<KnownKey>, Error> {
+    let failed = |error| database_error("look up idempotency keys", error);
+    let client = database.client().await?;
+    let statement = client.prepare_cached(&database.0.statements.outcomes).await.map_err(failed)?;
+    let rows = client.query(&statement, &[&keys]).await.map_err(failed)?;
+    Ok(rows
+        .iter()
+        .map(|row| KnownKey {
+            key: row.get(0),
+            fingerprint: row.get(1),
+            version: Version::new(row.get(2)),
+            position: Position::new(row.get(3)),
+            events: row.get::<_, i32>(4) as usize,
+        })
+        .collect())
+}
+
+pub(super) async fn safe_position(database: &Database) -> Result<Position, Error> {
+    let failed = |error| database_error("read the safe position", error);
+    let client = database.client().await?;
+    let statement =
+        client.prepare_cached(&database.0.statements.safe_position).await.map_err(failed)?;
+    let row = client.query_one(&statement, &[]).await.map_err(failed)?;
+    Ok(Position::new(row.get(0)))
+}
+
+pub(super) async fn position_at(
+    database: &Database,
+    time: DateTime<Utc>,
+    clock: Option<DateTime<Utc>>,
+) -> Result<Position, Error> {
+    let failed = |error: tokio_postgres::Error| {
+        let future = error.as_db_error().filter(|error| error.code().code() == "AN003").is_some();
+        if future {
+            Error::Future { at: time, now: clock.unwrap_or_else(Utc::now) }
+        } else {
+            database_error("find the position as of a time", error)
+        }
+    };
+    let client = database.client().await?;
+    let statement =
+        client.prepare_cached(&database.0.statements.position_at).await.map_err(failed)?;
+    let row = client.query_one(&statement, &[&time, &clock]).await.map_err(failed)?;
+    Ok(Position::new(row.get(0)))
+}
+
+/// The few names that repeat in nearly every row, each held once.
+#[derive(Default)]
+struct Names(Vec<Arc<str>>);
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| &***known == name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        // Type names come from code and are few; if not, it is no reason to search for long.
+        if self.0.len() < 64 {
+            self.0.push(name.clone());
+        }
+        name
+    }
+}
+
+fn recorded(row: &Row, names: &mut Names) -> Result<Recorded, tokio_postgres::Error> {
+    let metadata: Option<postgres_types::Json<Metadata>> = row.try_get(10)?;
+    Ok(Recorded {
+        position: Position::new(row.try_get(0)?),
+        stream: StreamId::stored(names.get(row.try_get(1)?), row.try_get(2)?),
+        version: Version::new(row.try_get(3)?),
+        id: row.try_get(4)?,
+        event_type: names.get(row.try_get(5)?),
+        schema_version: row.try_get::<_, i32>(6)? as u32,
+        recorded_at: row.try_get(7)?,
+        occurred_at: row.try_get(8)?,
+        metadata: metadata.map(|json| json.0).unwrap_or_default(),
+        event: row.try_get::<_, JsonText>(9)?.0,
+    })
+}
+
+/// JSON text as it is stored.
+struct JsonText(Payload);
+
+impl<'a> FromSql<'a> for JsonText {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Payload::from_valid_json(raw.to_vec())))
+    }
+
+    accepts!(JSON);
+}

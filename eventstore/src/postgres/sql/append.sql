@@ -1,0 +1,3 @@
+select outcome, version_before, first_position
+from {schema}.append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+    $17, $18, $19, $20, $21)

@@ -1,0 +1,1 @@
+select key, fingerprint, version, position, events from {schema}.idempotency where key = any ($1)

@@ -1,0 +1,122 @@
+//! What is checked of every event before it is sent.
+
+use chrono::{DateTime, Utc};
+
+use super::Options;
+use crate::{append::NewEvent, clock::to_micros, error::Error};
+
+/// Checks the events of one append, in the order of their positions.
+pub(super) struct Check<'a> {
+    options: &'a Options,
+    /// The supplied clock's time at the start of the append.
+    now: Option<DateTime<Utc>>,
+    last: Option<DateTime<Utc>>,
+    events: usize,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(options: &'a Options) -> Self {
+        Self { options, now: options.clock.supplied_now(), last: None, events: 0 }
+    }
+
+    /// Checks the next event and completes its times. A refused event does not count.
+    pub(super) fn event(&mut self, event: &mut NewEvent) -> Result<(), Error> {
+        self.size(event)?;
+        if let Some(reason) = unstorable(event) {
+            return Err(Error::invalid_append(reason));
+        }
+        event.occurred_at = event.occurred_at.map(to_micros);
+        event.recorded_at = match (event.recorded_at.map(to_micros), self.now) {
+            (None, now) => now,
+            (Some(_), None) => {
+                return Err(Error::invalid_append(
+                    "it brings a recording time and the store's clock is the database's; \
+                     open the store with a supplied clock",
+                ));
+            }
+            (Some(given), Some(_)) => match self.last {
+                Some(last) if given < last => return Err(Error::ClockWentBack { given, last }),
+                _ => Some(given),
+            },
+        };
+        self.last = self.last.max(event.recorded_at);
+        self.events += 1;
+        Ok(())
+    }
+
+    fn size(&self, event: &NewEvent) -> Result<(), Error> {
+        if self.events == self.options.max_append_events {
+            return Err(Error::invalid_append(format!(
+                "it has more than {} events; split it, or raise max_append_events",
+                self.options.max_append_events
+            )));
+        }
+        let mut bytes = event.payload.as_bytes().len();
+        if !event.metadata.is_empty() {
+            bytes += serde_json::to_vec(&event.metadata)
+                .map_err(|source| Error::Encode { what: "metadata".to_owned(), source })?
+                .len();
+        }
+        if bytes > self.options.max_event_bytes {
+            return Err(Error::invalid_append(format!(
+                "event {:?} has {bytes} bytes, the limit is {}; store large data elsewhere and \
+                 refer to it, or raise max_event_bytes",
+                event.event_type, self.options.max_event_bytes
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What PostgreSQL would refuse, or take now and fail on later.
+fn unstorable(event: &NewEvent) -> Option<String> {
+    let kind = &event.event_type;
+    if kind.is_empty() || kind.len() > 128 || kind.chars().any(char::is_control) {
+        return Some(format!("{kind:?} is no event type: 1 to 128 bytes, no control characters"));
+    }
+    if i32::try_from(event.schema_version).is_err() || event.schema_version == 0 {
+        return Some(format!("{} is no schema version: they start at 1", event.schema_version));
+    }
+    let custom = &event.metadata.custom;
+    let metadata = custom.keys().map(String::as_str).any(|key| key.contains('\0'))
+        || custom.values().any(|value| has_nul(value.to_string().as_bytes()))
+        || [
+            &event.metadata.correlation_id,
+            &event.metadata.causation_id,
+            &event.metadata.actor,
+            &event.metadata.traceparent,
+        ]
+        .into_iter()
+        .flatten()
+        .any(|value| value.contains('\0'));
+    (metadata || has_nul(event.payload.as_bytes()))
+        .then(|| format!("event {kind:?} holds the character \\u0000, which no text column can"))
+}
+
+/// True if JSON text holds an escaped NUL: `\u0000` behind an even number of backslashes.
+fn has_nul(json: &[u8]) -> bool {
+    let mut from = 0;
+    while let Some(at) = json[from..].iter().position(|byte| *byte == b'\\') {
+        let escape = &json[from + at..];
+        if escape.starts_with(b"\\u0000") {
+            return true;
+        }
+        // Skip the escaped character too: it may be a backslash.
+        from += at + escape.len().min(2);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_nul;
+
+    #[test]
+    fn an_escaped_nul_is_told_from_an_escaped_backslash() {
+        assert!(has_nul(br#"{"a":"\u0000"}"#));
+        assert!(has_nul(br#"{"a":"\\\u0000"}"#));
+        assert!(!has_nul(br#"{"a":"\\u0000"}"#));
+        assert!(!has_nul(br#"{"a":"\u0001 \n"}"#));
+        assert!(!has_nul(br#"{"a":"u0000"}"#));
+    }
+}

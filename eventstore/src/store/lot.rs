@@ -1,0 +1,292 @@
+//! Deciding many commands on many streams: pure, between one load and one append.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Options, check::Check};
+use crate::{
+    aggregate::{Aggregate, Apply, Loaded},
+    append::{ExpectedVersion, NewEvent},
+    backend::{KeyRecord, KnownKey, Request},
+    command::{Command, Committed, Envelope, Fingerprint, Handle, fingerprint},
+    error::{Error, ExecuteError},
+    ids::{Position, StreamId, Version},
+};
+
+/// Commands that are executed in one go.
+pub(super) struct Lot<C>(Vec<Prepared<C>>);
+
+struct Prepared<C> {
+    envelope: Envelope<C>,
+    /// `None` if the command has no valid one.
+    target: Option<Target>,
+}
+
+/// The stream that a command is for, and its fingerprint if it has an idempotency key.
+type Target = (StreamId, Option<Fingerprint>);
+
+fn target<C: Command>(envelope: &Envelope<C>) -> Result<Target, Error> {
+    let command = &envelope.command;
+    let stream = StreamId::new(C::Aggregate::CATEGORY, command.stream_key())?;
+    let keyed = envelope.idempotency_key.is_some();
+    let fingerprint = keyed.then(|| fingerprint(&stream, command)).transpose()?;
+    Ok((stream, fingerprint))
+}
+
+impl<C: Command> Lot<C> {
+    pub(super) fn new(commands: Vec<Envelope<C>>) -> Self {
+        let prepare = |envelope| Prepared { target: target(&envelope).ok(), envelope };
+        Self(commands.into_iter().map(prepare).collect())
+    }
+
+    pub(super) fn all_have_keys(&self) -> bool {
+        self.0.iter().all(|command| command.envelope.idempotency_key.is_some())
+    }
+
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.0.iter().filter_map(|command| command.envelope.idempotency_key.clone()).collect()
+    }
+
+    /// The streams of the commands whose keys are not known, each once.
+    pub(super) fn streams_without(&self, known: &[KnownKey]) -> Vec<StreamId> {
+        let known: HashSet<_> = known.iter().map(|known| known.key.as_str()).collect();
+        let is_new = |command: &&Prepared<C>| {
+            let key = command.envelope.idempotency_key.as_deref();
+            !key.is_some_and(|key| known.contains(key))
+        };
+        let mut seen = HashSet::new();
+        let streams = self.0.iter().filter(is_new).filter_map(|command| command.target.as_ref());
+        streams
+            .filter(|(stream, _)| seen.insert(stream))
+            .map(|(stream, _)| stream.clone())
+            .collect()
+    }
+
+    /// Lets the aggregates decide on all commands, in order.
+    pub(super) fn decide(
+        &self,
+        known: &[KnownKey],
+        streams: Vec<StreamId>,
+        states: Vec<Loaded<C::Aggregate>>,
+        options: &Options,
+    ) -> Decided<<C::Aggregate as Aggregate>::Error>
+    where
+        C::Aggregate: Handle<C>,
+    {
+        let mut deciding = Deciding {
+            known: known.iter().map(|known| (known.key.as_str(), known)).collect(),
+            index: streams.iter().cloned().zip(0..).collect(),
+            numbers: vec![0; streams.len()],
+            keys: HashMap::new(),
+            check: Check::new(options),
+            request: Request::default(),
+            states,
+        };
+        let slots = self.0.iter().enumerate().map(|(i, command)| deciding.decide(i, command));
+        let slots = slots.collect();
+        let Deciding { mut request, states, numbers, .. } = deciding;
+        for ((stream, state), number) in streams.into_iter().zip(states).zip(numbers) {
+            // The version before the lot: what each decision, the first or a later one, rests on.
+            let before = Version::new(state.version.get() - number as i64);
+            request.streams.push((stream, ExpectedVersion::Exact(before)));
+        }
+        let mut decided = Decided { request, slots };
+        decided.drop_idle_streams();
+        decided
+    }
+}
+
+struct Deciding<'a, A> {
+    known: HashMap<&'a str, &'a KnownKey>,
+    index: HashMap<StreamId, usize>,
+    states: Vec<Loaded<A>>,
+    /// How many events each stream has got so far.
+    numbers: Vec<usize>,
+    /// The keys of this lot: which command brought each, and its fingerprint.
+    keys: HashMap<&'a str, (usize, Fingerprint)>,
+    check: Check<'a>,
+    request: Request,
+}
+
+impl<'a, A: Aggregate> Deciding<'a, A> {
+    fn decide<C>(&mut self, number: usize, command: &'a Prepared<C>) -> Slot<A::Error>
+    where
+        A: Handle<C>,
+        C: Command<Aggregate = A>,
+    {
+        let (stream, fingerprint) = match &command.target {
+            Some(target) => target.clone(),
+            None => match target(&command.envelope) {
+                Ok(target) => target,
+                Err(error) => return Slot::Failed(error),
+            },
+        };
+        let key = command.envelope.idempotency_key.as_deref().zip(fingerprint);
+        if let Some((key, fingerprint)) = key {
+            if let Some(known) = self.known.get(key) {
+                return recorded_before(known, stream, fingerprint);
+            }
+            match self.keys.get(key) {
+                Some((first, same)) if *same == fingerprint => return Slot::Repeats(*first),
+                Some(_) => {
+                    return Slot::Failed(Error::KeyReused { key: key.to_owned() });
+                }
+                None => {}
+            }
+        }
+        let index = self.index[&stream];
+        let slot = match self.record(&command.envelope, index) {
+            Ok(events) => Slot::Recorded {
+                stream,
+                index,
+                number: self.numbers[index],
+                last: self.request.events.len(),
+                events,
+            },
+            Err(ExecuteError::Rejected(error)) => return Slot::Rejected(error),
+            Err(ExecuteError::Failed(error)) => return Slot::Failed(error),
+        };
+        if let (Some((key, fingerprint)), Slot::Recorded { number: n, last, events, .. }) =
+            (key, &slot)
+        {
+            self.keys.insert(key, (number, fingerprint));
+            self.request.keys.push(KeyRecord {
+                key: key.to_owned(),
+                fingerprint,
+                stream: index,
+                number: *n,
+                last: *last,
+                events: *events,
+            });
+        }
+        slot
+    }
+
+    /// Decides on one command and adds its events, all or none. Returns how many there are.
+    fn record<C>(
+        &mut self,
+        envelope: &Envelope<C>,
+        index: usize,
+    ) -> Result<usize, ExecuteError<A::Error>>
+    where
+        A: Handle<C>,
+        C: Command<Aggregate = A>,
+    {
+        let state = &mut self.states[index];
+        let events =
+            state.state.handle(envelope.command.clone()).map_err(ExecuteError::Rejected)?;
+        let mut encoded = Vec::with_capacity(events.len());
+        for event in &events {
+            let mut new = NewEvent::of(event)?.metadata(envelope.metadata.clone());
+            new.occurred_at = envelope.occurred_at;
+            new.recorded_at = envelope.recorded_at;
+            self.check.event(&mut new)?;
+            encoded.push((index, new));
+        }
+        events.iter().for_each(|event| state.state.apply(event));
+        state.version = state.version.plus(events.len());
+        self.numbers[index] += events.len();
+        self.request.events.extend(encoded);
+        Ok(events.len())
+    }
+}
+
+fn recorded_before<E>(known: &KnownKey, stream: StreamId, fingerprint: Fingerprint) -> Slot<E> {
+    if known.fingerprint != fingerprint {
+        return Slot::Failed(Error::KeyReused { key: known.key.clone() });
+    }
+    Slot::Known(Committed {
+        stream,
+        version: known.version,
+        position: known.position,
+        events: known.events,
+        replayed: true,
+    })
+}
+
+/// What is to be appended for a lot, and what each command then led to.
+pub(super) struct Decided<E> {
+    pub(super) request: Request,
+    slots: Vec<Slot<E>>,
+}
+
+enum Slot<E> {
+    /// Its key is known: it was executed before.
+    Known(Committed),
+    Rejected(E),
+    Failed(Error),
+    /// It is the same as an earlier command of this lot, under the same key.
+    Repeats(usize),
+    /// Its events are in the request: the stream's index there, how many events the stream and the
+    /// request have up to here, and how many are its own.
+    Recorded {
+        stream: StreamId,
+        index: usize,
+        number: usize,
+        last: usize,
+        events: usize,
+    },
+}
+
+impl<E> Decided<E> {
+    /// Leaves out the streams that nothing is recorded for; a conflict there would be of no account.
+    fn drop_idle_streams(&mut self) {
+        let mut used = vec![false; self.request.streams.len()];
+        self.request.events.iter().for_each(|(stream, _)| used[*stream] = true);
+        self.request.keys.iter().for_each(|key| used[key.stream] = true);
+        if used.iter().all(|used| *used) {
+            return;
+        }
+        let mut next = 0;
+        let moved: Vec<_> = used
+            .iter()
+            .map(|used| {
+                let index = next;
+                next += usize::from(*used);
+                index
+            })
+            .collect();
+        let mut keep = used.iter();
+        self.request.streams.retain(|_| keep.next().is_some_and(|used| *used));
+        self.request.events.iter_mut().for_each(|(stream, _)| *stream = moved[*stream]);
+        self.request.keys.iter_mut().for_each(|key| key.stream = moved[key.stream]);
+        for slot in &mut self.slots {
+            if let Slot::Recorded { index, .. } = slot {
+                *index = moved[*index];
+            }
+        }
+    }
+
+    /// The outcomes, now that the request is recorded.
+    pub(super) fn outcomes(
+        self,
+        before: &[Version],
+        first: Position,
+    ) -> Vec<Result<Committed, ExecuteError<E>>> {
+        let mut outcomes: Vec<Result<Committed, ExecuteError<E>>> =
+            Vec::with_capacity(self.slots.len());
+        for slot in self.slots {
+            let outcome = match slot {
+                Slot::Known(committed) => Ok(committed),
+                Slot::Rejected(error) => Err(ExecuteError::Rejected(error)),
+                Slot::Failed(error) => Err(ExecuteError::Failed(error)),
+                Slot::Repeats(earlier) => match &outcomes[earlier] {
+                    Ok(committed) => Ok(Committed { replayed: true, ..committed.clone() }),
+                    Err(_) => Err(ExecuteError::Failed(Error::KeyInFlight)),
+                },
+                Slot::Recorded { stream, index, number, last, events } => Ok(Committed {
+                    // Without events there may have been nothing to append to.
+                    version: before.get(index).map_or(Version::NONE, |v| v.plus(number)),
+                    position: match events {
+                        0 => Position::START,
+                        _ => Position::new(first.get() + last as i64 - 1),
+                    },
+                    stream,
+                    events,
+                    replayed: false,
+                }),
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+}

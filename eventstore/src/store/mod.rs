@@ -1,0 +1,241 @@
+//! The event store: one API over PostgreSQL and, for unit tests, memory.
+
+mod check;
+mod execute;
+mod load;
+mod lot;
+mod options;
+mod read;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+
+pub use self::{load::AsOf, options::Options};
+use crate::{
+    append::{Append, Appended},
+    backend::{Backend, KeyRecord, KnownKey, Outcome, Page, Request},
+    clock::to_micros,
+    command::Fingerprint,
+    error::Error,
+    ids::{Position, StreamId, Version},
+    memory::Memory,
+    postgres::Database,
+};
+
+/// An append-only store of events.
+///
+/// It is cheap to clone; clones share connections. All its methods take `&self` and may be called
+/// from many tasks at once. Appends of all tasks travel together (group commit).
+///
+/// ```no_run
+/// # async fn run() -> Result<(), annals_eventstore::Error> {
+/// use annals_eventstore::{EventStore, Position};
+/// use futures::TryStreamExt;
+///
+/// let store = EventStore::connect("postgres://localhost/app").await?;
+/// let mut events = std::pin::pin!(store.read_all(Position::START));
+/// while let Some(event) = events.try_next().await? {
+///     println!("{} {} {}", event.position, event.stream, event.event_type);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct EventStore {
+    backend: Arc<dyn Backend>,
+    database: Option<Database>,
+    options: Arc<Options>,
+}
+
+impl std::fmt::Debug for EventStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventStore").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+impl EventStore {
+    /// Connects with the default options and brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUrl`], [`Error::Connect`], [`Error::SchemaTooNew`], or a failed migration.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Options::default().connect(url).await
+    }
+
+    /// Options to change before connecting.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// A store in memory, with the same behaviour, for unit tests. It is gone when dropped.
+    pub fn in_memory() -> Self {
+        Options::default().in_memory()
+    }
+
+    async fn open(url: &str, options: Options) -> Result<Self, Error> {
+        let database = Database::connect(url, &options).await?;
+        Ok(Self {
+            backend: Arc::new(database.clone()),
+            database: Some(database),
+            options: Arc::new(options),
+        })
+    }
+
+    fn open_in_memory(options: Options) -> Self {
+        Self { backend: Arc::new(Memory::default()), database: None, options: Arc::new(options) }
+    }
+
+    /// The database behind this store, for the read side and for SQL of the program's own.
+    ///
+    /// # Errors
+    /// [`Error::NeedsPostgres`] if the store is in memory.
+    pub fn database(&self) -> Result<&Database, Error> {
+        self.database.as_ref().ok_or(Error::NeedsPostgres { what: "this operation" })
+    }
+
+    /// Appends events to one or several streams, all or nothing.
+    ///
+    /// An append without events is an error. Not cancellation safe: if the future is dropped, the
+    /// append may still be recorded; with an idempotency key, appending again settles it.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if a stream is not as expected, [`Error::KeyReused`],
+    /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Indeterminate`] if the connection
+    /// was lost meanwhile, or a failure of the database.
+    pub async fn append(&self, append: Append) -> Result<Appended, Error> {
+        let request = self.request(append)?;
+        let key = request.keys.first().map(|key| key.key.clone());
+        match self.record(request.clone()).await? {
+            Outcome::Recorded { before, first } => Ok(appended(&request, &before, first)),
+            Outcome::Conflict { stream, actual } => {
+                let (stream, expected) = request.streams[stream].clone();
+                Err(Error::Conflict { stream, expected, actual })
+            }
+            Outcome::KeyTaken => {
+                let known = self.backend.known_keys(key.as_slice()).await?;
+                self.replay(&request, known).await
+            }
+        }
+    }
+
+    /// Up to where the log is complete: no event will ever appear at or below this position.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn safe_position(&self) -> Result<Position, Error> {
+        self.backend.safe_position().await
+    }
+
+    /// The position as of a time: that of the last event recorded at or before it.
+    ///
+    /// The answer is final: it waits for the appends in flight that could still record an earlier
+    /// event.
+    ///
+    /// # Errors
+    /// [`Error::Future`] if that time is not over yet.
+    pub async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, Error> {
+        self.backend.position_at(to_micros(time), self.options.clock.supplied_now()).await
+    }
+
+    async fn record(&self, request: Request) -> Result<Outcome, Error> {
+        let given = request.events.first().and_then(|(_, event)| event.recorded_at);
+        self.backend.append(request).await.map_err(|error| match (error, given) {
+            (Error::ClockWentBack { last, .. }, Some(given)) => {
+                Error::ClockWentBack { given, last }
+            }
+            (error, _) => error,
+        })
+    }
+
+    /// Checks an append.
+    fn request(&self, append: Append) -> Result<Request, Error> {
+        let Append { streams, mut events, idempotency_key } = append;
+        let mut names: Vec<_> = streams.iter().map(|(stream, _)| stream).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid_append(format!("stream {} is named twice", twice[0])));
+        }
+        if let Some(index) =
+            (0..streams.len()).find(|index| events.iter().all(|(stream, _)| stream != index))
+        {
+            return Err(Error::invalid_append(format!("no events for {}", streams[index].0)));
+        }
+        let mut check = check::Check::new(&self.options);
+        for (_, event) in &mut events {
+            check.event(event)?;
+        }
+        let keys = match idempotency_key {
+            None => Vec::new(),
+            Some(key) => vec![KeyRecord {
+                key,
+                fingerprint: content(&streams, &events),
+                stream: 0,
+                number: events.iter().filter(|(stream, _)| *stream == 0).count(),
+                last: events.len(),
+                events: events.len(),
+            }],
+        };
+        Ok(Request { streams, events, keys })
+    }
+
+    /// What an append under a known key returns: what was recorded, if it is the same append.
+    async fn replay(&self, request: &Request, known: Vec<KnownKey>) -> Result<Appended, Error> {
+        let (record, known) = match (request.keys.first(), known.into_iter().next()) {
+            (Some(record), Some(known)) => (record, known),
+            // It was removed in between.
+            _ => return Err(Error::KeyInFlight),
+        };
+        if known.fingerprint != record.fingerprint {
+            return Err(Error::KeyReused { key: known.key });
+        }
+        let after = Position::new(known.position.get() - known.events as i64);
+        let page = Page { after, up_to: known.position, limit: known.events, categories: None };
+        let mut versions: Vec<_> =
+            request.streams.iter().map(|(stream, _)| (stream.clone(), Version::NONE)).collect();
+        for event in self.backend.page(page).await? {
+            for (stream, version) in &mut versions {
+                if *stream == event.stream {
+                    *version = event.version;
+                }
+            }
+        }
+        Ok(Appended {
+            versions,
+            first_position: after.plus(1),
+            last_position: known.position,
+            replayed: true,
+        })
+    }
+}
+
+fn appended(request: &Request, before: &[Version], first: Position) -> Appended {
+    let versions = std::iter::zip(&request.streams, before).enumerate();
+    Appended {
+        versions: versions
+            .map(|(index, ((stream, _), before))| {
+                let events = request.events.iter().filter(|(stream, _)| *stream == index).count();
+                (stream.clone(), before.plus(events))
+            })
+            .collect(),
+        first_position: first,
+        last_position: Position::new(first.get() + request.events.len() as i64 - 1),
+        replayed: false,
+    }
+}
+
+/// Binds an idempotency key to the streams, types and payloads of an append.
+fn content(
+    streams: &[(StreamId, crate::ExpectedVersion)],
+    events: &[(usize, crate::NewEvent)],
+) -> Fingerprint {
+    let mut hash = Sha256::new();
+    for (index, event) in events {
+        let stream = streams[*index].0.to_string();
+        for part in [stream.as_bytes(), event.event_type.as_bytes(), event.payload.as_bytes()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().into()
+}
