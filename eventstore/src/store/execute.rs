@@ -10,6 +10,7 @@ use crate::{
     backend::{Outcome, Range},
     command::{Command, Committed, Envelope, Handle},
     error::{Error, ExecuteError},
+    ids::Position,
 };
 
 type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
@@ -97,10 +98,10 @@ impl EventStore {
         let states = self.fold::<C::Aggregate>(&streams, Range::ALL).await?;
         let decided = lot.decide(&known, streams, states, &self.options);
         if decided.request.events.is_empty() && decided.request.keys.is_empty() {
-            return Ok(decided.outcomes(&[], Default::default()));
+            return Ok(decided.outcomes(Position::START));
         }
         match self.record(decided.request.clone()).await? {
-            Outcome::Recorded { before, first } => Ok(decided.outcomes(&before, first)),
+            Outcome::Recorded { first, .. } => Ok(decided.outcomes(first)),
             Outcome::Conflict { stream, actual } => {
                 let (stream, expected) = decided.request.streams[stream].clone();
                 Err(Error::Conflict { stream, expected, actual })

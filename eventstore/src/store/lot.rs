@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Options, check::Check};
 use crate::{
-    aggregate::{Aggregate, Apply, Loaded},
+    aggregate::{Aggregate, Loaded},
     append::{ExpectedVersion, NewEvent},
     backend::{KeyRecord, KnownKey, Request},
     command::{Command, Committed, Envelope, Fingerprint, Handle, fingerprint},
@@ -137,23 +137,20 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         let slot = match self.record(&command.envelope, index) {
             Ok(events) => Slot::Recorded {
                 stream,
-                index,
-                number: self.numbers[index],
+                version: self.states[index].version,
                 last: self.request.events.len(),
                 events,
             },
             Err(ExecuteError::Rejected(error)) => return Slot::Rejected(error),
             Err(ExecuteError::Failed(error)) => return Slot::Failed(error),
         };
-        if let (Some((key, fingerprint)), Slot::Recorded { number: n, last, events, .. }) =
-            (key, &slot)
-        {
+        if let (Some((key, fingerprint)), Slot::Recorded { last, events, .. }) = (key, &slot) {
             self.keys.insert(key, (number, fingerprint));
             self.request.keys.push(KeyRecord {
                 key: key.to_owned(),
                 fingerprint,
                 stream: index,
-                number: *n,
+                number: self.numbers[index],
                 last: *last,
                 events: *events,
             });
@@ -216,12 +213,10 @@ enum Slot<E> {
     Failed(Error),
     /// It is the same as an earlier command of this lot, under the same key.
     Repeats(usize),
-    /// Its events are in the request: the stream's index there, how many events the stream and the
-    /// request have up to here, and how many are its own.
+    /// Its events are in the request: how many of it come up to its last one, how many are its own.
     Recorded {
         stream: StreamId,
-        index: usize,
-        number: usize,
+        version: Version,
         last: usize,
         events: usize,
     },
@@ -249,19 +244,10 @@ impl<E> Decided<E> {
         self.request.streams.retain(|_| keep.next().is_some_and(|used| *used));
         self.request.events.iter_mut().for_each(|(stream, _)| *stream = moved[*stream]);
         self.request.keys.iter_mut().for_each(|key| key.stream = moved[key.stream]);
-        for slot in &mut self.slots {
-            if let Slot::Recorded { index, .. } = slot {
-                *index = moved[*index];
-            }
-        }
     }
 
-    /// The outcomes, now that the request is recorded.
-    pub(super) fn outcomes(
-        self,
-        before: &[Version],
-        first: Position,
-    ) -> Vec<Result<Committed, ExecuteError<E>>> {
+    /// The outcomes, now that the request is recorded from position `first` on.
+    pub(super) fn outcomes(self, first: Position) -> Vec<Result<Committed, ExecuteError<E>>> {
         let mut outcomes: Vec<Result<Committed, ExecuteError<E>>> =
             Vec::with_capacity(self.slots.len());
         for slot in self.slots {
@@ -273,14 +259,13 @@ impl<E> Decided<E> {
                     Ok(committed) => Ok(Committed { replayed: true, ..committed.clone() }),
                     Err(_) => Err(ExecuteError::Failed(Error::KeyInFlight)),
                 },
-                Slot::Recorded { stream, index, number, last, events } => Ok(Committed {
-                    // Without events there may have been nothing to append to.
-                    version: before.get(index).map_or(Version::NONE, |v| v.plus(number)),
+                Slot::Recorded { stream, version, last, events } => Ok(Committed {
+                    stream,
+                    version,
                     position: match events {
                         0 => Position::START,
                         _ => Position::new(first.get() + last as i64 - 1),
                     },
-                    stream,
                     events,
                     replayed: false,
                 }),
