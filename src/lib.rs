@@ -3,6 +3,12 @@
 pub use annals_eventstore::*;
 pub use annals_projections::*;
 
+/// Given, when, then: tests of aggregates and read models without a database.
+pub mod testkit {
+    pub use annals_eventstore::testkit::*;
+    pub use annals_projections::testkit::*;
+}
+
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {

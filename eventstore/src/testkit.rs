@@ -41,7 +41,40 @@
 
 use std::fmt::Debug;
 
-use crate::{Aggregate, Command, Handle};
+use uuid::Uuid;
+
+use crate::{Aggregate, Command, Handle, Metadata, Position, Recorded, StreamId, Version};
+
+/// A record of an event, for tests of what consumes events. It counts as recorded `position` seconds
+/// after the start of 1970.
+///
+/// # Panics
+/// If `key` cannot be the key of a stream.
+#[track_caller]
+pub fn recorded<A: Aggregate>(
+    key: impl std::fmt::Display,
+    version: i64,
+    position: i64,
+    event: A::Event,
+) -> Recorded<A::Event> {
+    let stream = match StreamId::new(A::CATEGORY, key) {
+        Ok(stream) => stream,
+        Err(error) => panic!("{error}"),
+    };
+    let kind = crate::Event::event_type(&event);
+    Recorded {
+        position: Position::new(position),
+        stream,
+        version: Version::new(version),
+        id: Uuid::from_u128(position.unsigned_abs().into()),
+        event_type: kind.name.into(),
+        schema_version: kind.version,
+        recorded_at: chrono::DateTime::from_timestamp(position, 0).unwrap_or_default(),
+        occurred_at: None,
+        metadata: Metadata::new(),
+        event,
+    }
+}
 
 /// The events that have happened before the test's command.
 #[derive(Clone, Debug)]

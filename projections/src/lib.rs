@@ -4,17 +4,29 @@
 extern crate self as annals_projections;
 
 mod column;
+mod engine;
+mod error;
+mod fold;
+mod install;
+mod query;
 mod read_model;
+mod table;
+pub mod testkit;
+mod worker;
 
 #[doc(no_inline)]
 pub use annals_derive::ReadModel;
 
 pub use self::{
     column::{Column, SqlParam},
+    error::Error as ProjectionError,
+    install::reset,
+    query::{Consistency, Query, QueryReadModels},
     read_model::{
         Change, ColumnDef, History, KeyError, Keys, Project, ReadModel, RowKey, Source, Step,
         StepError,
     },
+    worker::Worker,
 };
 
 /// What the derive macros' output refers to. Not public API.

@@ -278,7 +278,7 @@ pub struct Step<R: ReadModel> {
     pub position: Position,
     /// The rows that it touches.
     pub keys: Keys<R::Key>,
-    project: Box<dyn Fn(Option<R>) -> Change<R> + Send>,
+    project: Box<dyn Fn(Option<R>) -> Change<R> + Send + Sync>,
 }
 
 impl<R: ReadModel> Step<R> {

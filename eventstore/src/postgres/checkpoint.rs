@@ -1,8 +1,6 @@
 //! How far a reader of the log has come.
 
-use tokio_postgres::GenericClient;
-
-use super::{Database, database_error};
+use super::{Database, Transaction, database_error};
 use crate::{error::Error, ids::Position};
 
 /// The checkpoint of one reader: everything up to its position has been dealt with.
@@ -73,8 +71,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Fenced`] if another reader has taken over; roll the transaction back then.
-    pub async fn advance(&self, client: &impl GenericClient, to: Position) -> Result<(), Error> {
-        let moved = client
+    pub async fn advance(&self, transaction: &Transaction<'_>, to: Position) -> Result<(), Error> {
+        let moved = transaction
             .execute(&self.advance, &[&self.name, &self.position.get(), &to.get(), &self.epoch])
             .await
             .map_err(|error| database_error("move a checkpoint", error))?;

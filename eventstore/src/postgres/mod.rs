@@ -38,6 +38,9 @@ use crate::{
 /// A connection from the store's pool.
 pub type Client = deadpool_postgres::Client;
 
+/// A transaction on such a connection.
+pub type Transaction<'a> = deadpool_postgres::Transaction<'a>;
+
 /// The database behind a store: what the read side, the publisher and a program's own SQL work on.
 ///
 /// It is cheap to clone; clones share the connections.

@@ -1,0 +1,127 @@
+//! What can go wrong on the read side.
+
+use std::time::Duration;
+
+use annals_eventstore::{Error as StoreError, Position, StreamId, Version};
+
+use crate::read_model::StepError;
+
+/// A failure of a worker or of a query on a read model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An event cannot be projected.
+    #[error(
+        "projection {projection:?} cannot handle event {version} of stream {stream} at position {position}"
+    )]
+    Event {
+        /// The projection.
+        projection: &'static str,
+        /// The event's stream.
+        stream: StreamId,
+        /// The event's version.
+        version: Version,
+        /// The event's position.
+        position: Position,
+        /// Why not.
+        source: StepError,
+    },
+    /// `Project::project` returned a row under another key than the one it was asked for.
+    #[error(
+        "projection {projection:?} returned a row with another key at position {position}; \
+         name all keys that an event touches in Project::keys"
+    )]
+    WrongKey {
+        /// The projection.
+        projection: &'static str,
+        /// The event's position.
+        position: Position,
+    },
+    /// The table in the database does not fit the struct.
+    #[error(
+        "table {table:?} does not fit the read model: {difference}; \
+         reset the projection to build it anew"
+    )]
+    ShapeChanged {
+        /// The table.
+        table: String,
+        /// What differs.
+        difference: String,
+    },
+    /// The read model has not come as far as the query needs.
+    #[error(
+        "read model {projection:?} has come to position {reached}, the query needs {needed}; is its worker running?"
+    )]
+    NotReached {
+        /// The read model.
+        projection: &'static str,
+        /// Where it is.
+        reached: Position,
+        /// What the query needs.
+        needed: Position,
+    },
+    /// It did not come as far within the time that the caller allowed.
+    #[error(
+        "read model {projection:?} did not reach position {needed} within {waited:?}; it is at {reached}"
+    )]
+    TimedOut {
+        /// The read model.
+        projection: &'static str,
+        /// Where it is.
+        reached: Position,
+        /// What the query needs.
+        needed: Position,
+        /// How long the query waited.
+        waited: Duration,
+    },
+    /// The read model has no history.
+    #[error("read model {projection:?} keeps no history; add `history` to #[read_model(..)]")]
+    NoHistory {
+        /// The read model.
+        projection: &'static str,
+    },
+    /// A version of one stream is not a moment of a read model.
+    #[error("a read model cannot be read as of a stream's version; use a time or a position")]
+    NotAMoment,
+    /// The database refused or failed a statement.
+    #[error("projection {projection:?}: the database failed to {action}")]
+    Database {
+        /// The read model.
+        projection: &'static str,
+        /// What was being done.
+        action: &'static str,
+        /// What the database said.
+        source: tokio_postgres::Error,
+    },
+}
+
+impl Error {
+    /// True if trying again may help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::NotReached { .. } | Self::TimedOut { .. } => true,
+            // A statement of a read model has its effect with the checkpoint or not at all.
+            Self::Database { source, .. } => source.as_db_error().is_none_or(|error| {
+                use tokio_postgres::error::SqlState as S;
+                let code = error.code();
+                [
+                    S::T_R_SERIALIZATION_FAILURE,
+                    S::T_R_DEADLOCK_DETECTED,
+                    S::ADMIN_SHUTDOWN,
+                    S::CRASH_SHUTDOWN,
+                    S::CANNOT_CONNECT_NOW,
+                    S::TOO_MANY_CONNECTIONS,
+                    S::QUERY_CANCELED,
+                    S::LOCK_NOT_AVAILABLE,
+                    S::DISK_FULL,
+                ]
+                .contains(code)
+            }),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Queries on read models: as they are, as they were, as fresh as the caller needs.
+
+use std::{marker::PhantomData, time::Duration};
+
+use annals_eventstore::{
+    AsOf, EventStore, Position,
+    postgres::{Checkpoint, Database},
+};
+use futures::{Stream, StreamExt, TryStreamExt};
+use tokio_postgres::types::ToSql;
+
+use crate::{
+    engine::failed,
+    error::Error,
+    read_model::{History, ReadModel, RowKey},
+    table::{Table, checkpoint_name},
+};
+
+/// How fresh the answer to a query must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// Whatever the read model holds now.
+    #[default]
+    Eventual,
+    /// At least everything up to this position, for example that of the caller's own command
+    /// ([`Committed::position`](annals_eventstore::Committed)). Waits up to the given time.
+    AtLeast(Position, Duration),
+}
+
+/// Queries on read models, as methods of the store.
+pub trait QueryReadModels {
+    /// Starts a query.
+    ///
+    /// ```no_run
+    /// # use annals_eventstore::{AsOf, Committed, EventStore};
+    /// # use annals_projections::{Consistency, QueryReadModels, ReadModel};
+    /// # use std::time::Duration;
+    /// # async fn run<R: ReadModel<Key = String>>(store: EventStore, done: Committed)
+    /// #     -> Result<(), Box<dyn std::error::Error>> {
+    /// // One row, in which the command's events are:
+    /// let fresh = Consistency::AtLeast(done.position, Duration::from_secs(5));
+    /// let row = store.query::<R>().consistency(fresh).get(&"ada".to_owned()).await?;
+    /// // The whole table as it was:
+    /// let then = AsOf::Time("2011-12-31T00:00:00Z".parse()?);
+    /// let rows = store.query::<R>().as_of(then).all().await?;
+    /// # Ok(()) }
+    /// ```
+    fn query<R: ReadModel>(&self) -> Query<'_, R>;
+}
+
+impl QueryReadModels for EventStore {
+    fn query<R: ReadModel>(&self) -> Query<'_, R> {
+        Query { store: self, as_of: None, consistency: Consistency::Eventual, row: PhantomData }
+    }
+}
+
+/// A query on a read model.
+#[derive(Debug)]
+#[must_use = "a query does nothing until get, all, rows or wait_for"]
+pub struct Query<'a, R> {
+    store: &'a EventStore,
+    as_of: Option<AsOf>,
+    consistency: Consistency,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R: ReadModel> Query<'_, R> {
+    /// Asks for the read model as it was. Needs `history`.
+    ///
+    /// A moment that the projection has not come to yet is an error, unless the query's consistency
+    /// allows waiting. The answer for a moment never changes.
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = Some(as_of);
+        self
+    }
+
+    /// Says how fresh the answer must be: eventually consistent unless set.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = consistency;
+        self
+    }
+
+    /// The row with this key, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`], or a failure of the database.
+    pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
+        let database = self.store.database()?;
+        let table = Table::of::<R>(database);
+        let keys = std::slice::from_ref(key);
+        let at = self.position().await?.map(Position::get);
+        let client = database.client().await?;
+        // Keys come as arrays, here of one element each.
+        let columns = R::Key::columns(keys);
+        let mut params: Vec<&(dyn ToSql + Sync)> = Vec::new();
+        let sql = if let Some(at) = &at {
+            params.push(at);
+            &table.get_as_of
+        } else {
+            &table.get
+        };
+        params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
+        let failed = || failed::<R>("query the read model");
+        let statement = client.prepare_cached(sql).await.map_err(failed())?;
+        let row = client.query_opt(&statement, &params).await.map_err(failed())?;
+        row.map(|row| R::from_row(&row).map_err(failed())).transpose()
+    }
+
+    /// All rows, in the order of their keys, collected. For large tables, see [`rows`](Self::rows).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn all(self) -> Result<Vec<R>, Error> {
+        self.rows().await?.try_collect().await
+    }
+
+    /// All rows, in the order of their keys, streamed with constant memory.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); also of each row.
+    pub async fn rows(self) -> Result<impl Stream<Item = Result<R, Error>> + Send, Error> {
+        let database = self.store.database()?;
+        let table = Table::of::<R>(database);
+        let at = self.position().await?.map(Position::get);
+        let client = database.client().await?;
+        let sql = if at.is_some() { &table.all_as_of } else { &table.all };
+        let failed = || failed::<R>("query the read model");
+        let statement = client.prepare_cached(sql).await.map_err(failed())?;
+        let params = at.iter().map(|at| at as &(dyn ToSql + Sync));
+        let rows = client.query_raw(&statement, params).await.map_err(failed())?;
+        Ok(rows
+            .map(move |row| {
+                // The connection goes back to the pool once its rows are read.
+                let _ = &client;
+                row.and_then(|row| R::from_row(&row)).map_err(failed())
+            })
+            .boxed())
+    }
+
+    /// Waits until the read model has come to this position.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if it does not within `timeout`.
+    pub async fn wait_for(self, position: Position, timeout: Duration) -> Result<(), Error> {
+        wait::<R>(self.store.database()?, position, timeout).await
+    }
+
+    /// The position that the query is about, after waiting until the read model is fresh enough.
+    async fn position(&self) -> Result<Option<Position>, Error> {
+        let database = self.store.database()?;
+        let at = match self.as_of {
+            None => None,
+            Some(_) if R::HISTORY == History::None => {
+                return Err(Error::NoHistory { projection: R::TABLE });
+            }
+            Some(AsOf::Time(time)) => Some(self.store.position_at(time).await?),
+            Some(AsOf::Position(position)) => Some(position),
+            Some(_) => return Err(Error::NotAMoment),
+        };
+        match (self.consistency, at) {
+            (Consistency::Eventual, None) => {}
+            (Consistency::Eventual, Some(needed)) => {
+                let reached = reached::<R>(database).await?;
+                if reached < needed {
+                    return Err(Error::NotReached { projection: R::TABLE, reached, needed });
+                }
+            }
+            (Consistency::AtLeast(position, timeout), at) => {
+                let needed = at.map_or(position, |at| at.max(position));
+                wait::<R>(database, needed, timeout).await?;
+            }
+        }
+        Ok(at)
+    }
+}
+
+async fn reached<R: ReadModel>(database: &Database) -> Result<Position, Error> {
+    let position = Checkpoint::position_of(database, &checkpoint_name::<R>()).await?;
+    Ok(position.unwrap_or_default())
+}
+
+async fn wait<R: ReadModel>(
+    database: &Database,
+    needed: Position,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let reached = reached::<R>(database).await?;
+        if reached >= needed {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() + pause > deadline {
+            return Err(Error::TimedOut { projection: R::TABLE, reached, needed, waited: timeout });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
