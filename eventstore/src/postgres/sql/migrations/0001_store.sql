@@ -169,7 +169,7 @@ declare
     outcomes integer[];
     total bigint;
     first bigint := 0;
-    recorded timestamptz;
+    recording_time timestamptz;
     taken bigint;
 begin
     -- 1. The streams that may be new. In the order of their names, here and below: two batches
@@ -220,14 +220,14 @@ begin
         -- 4. Register, so that readers stay below the positions drawn next until this commits.
         perform pg_advisory_xact_lock_shared(
             ((select id from store)::bigint << 48) | last_position());
-        select d.first_position, d.recorded_at into first, recorded
+        select d.first_position, d.recorded_at into first, recording_time
         from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
 
         -- 5. Record.
         insert into events (position, stream_id, version, event_id, type, schema_version,
             recorded_at, occurred_at, payload, metadata)
         select first + row_number() over (order by e.ord) - 1, ids[e.stream],
-            versions[e.stream] + e.number, e.id, e.type, e.schema, coalesce(e.recorded, recorded),
+            versions[e.stream] + e.number, e.id, e.type, e.schema, coalesce(e.recorded, recording_time),
             e.occurred, e.payload, e.metadata
         from unnest(e_stream, e_number, e_id, e_type, e_schema, e_occurred, e_recorded, e_payload,
             e_metadata) with ordinality
