@@ -1,4 +1,4 @@
-//! Annals: event sourcing and CQRS on PostgreSQL and Kafka.
+#![doc = include_str!("../README.md")]
 
 pub use annals_eventstore::*;
 pub use annals_projections::*;

@@ -68,6 +68,16 @@ impl<'a> Check<'a> {
     }
 }
 
+/// An idempotency key is 1 to 255 bytes without control characters.
+pub(super) fn idempotency_key(key: &str) -> Result<(), Error> {
+    if key.is_empty() || key.len() > 255 || key.chars().any(char::is_control) {
+        return Err(Error::invalid_append(format!(
+            "{key:?} is no idempotency key: 1 to 255 bytes, no control characters"
+        )));
+    }
+    Ok(())
+}
+
 /// What PostgreSQL would refuse, or take now and fail on later.
 fn unstorable(event: &NewEvent) -> Option<String> {
     let kind = &event.event_type;

@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Options, check::Check};
+use super::{
+    Options,
+    check::{Check, idempotency_key},
+};
 use crate::{
     aggregate::{Aggregate, Loaded},
     append::{ExpectedVersion, NewEvent},
@@ -27,8 +30,13 @@ type Target = (StreamId, Option<Fingerprint>);
 fn target<C: Command>(envelope: &Envelope<C>) -> Result<Target, Error> {
     let command = &envelope.command;
     let stream = StreamId::new(C::Aggregate::CATEGORY, command.stream_key())?;
-    let keyed = envelope.idempotency_key.is_some();
-    let fingerprint = keyed.then(|| fingerprint(&stream, command)).transpose()?;
+    let fingerprint = match &envelope.idempotency_key {
+        Some(key) => {
+            idempotency_key(key)?;
+            Some(fingerprint(&stream, command)?)
+        }
+        None => None,
+    };
     Ok((stream, fingerprint))
 }
 
@@ -43,7 +51,8 @@ impl<C: Command> Lot<C> {
     }
 
     pub(super) fn keys(&self) -> Vec<String> {
-        self.0.iter().filter_map(|command| command.envelope.idempotency_key.clone()).collect()
+        let valid = self.0.iter().filter(|command| command.target.is_some());
+        valid.filter_map(|command| command.envelope.idempotency_key.clone()).collect()
     }
 
     /// The streams of the commands whose keys are not known, each once.

@@ -167,14 +167,17 @@ impl EventStore {
         }
         let keys = match idempotency_key {
             None => Vec::new(),
-            Some(key) => vec![KeyRecord {
-                key,
-                fingerprint: content(&streams, &events),
-                stream: 0,
-                number: events.iter().filter(|(stream, _)| *stream == 0).count(),
-                last: events.len(),
-                events: events.len(),
-            }],
+            Some(key) => {
+                check::idempotency_key(&key)?;
+                vec![KeyRecord {
+                    key,
+                    fingerprint: content(&streams, &events),
+                    stream: 0,
+                    number: events.iter().filter(|(stream, _)| *stream == 0).count(),
+                    last: events.len(),
+                    events: events.len(),
+                }]
+            }
         };
         Ok(Request { streams, events, keys })
     }
