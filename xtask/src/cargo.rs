@@ -1,0 +1,44 @@
+//! Running cargo on this workspace.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// The cargo that runs us, so that the toolchain stays the same.
+pub(crate) fn command() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Becomes `command`: its exit code and the terminal's signals are the caller's business, not
+/// ours, and nothing of ours is left between them. Returns only if it cannot be started.
+pub(crate) fn become_command(mut command: Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow::Error::new(error).context("cannot start cargo")
+}
+
+/// Where cargo puts what it builds: it alone knows (CARGO_TARGET_DIR, its configuration files).
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+
+    // At run time cargo says where the crate is now; the compiled-in path may be from before the
+    // checkout was moved.
+    let crate_dir =
+        env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let output = command()
+        .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
+        .arg(PathBuf::from(crate_dir).join("Cargo.toml"))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo to ask for the target directory")?;
+    ensure!(output.status.success(), "cargo metadata failed with {}", output.status);
+    let metadata: Metadata = serde_json::from_slice(&output.stdout)
+        .context("cannot read what cargo metadata says about the target directory")?;
+    Ok(metadata.target_directory)
+}

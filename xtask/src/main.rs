@@ -1,0 +1,98 @@
+//! The chores of this workspace: the services that tests and the demo need, the demo, the tests.
+//!
+//! `cargo xtask --help` lists them. What a command is asked to print goes to stdout, everything
+//! that it says on the way to stderr; every failure is one line and exit code 1.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod demo;
+mod services;
+mod test;
+
+/// Chores of the Annals workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The private PostgreSQL and Kafka of this checkout.
+    ///
+    /// DATABASE_URL and KAFKA_BROKERS, where set, are used instead of starting anything.
+    /// ANNALS_POSTGRES_VERSION=18.1.0 takes the server binaries of that version from Maven
+    /// Central instead of the machine's own.
+    #[command(subcommand)]
+    Services(Services),
+    /// Bring the services up and run the loans example on its input.
+    Demo {
+        /// Arguments for the example.
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Bring the services up and run every test of the workspace against them.
+    Test {
+        /// Arguments for `cargo test`, such as `-p annals-eventstore`.
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Services {
+    /// Start what is not running; what runs is left alone.
+    Up,
+    /// Stop both, and keep their data.
+    Down {
+        /// Delete their data too.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Print what runs, and where.
+    Status,
+    /// Print the variables to export: eval "$(cargo xtask services env)".
+    Env,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Services(Services::Up) => services::up(),
+        Command::Services(Services::Down { purge: false }) => services::down(),
+        Command::Services(Services::Down { purge: true }) => services::purge(),
+        Command::Services(Services::Status) => services::status(),
+        Command::Services(Services::Env) => services::env(),
+        Command::Demo { args } => demo::run(&args),
+        Command::Test { args } => test::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_second_double_dash_reaches_cargo_test() {
+        let cli = Cli::try_parse_from(["xtask", "test", "--", "-p", "x", "--", "--nocapture"]);
+        let Ok(Cli { command: Command::Test { args } }) = cli else { panic!("not a test command") };
+        assert_eq!(args, ["-p", "x", "--", "--nocapture"]);
+    }
+}
