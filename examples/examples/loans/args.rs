@@ -44,12 +44,7 @@ pub(crate) struct Args {
     pub(crate) database_url: Option<String>,
 
     /// Where Kafka is: HOST:PORT, several separated by commas.
-    #[arg(
-        long,
-        value_name = "BROKERS",
-        env = "KAFKA_BROKERS",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "BROKERS", env = "KAFKA_BROKERS", hide_env_values = true)]
     pub(crate) kafka_brokers: Option<String>,
 }
 
@@ -82,11 +77,12 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
             .ok()
             .map(|date| date.and_time(NaiveTime::MIN).and_utc()),
     };
-    time.and_then(|time| DateTime::from_timestamp_micros(time.timestamp_micros()))
-        .ok_or_else(|| {
+    time.and_then(|time| DateTime::from_timestamp_micros(time.timestamp_micros())).ok_or_else(
+        || {
             "expected a time in RFC 3339 like 2011-12-31T23:59:59Z, or a date like 2011-12-31"
                 .to_owned()
-        })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -107,10 +103,7 @@ mod tests {
     #[test]
     fn everything_may_be_left_out() {
         let args = parse(&[]).unwrap();
-        assert_eq!(
-            (args.input, args.as_of, args.format),
-            (None, vec![], Format::Text)
-        );
+        assert_eq!((args.input, args.as_of, args.format), (None, vec![], Format::Text));
         assert!(!args.no_kafka && !args.reset && !args.verify);
     }
 
@@ -129,32 +122,17 @@ mod tests {
         let times: Vec<_> = args.as_of.iter().map(ToString::to_string).collect();
         assert_eq!(
             times,
-            [
-                "2011-12-31 23:59:59 UTC",
-                "2011-11-30 00:30:00.500 UTC",
-                "2012-02-01 00:00:00 UTC"
-            ]
+            ["2011-12-31 23:59:59 UTC", "2011-11-30 00:30:00.500 UTC", "2012-02-01 00:00:00 UTC"]
         );
         assert_eq!(args.format, Format::Json);
     }
 
     #[test]
     fn what_is_no_time_is_refused_with_advice() {
-        for text in [
-            "yesterday",
-            "2011-13-01",
-            "2011-12-31T23:59:59",
-            "",
-            "12:00",
-            "2011-12-31 ",
-        ] {
+        for text in ["yesterday", "2011-13-01", "2011-12-31T23:59:59", "", "12:00", "2011-12-31 "] {
             let error = parse(&["--as-of", text]).unwrap_err();
             assert!(error.contains("--as-of"), "{error}");
-            let advice = if text.is_empty() {
-                "value"
-            } else {
-                "like 2011-12-31T23:59:59Z"
-            };
+            let advice = if text.is_empty() { "value" } else { "like 2011-12-31T23:59:59Z" };
             assert!(error.contains(advice), "{text}: {error}");
         }
     }

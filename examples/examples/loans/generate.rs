@@ -45,10 +45,7 @@ pub(crate) fn log(seed: u64, applications: usize) -> csv::Result<Vec<u8>> {
     csv.write_record(COLUMNS)?;
     for entry in &entries {
         csv.write_record([
-            entry
-                .at
-                .to_rfc3339_opts(SecondsFormat::Millis, true)
-                .as_str(),
+            entry.at.to_rfc3339_opts(SecondsFormat::Millis, true).as_str(),
             &entry.application.to_string(),
             &entry.amount.to_string(),
             entry.activity,
@@ -56,8 +53,7 @@ pub(crate) fn log(seed: u64, applications: usize) -> csv::Result<Vec<u8>> {
             &entry.resource,
         ])?;
     }
-    csv.into_inner()
-        .map_err(|error| csv::Error::from(error.into_error()))
+    csv.into_inner().map_err(|error| csv::Error::from(error.into_error()))
 }
 
 fn midnight(year: i32, month: u32, day: u32) -> DateTime<Utc> {
@@ -145,11 +141,7 @@ impl Story<'_> {
         self.work(COMPLETION, "START");
         self.wait_seconds(60..900);
         if self.chance(0.32) {
-            let end = if self.chance(0.5) {
-                "A_DECLINED"
-            } else {
-                "A_CANCELLED"
-            };
+            let end = if self.chance(0.5) { "A_DECLINED" } else { "A_CANCELLED" };
             self.state(end);
             self.work(COMPLETION, "COMPLETE");
             return false;
@@ -301,10 +293,7 @@ mod tests {
         let applications: BTreeSet<_> = rows.iter().map(|row| &row.application).collect();
         assert_eq!(applications.len(), APPLICATIONS);
         let each = rows.len() / APPLICATIONS;
-        assert!(
-            (15..=25).contains(&each),
-            "{each} rows for each application"
-        );
+        assert!((15..=25).contains(&each), "{each} rows for each application");
         assert!(rows[0].at >= midnight(2011, 10, 1));
         assert!(rows[rows.len() - 1].at < midnight(2012, 3, 14));
         let keys: BTreeSet<_> = rows.iter().map(|row| &row.key).collect();
@@ -367,14 +356,10 @@ mod tests {
             tally.1 += amounts[application];
         }
 
-        assert!(
-            open > 0 && offers > 0 && by_status.len() > 4,
-            "{open} {offers} {by_status:?}"
-        );
-        for standing in [
-            table.values().collect::<Standing>(),
-            aggregates.values().collect::<Standing>(),
-        ] {
+        assert!(open > 0 && offers > 0 && by_status.len() > 4, "{open} {offers} {by_status:?}");
+        for standing in
+            [table.values().collect::<Standing>(), aggregates.values().collect::<Standing>()]
+        {
             let tallies: BTreeMap<_, _> = standing
                 .by_status
                 .iter()

@@ -1,13 +1,13 @@
 //! A bank's log of loan applications as events: recorded by commands, projected into a read model
 //! with history, published to Kafka, and asked where things stand, now and as of other times.
 
-// Recording, projecting and reporting are not wired up yet.
-#![allow(dead_code)]
-
+mod app;
 mod args;
 mod generate;
+mod import;
 mod model;
 mod progress;
+mod publish;
 mod read_model;
 mod report;
 mod rows;
@@ -15,36 +15,46 @@ mod verify;
 
 use std::process::ExitCode;
 
-use crate::{args::Args, progress::Progress, rows::Rows};
+use crate::{
+    app::Finished,
+    args::{Args, Format},
+    progress::Progress,
+};
 
-fn main() -> ExitCode {
-    match run(&Args::read()) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// Exit code if there were rows that cannot be read.
+const REJECTED_ROWS: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::read();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "error".into()),
+        )
+        .init();
+    let progress = Progress::new();
+    let result = app::run(&args, &progress).await.and_then(|finished| print(&args, finished));
+    progress.clear();
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let rows = match &args.input {
-        Some(path) => Rows::open(path)?,
-        None => Rows::from_bytes(
-            "the generated log",
-            generate::log(generate::SEED, generate::APPLICATIONS)?,
-        )?,
-    };
-    let progress = Progress::new();
-    let bytes = rows.bytes();
-    let mut good = 0;
-    for row in rows {
-        match row? {
-            Ok(_) => good += 1,
-            Err(bad) => progress.line(&bad.to_string()),
-        }
-        progress.recorded(good, &bytes);
+fn print(args: &Args, finished: Finished) -> anyhow::Result<ExitCode> {
+    let Finished { report, unpublished } = finished;
+    match args.format {
+        Format::Text => println!("{}", report.text()),
+        Format::Json => println!("{}", report.json()?),
     }
-    progress.clear();
-    anyhow::bail!("{good} rows can be read, and there is no store to record them in yet")
+    if report.events > 0 && report.recorded_before == report.events {
+        eprintln!("nothing new: all {} rows had been recorded before", report.recorded_before);
+    }
+    match unpublished {
+        Some(error) => Err(error.context("not everything is published")),
+        None if report.rejected_rows > 0 => Ok(ExitCode::from(REJECTED_ROWS)),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }

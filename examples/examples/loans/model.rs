@@ -160,21 +160,11 @@ impl LoanApplicationEvent {
     /// The amount that the application is about, in whole euros.
     pub(crate) fn amount_requested(&self) -> i64 {
         match self {
-            Self::StatusReached {
-                amount_requested, ..
-            }
-            | Self::OfferMoved {
-                amount_requested, ..
-            }
-            | Self::WorkScheduled {
-                amount_requested, ..
-            }
-            | Self::WorkStarted {
-                amount_requested, ..
-            }
-            | Self::WorkCompleted {
-                amount_requested, ..
-            } => *amount_requested,
+            Self::StatusReached { amount_requested, .. }
+            | Self::OfferMoved { amount_requested, .. }
+            | Self::WorkScheduled { amount_requested, .. }
+            | Self::WorkStarted { amount_requested, .. }
+            | Self::WorkCompleted { amount_requested, .. } => *amount_requested,
         }
     }
 }
@@ -285,13 +275,7 @@ pub(crate) struct Record {
 
 impl Handle<Record> for LoanApplication {
     fn handle(&self, command: Record) -> Result<Vec<LoanApplicationEvent>, LoanApplicationError> {
-        let Record {
-            application,
-            amount_requested,
-            activity,
-            resource,
-            ..
-        } = command;
+        let Record { application, amount_requested, activity, resource, .. } = command;
         if let Some(dossier) = &self.dossier
             && dossier.amount_requested != amount_requested
         {
@@ -302,40 +286,21 @@ impl Handle<Record> for LoanApplication {
             });
         }
         Ok(vec![match activity {
-            Activity::Application(status) => LoanApplicationEvent::StatusReached {
-                status,
-                amount_requested,
-                resource,
-            },
-            Activity::Offer(state) => LoanApplicationEvent::OfferMoved {
-                state,
-                amount_requested,
-                resource,
-            },
-            Activity::Work {
-                kind,
-                step: WorkStep::Scheduled,
-            } => LoanApplicationEvent::WorkScheduled {
-                kind,
-                amount_requested,
-                resource,
-            },
-            Activity::Work {
-                kind,
-                step: WorkStep::Started,
-            } => LoanApplicationEvent::WorkStarted {
-                kind,
-                amount_requested,
-                resource,
-            },
-            Activity::Work {
-                kind,
-                step: WorkStep::Completed,
-            } => LoanApplicationEvent::WorkCompleted {
-                kind,
-                amount_requested,
-                resource,
-            },
+            Activity::Application(status) => {
+                LoanApplicationEvent::StatusReached { status, amount_requested, resource }
+            }
+            Activity::Offer(state) => {
+                LoanApplicationEvent::OfferMoved { state, amount_requested, resource }
+            }
+            Activity::Work { kind, step: WorkStep::Scheduled } => {
+                LoanApplicationEvent::WorkScheduled { kind, amount_requested, resource }
+            }
+            Activity::Work { kind, step: WorkStep::Started } => {
+                LoanApplicationEvent::WorkStarted { kind, amount_requested, resource }
+            }
+            Activity::Work { kind, step: WorkStep::Completed } => {
+                LoanApplicationEvent::WorkCompleted { kind, amount_requested, resource }
+            }
         }])
     }
 }
@@ -357,11 +322,7 @@ mod tests {
     }
 
     fn offer(state: OfferState) -> LoanApplicationEvent {
-        LoanApplicationEvent::OfferMoved {
-            state,
-            amount_requested: AMOUNT,
-            resource: None,
-        }
+        LoanApplicationEvent::OfferMoved { state, amount_requested: AMOUNT, resource: None }
     }
 
     fn scheduled(kind: &str) -> LoanApplicationEvent {
@@ -391,10 +352,7 @@ mod tests {
     }
 
     fn dossier(events: &[LoanApplicationEvent]) -> Dossier {
-        Given::<LoanApplication>(events.to_vec())
-            .state()
-            .dossier
-            .expect("there are events")
+        Given::<LoanApplication>(events.to_vec()).state().dossier.expect("there are events")
     }
 
     #[test]
@@ -414,10 +372,7 @@ mod tests {
             (WorkStep::Completed, completed("Nabellen offertes")),
         ] {
             Given::<LoanApplication>(vec![])
-                .when(record(Activity::Work {
-                    kind: "Nabellen offertes".into(),
-                    step,
-                }))
+                .when(record(Activity::Work { kind: "Nabellen offertes".into(), step }))
                 .then(vec![event]);
         }
         Given::<LoanApplication>(vec![])
@@ -524,17 +479,11 @@ mod tests {
         );
         assert_eq!(
             stored(&offer(OfferState::SentBack)),
-            (
-                "offer_moved",
-                r#"{"state":"sent_back","amount_requested":20000}"#.into()
-            )
+            ("offer_moved", r#"{"state":"sent_back","amount_requested":20000}"#.into())
         );
         assert_eq!(
             stored(&completed("Nabellen offertes")),
-            (
-                "work_completed",
-                r#"{"kind":"Nabellen offertes","amount_requested":20000}"#.into()
-            )
+            ("work_completed", r#"{"kind":"Nabellen offertes","amount_requested":20000}"#.into())
         );
         assert!(
             LoanApplicationEvent::decode(
@@ -559,14 +508,8 @@ mod tests {
     #[test]
     fn the_same_row_at_another_time_is_another_command() {
         let command = record(Activity::Offer(OfferState::Created));
-        let later = Record {
-            at: command.at + chrono::TimeDelta::seconds(1),
-            ..command.clone()
-        };
+        let later = Record { at: command.at + chrono::TimeDelta::seconds(1), ..command.clone() };
         assert_eq!(command.stream_key(), "173688");
-        assert_ne!(
-            serde_json::to_value(&command).unwrap(),
-            serde_json::to_value(&later).unwrap()
-        );
+        assert_ne!(serde_json::to_value(&command).unwrap(), serde_json::to_value(&later).unwrap());
     }
 }

@@ -34,12 +34,7 @@ pub(crate) struct LoanApplications {
 impl Project<LoanApplicationEvent> for LoanApplications {
     fn project(row: Option<Self>, event: &Recorded<LoanApplicationEvent>) -> Change<Self> {
         let application = event.stream.key();
-        Change::Set(Self::after(
-            row,
-            application,
-            event.recorded_at,
-            &event.event,
-        ))
+        Change::Set(Self::after(row, application, event.recorded_at, &event.event))
     }
 }
 
@@ -158,11 +153,7 @@ mod tests {
                 offers_created: 1,
                 open_work_items: 1,
                 last_activity_at: at(4),
-                work: [
-                    ("Nabellen offertes".into(), 1),
-                    ("Afhandelen leads".into(), -1)
-                ]
-                .into(),
+                work: [("Nabellen offertes".into(), 1), ("Afhandelen leads".into(), -1)].into(),
             })
         );
     }
@@ -175,10 +166,7 @@ mod tests {
             resource: None,
         };
         let row = LoanApplications::after(None, "1", at(9), &event);
-        assert_eq!(
-            (row.status, row.amount_requested, row.open_work_items),
-            (None, 700, 0)
-        );
+        assert_eq!((row.status, row.amount_requested, row.open_work_items), (None, 700, 0));
     }
 
     #[test]

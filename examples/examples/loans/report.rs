@@ -70,10 +70,7 @@ pub(crate) struct AsOf {
 
 impl Standing {
     fn add(&mut self, status: Option<Status>, amount: i64, offers: i64, open_work_items: i64) {
-        let tally = self
-            .by_status
-            .entry(status.map_or(UNKNOWN, Status::name))
-            .or_default();
+        let tally = self.by_status.entry(status.map_or(UNKNOWN, Status::name)).or_default();
         tally.applications += 1;
         tally.amount += i128::from(amount);
         self.offers_created += offers;
@@ -82,10 +79,7 @@ impl Standing {
 
     /// How many applications there are.
     pub(crate) fn applications(&self) -> u64 {
-        self.by_status
-            .values()
-            .map(|tally| tally.applications)
-            .sum()
+        self.by_status.values().map(|tally| tally.applications).sum()
     }
 }
 
@@ -94,12 +88,7 @@ impl<'a> FromIterator<&'a LoanApplications> for Standing {
     fn from_iter<I: IntoIterator<Item = &'a LoanApplications>>(rows: I) -> Self {
         let mut standing = Self::default();
         for row in rows {
-            standing.add(
-                row.status,
-                row.amount_requested,
-                row.offers_created,
-                row.open_work_items,
-            );
+            standing.add(row.status, row.amount_requested, row.offers_created, row.open_work_items);
         }
         standing
     }
@@ -124,10 +113,7 @@ impl<'a> FromIterator<&'a Dossier> for Standing {
 /// From aggregates. One without events is no application.
 impl<'a> FromIterator<&'a LoanApplication> for Standing {
     fn from_iter<I: IntoIterator<Item = &'a LoanApplication>>(applications: I) -> Self {
-        applications
-            .into_iter()
-            .filter_map(|application| application.dossier.as_ref())
-            .collect()
+        applications.into_iter().filter_map(|application| application.dossier.as_ref()).collect()
     }
 }
 
@@ -145,10 +131,7 @@ impl Report {
             grouped(self.applications),
             grouped(self.published),
         );
-        let Seconds {
-            commands,
-            projection,
-        } = self.seconds;
+        let Seconds { commands, projection } = self.seconds;
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -157,18 +140,11 @@ impl Report {
             projection.as_secs_f64()
         );
         if self.rejected_rows > 0 {
-            let _ = writeln!(
-                text,
-                "{} rows could not be read.",
-                grouped(self.rejected_rows)
-            );
+            let _ = writeln!(text, "{} rows could not be read.", grouped(self.rejected_rows));
         }
         if self.recorded_before > 0 {
-            let new = if self.recorded_before >= self.events {
-                "; nothing has changed"
-            } else {
-                ""
-            };
+            let new =
+                if self.recorded_before >= self.events { "; nothing has changed" } else { "" };
             let _ = writeln!(
                 text,
                 "{} rows had been recorded by an earlier run{new}.",
@@ -187,9 +163,7 @@ impl Report {
         let statuses: Vec<_> = std::iter::once(UNKNOWN)
             .chain(Status::ALL.into_iter().map(Status::name))
             .filter(|status| {
-                standings
-                    .iter()
-                    .any(|standing| standing.by_status.contains_key(status))
+                standings.iter().any(|standing| standing.by_status.contains_key(status))
             })
             .collect();
 
@@ -200,11 +174,7 @@ impl Report {
             .remove_style(TableComponent::MiddleIntersections);
         let times = self.as_of.iter().map(|as_of| shown_time(as_of.at));
         table.set_header(
-            [String::new(), "now".to_owned()]
-                .into_iter()
-                .chain(times)
-                .enumerate()
-                .map(aligned),
+            [String::new(), "now".to_owned()].into_iter().chain(times).enumerate().map(aligned),
         );
         let mut row = |name: &str, numbers: &mut dyn Iterator<Item = String>| {
             let cells = std::iter::once(name.to_owned()).chain(numbers);
@@ -226,22 +196,15 @@ impl Report {
         }
         row(
             "offers created",
-            &mut standings
-                .iter()
-                .map(|standing| grouped(standing.offers_created)),
+            &mut standings.iter().map(|standing| grouped(standing.offers_created)),
         );
         row(
             "open work items",
-            &mut standings
-                .iter()
-                .map(|standing| grouped(standing.open_work_items)),
+            &mut standings.iter().map(|standing| grouped(standing.open_work_items)),
         );
         if !self.as_of.is_empty() {
             let positions = self.as_of.iter().map(|as_of| grouped(as_of.position));
-            row(
-                "position",
-                &mut std::iter::once(String::new()).chain(positions),
-            );
+            row("position", &mut std::iter::once(String::new()).chain(positions));
         }
         table
     }
@@ -252,11 +215,7 @@ type Number = fn(&Tally) -> i128;
 
 /// Names stand to the left, numbers to the right.
 fn aligned((column, text): (usize, String)) -> Cell {
-    let alignment = if column == 0 {
-        CellAlignment::Left
-    } else {
-        CellAlignment::Right
-    };
+    let alignment = if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
     Cell::new(text).set_alignment(alignment)
 }
 
@@ -300,11 +259,8 @@ mod tests {
             amount_requested,
             status,
             offers_created: 1,
-            work: [
-                ("Nabellen offertes".to_owned(), open),
-                ("Afhandelen leads".to_owned(), -2),
-            ]
-            .into(),
+            work: [("Nabellen offertes".to_owned(), open), ("Afhandelen leads".to_owned(), -2)]
+                .into(),
         }
     }
 
@@ -369,13 +325,7 @@ mod tests {
     #[test]
     fn an_application_without_a_status_counts_as_unknown() {
         let standing: Standing = [dossier(None, 5, 0)].iter().collect();
-        assert_eq!(
-            standing.by_status["unknown"],
-            Tally {
-                applications: 1,
-                amount: 5
-            }
-        );
+        assert_eq!(standing.by_status["unknown"], Tally { applications: 1, amount: 5 });
         let none: Standing = [LoanApplication::default()].iter().collect();
         assert_eq!(none, Standing::default());
     }
@@ -384,72 +334,39 @@ mod tests {
     fn amounts_do_not_overflow() {
         let dossiers = [dossier(None, i64::MAX, 0), dossier(None, i64::MAX, 0)];
         let standing: Standing = dossiers.iter().collect();
-        assert_eq!(
-            standing.by_status["unknown"].amount,
-            2 * i128::from(i64::MAX)
-        );
-        assert!(
-            serde_json::to_string(&standing)
-                .unwrap()
-                .contains("18446744073709551614")
-        );
+        assert_eq!(standing.by_status["unknown"].amount, 2 * i128::from(i64::MAX));
+        assert!(serde_json::to_string(&standing).unwrap().contains("18446744073709551614"));
     }
 
     #[test]
     fn the_table_has_a_column_for_each_time() {
         let text = report().text();
         let line = |start: &str| {
-            let line = text
-                .lines()
-                .find(|line| line.trim_start().starts_with(start));
+            let line = text.lines().find(|line| line.trim_start().starts_with(start));
             line.unwrap_or_else(|| panic!("no {start}: {text}"))
                 .split_whitespace()
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            line("now"),
-            ["now", "2011-12-31T23:59:59Z", "2011-10-01T00:00:00.250Z"]
-        );
+        assert_eq!(line("now"), ["now", "2011-12-31T23:59:59Z", "2011-10-01T00:00:00.250Z"]);
         assert_eq!(line("declined"), ["declined", "2", "1", "0"]);
         assert_eq!(line("activated"), ["activated", "1", "0", "0"]);
         assert_eq!(line("applications"), ["applications", "3", "1", "0"]);
-        assert_eq!(
-            line("euros requested"),
-            ["euros", "requested", "43,500", "1,000", "0"]
-        );
-        assert_eq!(
-            line("open work items"),
-            ["open", "work", "items", "2", "2", "0"]
-        );
+        assert_eq!(line("euros requested"), ["euros", "requested", "43,500", "1,000", "0"]);
+        assert_eq!(line("open work items"), ["open", "work", "items", "2", "2", "0"]);
         assert_eq!(line("position"), ["position", "7", "0"]);
         assert!(text.contains("3,500"), "{text}");
-        assert!(
-            !text.contains("submitted") && !text.contains("earlier run"),
-            "{text}"
-        );
+        assert!(!text.contains("submitted") && !text.contains("earlier run"), "{text}");
     }
 
     #[test]
     fn a_second_run_says_so() {
-        let text = Report {
-            recorded_before: 262_200,
-            ..report()
-        }
-        .text();
+        let text = Report { recorded_before: 262_200, ..report() }.text();
         assert!(
             text.contains("262,200 rows had been recorded by an earlier run; nothing has changed."),
             "{text}"
         );
-        let text = Report {
-            recorded_before: 10,
-            rejected_rows: 2,
-            ..report()
-        }
-        .text();
-        assert!(
-            text.contains("10 rows had been recorded by an earlier run.\n"),
-            "{text}"
-        );
+        let text = Report { recorded_before: 10, rejected_rows: 2, ..report() }.text();
+        assert!(text.contains("10 rows had been recorded by an earlier run.\n"), "{text}");
         assert!(text.contains("2 rows could not be read."), "{text}");
     }
 
@@ -458,16 +375,7 @@ mod tests {
         let numbers = [0, 12, 123, 1_234, 123_456, 1_234_567, -1_234, -123];
         assert_eq!(
             numbers.map(grouped),
-            [
-                "0",
-                "12",
-                "123",
-                "1,234",
-                "123,456",
-                "1,234,567",
-                "-1,234",
-                "-123"
-            ]
+            ["0", "12", "123", "1,234", "123,456", "1,234,567", "-1,234", "-123"]
         );
     }
 }

@@ -25,14 +25,8 @@ use sha2::{Digest, Sha256};
 use crate::model::{Activity, OfferState, Record, Status, WorkStep};
 
 /// The columns, in the order in which they are written; they are read in any order.
-pub(crate) const COLUMNS: [&str; 6] = [
-    "time",
-    "application",
-    "amount_requested",
-    "activity",
-    "transition",
-    "resource",
-];
+pub(crate) const COLUMNS: [&str; 6] =
+    ["time", "application", "amount_requested", "activity", "transition", "resource"];
 const TIME: usize = 0;
 const APPLICATION: usize = 1;
 const AMOUNT_REQUESTED: usize = 2;
@@ -79,6 +73,19 @@ impl Row {
     }
 }
 
+impl Row {
+    /// This row as one that is refused.
+    pub(crate) fn bad(&self, column: &str, error: impl std::error::Error) -> BadRow {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        BadRow { line: self.line, column: column.to_owned(), reason }
+    }
+}
+
 /// A row that cannot be read. The rows after it can.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {reason}")]
@@ -111,11 +118,7 @@ pub(crate) enum InputError {
 }
 
 fn beyond(line: u64) -> String {
-    if line == 0 {
-        String::new()
-    } else {
-        format!(" beyond line {line}")
-    }
+    if line == 0 { String::new() } else { format!(" beyond line {line}") }
 }
 
 /// The rows of an input, in its order.
@@ -161,26 +164,12 @@ impl Rows {
         reader: impl Read + Send + 'static,
         size: u64,
     ) -> Result<Self, InputError> {
-        let bytes = Bytes {
-            read: Arc::default(),
-            size,
-        };
-        let reader = Counted {
-            reader,
-            read: Arc::clone(&bytes.read),
-        };
+        let bytes = Bytes { read: Arc::default(), size };
+        let reader = Counted { reader, read: Arc::clone(&bytes.read) };
         let mut lines = match unpacked(reader) {
-            Ok(reader) => Lines {
-                reader,
-                reached: 0,
-                again: VecDeque::new(),
-            },
+            Ok(reader) => Lines { reader, reached: 0, again: VecDeque::new() },
             Err(source) => {
-                return Err(InputError::Read {
-                    input,
-                    line: 0,
-                    source,
-                });
+                return Err(InputError::Read { input, line: 0, source });
             }
         };
         let header = loop {
@@ -188,11 +177,7 @@ impl Rows {
                 Ok(Some(line)) if line.is_blank() => {}
                 Ok(line) => break line,
                 Err(source) => {
-                    return Err(InputError::Read {
-                        input,
-                        line: lines.reached,
-                        source,
-                    });
+                    return Err(InputError::Read { input, line: lines.reached, source });
                 }
             }
         };
@@ -255,11 +240,7 @@ impl Rows {
                 self.lines.again.push_front(line);
             }
             let column = self.column_name(index);
-            return Ok(Err(BadRow {
-                line,
-                column,
-                reason,
-            }));
+            return Ok(Err(BadRow { line, column, reason }));
         }
         Ok(self.parse(line).map_err(|(column, reason)| BadRow {
             line,
@@ -294,10 +275,7 @@ impl Rows {
             amount(texts[AMOUNT_REQUESTED]).map_err(|reason| (AMOUNT_REQUESTED, reason))?;
         let activity = activity(texts[ACTIVITY], texts[TRANSITION])?;
         if let Some(last_at) = self.last_at.filter(|last_at| at < *last_at) {
-            return Err((
-                TIME,
-                format!("time goes back: {} was before it", rfc3339(last_at)),
-            ));
+            return Err((TIME, format!("time goes back: {} was before it", rfc3339(last_at))));
         }
 
         if self.last_at != Some(at) {
@@ -338,11 +316,7 @@ impl Iterator for Rows {
             };
             return Some(row.map_err(|source| {
                 self.ended = true;
-                InputError::Read {
-                    input: self.input.clone(),
-                    line: self.lines.reached,
-                    source,
-                }
+                InputError::Read { input: self.input.clone(), line: self.lines.reached, source }
             }));
         }
         self.ended = true;
@@ -386,10 +360,7 @@ fn unpacked(mut reader: impl Read + Send + 'static) -> io::Result<Box<dyn BufRea
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     const BUFFER: usize = 128 * 1024;
     let mut start = Vec::new();
-    reader
-        .by_ref()
-        .take(GZIP.len() as u64)
-        .read_to_end(&mut start)?;
+    reader.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
     let packed = start == GZIP;
     let reader = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(reader));
     Ok(if packed {
@@ -410,10 +381,9 @@ impl<R: Read> Read for Gzip<R> {
                 error.kind(),
                 "the compressed data ends too early; the file is not complete",
             ),
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => io::Error::new(
-                error.kind(),
-                format!("the compressed data is damaged: {error}"),
-            ),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                io::Error::new(error.kind(), format!("the compressed data is damaged: {error}"))
+            }
             _ => error,
         })
     }
@@ -449,10 +419,7 @@ impl Lines {
         }
         let mut bytes = Vec::with_capacity(128);
         let limit = MAX_RECORD_BYTES as u64 + 1;
-        self.reader
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut bytes)?;
+        self.reader.by_ref().take(limit).read_until(b'\n', &mut bytes)?;
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -464,11 +431,7 @@ impl Lines {
             bytes.drain(.."\u{feff}".len());
         }
         self.reached += 1;
-        Ok(Some(Line {
-            number: self.reached,
-            bytes,
-            cut,
-        }))
+        Ok(Some(Line { number: self.reached, bytes, cut }))
     }
 }
 
@@ -515,11 +478,7 @@ impl Fields {
                 let Some(quote) = rest.iter().position(|byte| *byte == b'"') else {
                     self.bytes.extend_from_slice(rest);
                     self.bytes.extend_from_slice(&line.bytes[text.len()..]);
-                    return if line.cut {
-                        Err(TOO_LONG)
-                    } else {
-                        Ok(Fed::Open)
-                    };
+                    return if line.cut { Err(TOO_LONG) } else { Ok(Fed::Open) };
                 };
                 self.bytes.extend_from_slice(&rest[..quote]);
                 rest = &rest[quote + 1..];
@@ -533,10 +492,7 @@ impl Fields {
                     Some(_) => return Err("text follows the closing quote"),
                 }
             } else {
-                let end = rest
-                    .iter()
-                    .position(|byte| *byte == b',')
-                    .unwrap_or(rest.len());
+                let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
                 self.bytes.extend_from_slice(&rest[..end]);
                 rest = &rest[end..];
             }
@@ -568,33 +524,21 @@ fn columns(header: Option<Line>, fields: &mut Fields) -> Result<[usize; COLUMNS.
         Ok(Fed::Open) => return Err("a quote in the header is never closed".to_owned()),
         Err(reason) => return Err(format!("{reason} in the header")),
     }
-    let names: Vec<_> = (0..fields.ends.len())
-        .map(|index| fields.get(index).trim_ascii())
-        .collect();
-    let (known, unknown): (Vec<_>, Vec<_>) = names
-        .iter()
-        .partition(|name| COLUMNS.iter().any(|column| column.as_bytes() == **name));
+    let names: Vec<_> =
+        (0..fields.ends.len()).map(|index| fields.get(index).trim_ascii()).collect();
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        names.iter().partition(|name| COLUMNS.iter().any(|column| column.as_bytes() == **name));
     let mut problems = Vec::new();
-    let missing: Vec<_> = COLUMNS
-        .iter()
-        .filter(|column| !known.contains(&column.as_bytes()))
-        .copied()
-        .collect();
+    let missing: Vec<_> =
+        COLUMNS.iter().filter(|column| !known.contains(&column.as_bytes())).copied().collect();
     if !missing.is_empty() {
         problems.push(format!("the header lacks {}", missing.join(", ")));
     }
     if !unknown.is_empty() {
         // A file of another kind has a first line of any length.
-        let shown: Vec<_> = unknown
-            .iter()
-            .take(3)
-            .map(|name| quoted_bytes(name))
-            .collect();
+        let shown: Vec<_> = unknown.iter().take(3).map(|name| quoted_bytes(name)).collect();
         let more = if unknown.len() > 3 { ", ..." } else { "" };
-        problems.push(format!(
-            "the header has unknown columns: {}{more}",
-            shown.join(", ")
-        ));
+        problems.push(format!("the header has unknown columns: {}{more}", shown.join(", ")));
     }
     if known.len() + missing.len() > COLUMNS.len() {
         problems.push("the header has a column twice".to_owned());
@@ -605,20 +549,14 @@ fn columns(header: Option<Line>, fields: &mut Fields) -> Result<[usize; COLUMNS.
     let mut order = [0; COLUMNS.len()];
     for (place, column) in order.iter_mut().zip(COLUMNS) {
         // Every column is there, or there would be a problem.
-        *place = names
-            .iter()
-            .position(|name| *name == column.as_bytes())
-            .unwrap_or_default();
+        *place = names.iter().position(|name| *name == column.as_bytes()).unwrap_or_default();
     }
     Ok(order)
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
     let time = DateTime::parse_from_rfc3339(text).map_err(|_| {
-        format!(
-            "{} is not a time in RFC 3339, like 2011-12-31T23:59:59.000Z",
-            quoted(text)
-        )
+        format!("{} is not a time in RFC 3339, like 2011-12-31T23:59:59.000Z", quoted(text))
     })?;
     // PostgreSQL keeps microseconds and has no leap seconds.
     DateTime::from_timestamp_micros(time.timestamp_micros())
@@ -644,52 +582,30 @@ fn application(text: &str) -> Result<String, String> {
 
 fn amount(text: &str) -> Result<i64, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "{} is not a whole number of euros, 0 or more",
-            quoted(text)
-        ));
+        return Err(format!("{} is not a whole number of euros, 0 or more", quoted(text)));
     }
-    text.parse()
-        .map_err(|_| format!("{} is too large an amount", quoted(text)))
+    text.parse().map_err(|_| format!("{} is too large an amount", quoted(text)))
 }
 
 fn activity(activity: &str, transition: &str) -> Result<Activity, (usize, String)> {
-    let unknown = || {
-        (
-            ACTIVITY,
-            format!("{} is not a known activity", quoted(activity)),
-        )
-    };
+    let unknown = || (ACTIVITY, format!("{} is not a known activity", quoted(activity)));
     let step = || match transition {
         "SCHEDULE" => Ok(WorkStep::Scheduled),
         "START" => Ok(WorkStep::Started),
         "COMPLETE" => Ok(WorkStep::Completed),
         _ => Err((
             TRANSITION,
-            format!(
-                "{} is not one of SCHEDULE, START and COMPLETE",
-                quoted(transition)
-            ),
+            format!("{} is not one of SCHEDULE, START and COMPLETE", quoted(transition)),
         )),
     };
-    if let Some(kind) = activity
-        .strip_prefix("W_")
-        .filter(|kind| !kind.trim().is_empty())
-    {
-        return Ok(Activity::Work {
-            kind: kind.to_owned(),
-            step: step()?,
-        });
+    if let Some(kind) = activity.strip_prefix("W_").filter(|kind| !kind.trim().is_empty()) {
+        return Ok(Activity::Work { kind: kind.to_owned(), step: step()? });
     }
     let found = if let Some(name) = activity.strip_prefix("A_") {
-        let status = Status::ALL
-            .into_iter()
-            .find(|status| is_upper(name, status.name()));
+        let status = Status::ALL.into_iter().find(|status| is_upper(name, status.name()));
         Activity::Application(status.ok_or_else(unknown)?)
     } else if let Some(name) = activity.strip_prefix("O_") {
-        let state = OfferState::ALL
-            .into_iter()
-            .find(|state| is_upper(name, state.name()));
+        let state = OfferState::ALL.into_iter().find(|state| is_upper(name, state.name()));
         Activity::Offer(state.ok_or_else(unknown)?)
     } else {
         return Err(unknown());
@@ -698,20 +614,14 @@ fn activity(activity: &str, transition: &str) -> Result<Activity, (usize, String
         WorkStep::Completed => Ok(found),
         _ => Err((
             TRANSITION,
-            format!(
-                "{} is {transition}, but states are only reached: COMPLETE",
-                quoted(activity)
-            ),
+            format!("{} is {transition}, but states are only reached: COMPLETE", quoted(activity)),
         )),
     }
 }
 
 /// Whether `text` is `lower` in upper case.
 fn is_upper(text: &str, lower: &str) -> bool {
-    lower
-        .bytes()
-        .map(|byte| byte.to_ascii_uppercase())
-        .eq(text.bytes())
+    lower.bytes().map(|byte| byte.to_ascii_uppercase()).eq(text.bytes())
 }
 
 fn rfc3339(time: DateTime<Utc>) -> String {
@@ -719,13 +629,11 @@ fn rfc3339(time: DateTime<Utc>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// The text in quotes, safe to print: short, on one line, without control characters.
@@ -749,15 +657,14 @@ fn quoted_bytes(bytes: &[u8]) -> String {
 
 /// The text with its control characters escaped.
 fn printable(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut printable, char| {
-            if char.is_control() {
-                printable.extend(char.escape_default());
-            } else {
-                printable.push(char);
-            }
-            printable
-        })
+    text.chars().fold(String::with_capacity(text.len()), |mut printable, char| {
+        if char.is_control() {
+            printable.extend(char.escape_default());
+        } else {
+            printable.push(char);
+        }
+        printable
+    })
 }
 
 #[cfg(test)]

@@ -54,10 +54,7 @@ impl Folded {
         let mut missing = self.0.clone();
         for row in rows {
             let application = &row.application;
-            match (
-                missing.remove(application),
-                self.0.contains_key(application),
-            ) {
+            match (missing.remove(application), self.0.contains_key(application)) {
                 (Some((aggregate, last_at)), _) => {
                     let expected = aggregate.dossier.map(|dossier| LoanApplications {
                         application: application.clone(),
@@ -78,11 +75,8 @@ impl Folded {
                 (None, false) => differences.push(format!("{application}: it has no events")),
             }
         }
-        differences.extend(
-            missing
-                .keys()
-                .map(|application| format!("{application}: it has no row")),
-        );
+        differences
+            .extend(missing.keys().map(|application| format!("{application}: it has no row")));
         differences
     }
 }
@@ -93,20 +87,14 @@ mod tests {
     use crate::model::Status;
 
     fn event(status: Status) -> LoanApplicationEvent {
-        LoanApplicationEvent::StatusReached {
-            status,
-            amount_requested: 9,
-            resource: None,
-        }
+        LoanApplicationEvent::StatusReached { status, amount_requested: 9, resource: None }
     }
 
     fn example() -> (Folded, Vec<LoanApplications>) {
         let (at, event) = (DateTime::UNIX_EPOCH, event(Status::Declined));
         let mut folded = Folded::default();
         let applications = ["a", "b"];
-        applications
-            .iter()
-            .for_each(|application| folded.apply(application, at, &event));
+        applications.iter().for_each(|application| folded.apply(application, at, &event));
         let rows = applications
             .map(|application| LoanApplications::after(None, application, at, &event))
             .to_vec();
@@ -129,10 +117,7 @@ mod tests {
             change(&mut rows[1]);
             let differences = folded.differences(&rows);
             assert_eq!(differences.len(), 1);
-            assert!(
-                differences[0].starts_with("b: the events add up to"),
-                "{differences:?}"
-            );
+            assert!(differences[0].starts_with("b: the events add up to"), "{differences:?}");
         };
         with(|row| row.amount_requested += 1);
         with(|row| row.status = None);
@@ -150,10 +135,7 @@ mod tests {
         assert_eq!(folded.differences(&twice), ["a: it has a second row"]);
         let mut more = rows.clone();
         more[0].application = "c".to_owned();
-        assert_eq!(
-            folded.differences(&more),
-            ["c: it has no events", "a: it has no row"]
-        );
+        assert_eq!(folded.differences(&more), ["c: it has no events", "a: it has no row"]);
     }
 
     #[test]

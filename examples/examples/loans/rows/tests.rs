@@ -30,14 +30,7 @@ fn bad(text: impl AsRef<[u8]>) -> BadRow {
 
 /// What is wrong with a row that has `value` in `column` and is right otherwise.
 fn bad_value(column: &str, value: &str) -> String {
-    let mut fields = [
-        "2011-10-01T00:00:00.000Z",
-        "1",
-        "500",
-        "A_SUBMITTED",
-        "COMPLETE",
-        "112",
-    ];
+    let mut fields = ["2011-10-01T00:00:00.000Z", "1", "500", "A_SUBMITTED", "COMPLETE", "112"];
     let index = COLUMNS.iter().position(|name| *name == column).unwrap();
     fields[index] = value;
     let bad = bad(fields.join(","));
@@ -51,26 +44,15 @@ fn good(second: u32, application: &str) -> String {
 }
 
 fn lines(outcomes: &[Outcome]) -> Vec<u64> {
-    outcomes
-        .iter()
-        .map(|row| row.as_ref().map_or_else(|bad| bad.line, |row| row.line))
-        .collect()
+    outcomes.iter().map(|row| row.as_ref().map_or_else(|bad| bad.line, |row| row.line)).collect()
 }
 
 fn applications(outcomes: &[Outcome]) -> Vec<&str> {
-    outcomes
-        .iter()
-        .flatten()
-        .map(|row| row.application.as_str())
-        .collect()
+    outcomes.iter().flatten().map(|row| row.application.as_str()).collect()
 }
 
 fn keys(outcomes: &[Outcome]) -> Vec<&str> {
-    outcomes
-        .iter()
-        .flatten()
-        .map(|row| row.key.as_str())
-        .collect()
+    outcomes.iter().flatten().map(|row| row.key.as_str()).collect()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -91,10 +73,7 @@ fn a_row_is_read_with_all_it_says() {
     let work = rows.pop().unwrap().unwrap();
     assert_eq!(
         work.activity,
-        Activity::Work {
-            kind: "Completeren aanvraag".into(),
-            step: WorkStep::Scheduled
-        }
+        Activity::Work { kind: "Completeren aanvraag".into(), step: WorkStep::Scheduled }
     );
     assert_eq!(work.resource, None);
     let first = rows.pop().unwrap().unwrap();
@@ -119,35 +98,16 @@ fn a_row_is_read_with_all_it_says() {
 
 #[test]
 fn every_activity_and_transition_of_the_log_is_known() {
-    for name in [
-        "SUBMITTED",
-        "PARTLYSUBMITTED",
-        "PREACCEPTED",
-        "ACCEPTED",
-        "FINALIZED",
-    ]
-    .into_iter()
-    .chain([
-        "REGISTERED",
-        "APPROVED",
-        "ACTIVATED",
-        "DECLINED",
-        "CANCELLED",
-    ]) {
+    for name in ["SUBMITTED", "PARTLYSUBMITTED", "PREACCEPTED", "ACCEPTED", "FINALIZED"]
+        .into_iter()
+        .chain(["REGISTERED", "APPROVED", "ACTIVATED", "DECLINED", "CANCELLED"])
+    {
         let Ok(Activity::Application(status)) = activity(&format!("A_{name}"), "COMPLETE") else {
             panic!("{name}");
         };
         assert_eq!(status.name(), name.to_lowercase());
     }
-    for name in [
-        "SELECTED",
-        "CREATED",
-        "SENT",
-        "SENT_BACK",
-        "ACCEPTED",
-        "CANCELLED",
-        "DECLINED",
-    ] {
+    for name in ["SELECTED", "CREATED", "SENT", "SENT_BACK", "ACCEPTED", "CANCELLED", "DECLINED"] {
         let Ok(Activity::Offer(state)) = activity(&format!("O_{name}"), "COMPLETE") else {
             panic!("{name}");
         };
@@ -160,10 +120,7 @@ fn every_activity_and_transition_of_the_log_is_known() {
     ] {
         assert_eq!(
             activity("W_any thing", transition),
-            Ok(Activity::Work {
-                kind: "any thing".into(),
-                step
-            })
+            Ok(Activity::Work { kind: "any thing".into(), step })
         );
     }
 }
@@ -179,13 +136,8 @@ fn columns_stand_in_any_order() {
     // A bad row names the column as the header does.
     let bad = read(text.replace(",1\n", ",\n")).remove(0).unwrap_err();
     assert_eq!(bad.column, "application");
-    let short = read(text.replace(",COMPLETE,500,1", ""))
-        .remove(0)
-        .unwrap_err();
-    assert_eq!(
-        short.to_string(),
-        "line 2, column transition: the row has 3 fields instead of 6"
-    );
+    let short = read(text.replace(",COMPLETE,500,1", "")).remove(0).unwrap_err();
+    assert_eq!(short.to_string(), "line 2, column transition: the row has 3 fields instead of 6");
 }
 
 #[test]
@@ -216,50 +168,27 @@ fn fields_may_be_quoted() {
         "2011-10-01T00:00:03Z,4,5,A_SUBMITTED,COMPLETE,\"112\"",
     ));
     assert_eq!(lines(&outcomes), [2, 6, 7, 8]);
-    let resources: Vec<_> = outcomes
-        .iter()
-        .map(|row| row.as_ref().unwrap().resource.as_deref())
-        .collect();
-    assert_eq!(
-        resources,
-        [Some("x\ny\r\n\nz"), None, Some("5\" disk"), Some("112")]
-    );
+    let resources: Vec<_> =
+        outcomes.iter().map(|row| row.as_ref().unwrap().resource.as_deref()).collect();
+    assert_eq!(resources, [Some("x\ny\r\n\nz"), None, Some("5\" disk"), Some("112")]);
     assert_eq!(
         outcomes[0].as_ref().unwrap().activity,
-        Activity::Work {
-            kind: "a, \"b\"".into(),
-            step: WorkStep::Started
-        }
+        Activity::Work { kind: "a, \"b\"".into(), step: WorkStep::Started }
     );
 }
 
 /// The reader agrees with another one on what is valid.
 #[test]
 fn valid_csv_is_read_as_the_csv_crate_reads_it() {
-    let kinds = [
-        "", "a", "\"", "\"\"", ",", "\n", "\r\n", "a\"b", "\"a", ",\"\n,", "é", "a\n\nb",
-    ];
+    let kinds = ["", "a", "\"", "\"\"", ",", "\n", "\r\n", "a\"b", "\"a", ",\"\n,", "é", "a\n\nb"];
     let mut writer = csv::Writer::from_writer(HEADER.as_bytes().to_vec());
     let mut expected = Vec::new();
-    for (kind, resource) in kinds
-        .iter()
-        .flat_map(|kind| kinds.map(|resource| (*kind, resource)))
-    {
+    for (kind, resource) in kinds.iter().flat_map(|kind| kinds.map(|resource| (*kind, resource))) {
         let (activity, resource) = (format!("W_.{kind}"), resource.to_owned());
         writer
-            .write_record([
-                "2011-10-01T00:00:00Z",
-                "1",
-                "5",
-                &activity,
-                "START",
-                &resource,
-            ])
+            .write_record(["2011-10-01T00:00:00Z", "1", "5", &activity, "START", &resource])
             .unwrap();
-        expected.push((
-            format!(".{kind}"),
-            Some(resource).filter(|text| !text.is_empty()),
-        ));
+        expected.push((format!(".{kind}"), Some(resource).filter(|text| !text.is_empty())));
     }
     let found: Vec<_> = read(writer.into_inner().unwrap())
         .into_iter()
@@ -286,24 +215,15 @@ fn a_bad_row_costs_only_itself() {
 #[test]
 fn the_number_of_fields_is_checked() {
     let few = bad("2011-10-01T00:00:00Z,1,5,A_SUBMITTED,COMPLETE");
-    assert_eq!(
-        few.to_string(),
-        "line 2, column resource: the row has 5 fields instead of 6"
-    );
+    assert_eq!(few.to_string(), "line 2, column resource: the row has 5 fields instead of 6");
     let many = bad("2011-10-01T00:00:00Z,1,5,A_SUBMITTED,COMPLETE,112,,");
-    assert_eq!(
-        many.to_string(),
-        "line 2, column 7: the row has 8 fields instead of 6"
-    );
+    assert_eq!(many.to_string(), "line 2, column 7: the row has 8 fields instead of 6");
 }
 
 #[test]
 fn what_is_not_utf8_is_refused() {
     let latin1 = bad(b"2011-10-01T00:00:00Z,1,5,A_SUBMITTED,COMPLETE,Ren\xe9e\n");
-    assert_eq!(
-        latin1.to_string(),
-        "line 2, column resource: \"Ren\\xe9e\" is not UTF-8"
-    );
+    assert_eq!(latin1.to_string(), "line 2, column resource: \"Ren\\xe9e\" is not UTF-8");
     let long = bad([b"\xff".repeat(500), b",1,5,A_SUBMITTED,COMPLETE,".to_vec()].concat());
     assert_eq!(long.column, "time");
     assert!(long.reason.len() < 300, "{}", long.reason);
@@ -331,30 +251,16 @@ fn a_time_is_rfc_3339() {
 #[test]
 fn times_are_cut_to_what_the_database_keeps() {
     let at = |text: &str| time(text).unwrap().to_string();
-    assert_eq!(
-        at("2011-10-01T00:00:00.123456789Z"),
-        "2011-10-01 00:00:00.123456 UTC"
-    );
+    assert_eq!(at("2011-10-01T00:00:00.123456789Z"), "2011-10-01 00:00:00.123456 UTC");
     assert_eq!(at("2012-06-30T23:59:60Z"), "2012-07-01 00:00:00 UTC");
 }
 
 #[test]
 fn time_does_not_go_back() {
-    let outcomes = rows(
-        [
-            good(5, "1"),
-            good(4, "2"),
-            good(5, "3"),
-            good(4, "4"),
-            good(6, "5"),
-        ]
-        .concat(),
-    );
+    let outcomes =
+        rows([good(5, "1"), good(4, "2"), good(5, "3"), good(4, "4"), good(6, "5")].concat());
     assert_eq!(applications(&outcomes), ["1", "3", "5"]);
-    let bad: Vec<_> = outcomes
-        .iter()
-        .filter_map(|row| row.as_ref().err())
-        .collect();
+    let bad: Vec<_> = outcomes.iter().filter_map(|row| row.as_ref().err()).collect();
     assert_eq!(
         bad[0].to_string(),
         "line 3, column time: time goes back: 2011-10-01T00:00:05Z was before it"
@@ -371,19 +277,14 @@ fn the_time_of_a_bad_row_does_not_count() {
 
 #[test]
 fn an_amount_is_a_whole_number_that_is_not_negative() {
-    for text in [
-        "", "-1", "+1", "1.5", "1e3", "0x10", " 1", "1 000", "١", "much",
-    ] {
+    for text in ["", "-1", "+1", "1.5", "1e3", "0x10", " 1", "1 000", "١", "much"] {
         assert_eq!(
             bad_value("amount_requested", text),
             format!("{text:?} is not a whole number of euros, 0 or more")
         );
     }
     let huge = "9223372036854775808";
-    assert_eq!(
-        bad_value("amount_requested", huge),
-        format!("{huge:?} is too large an amount")
-    );
+    assert_eq!(bad_value("amount_requested", huge), format!("{huge:?} is too large an amount"));
     assert_eq!(amount("9223372036854775807"), Ok(i64::MAX));
     assert_eq!(amount("0"), Ok(0));
     assert_eq!(amount("000500"), Ok(500));
@@ -391,34 +292,16 @@ fn an_amount_is_a_whole_number_that_is_not_negative() {
 
 #[test]
 fn an_application_is_a_valid_stream_key() {
-    assert_eq!(
-        bad_value("application", ""),
-        "the application's id is empty"
-    );
-    assert_eq!(
-        bad_value("application", "1\u{7f}2"),
-        "\"1\\u{7f}2\" holds a control character"
-    );
-    assert_eq!(
-        bad_value("application", "\"1\n2\""),
-        "\"1\\n2\" holds a control character"
-    );
+    assert_eq!(bad_value("application", ""), "the application's id is empty");
+    assert_eq!(bad_value("application", "1\u{7f}2"), "\"1\\u{7f}2\" holds a control character");
+    assert_eq!(bad_value("application", "\"1\n2\""), "\"1\\n2\" holds a control character");
     assert_eq!(
         bad_value("application", &"é".repeat(128)),
-        format!(
-            "\"{}\"... has 256 bytes; an application's id has at most 255",
-            "é".repeat(60)
-        )
+        format!("\"{}\"... has 256 bytes; an application's id has at most 255", "é".repeat(60))
     );
     assert_eq!(application(&"x".repeat(255)), Ok("x".repeat(255)));
     // The store agrees.
-    for text in [
-        "",
-        "1\u{7f}2",
-        "1\u{85}2",
-        &"é".repeat(128),
-        "an id, with - and ü",
-    ] {
+    for text in ["", "1\u{7f}2", "1\u{85}2", &"é".repeat(128), "an id, with - and ü"] {
         let stored = annals::StreamId::new("loan_application", text);
         assert_eq!(application(text).is_ok(), stored.is_ok(), "{text:?}");
     }
@@ -442,10 +325,7 @@ fn an_activity_is_a_known_one() {
         "a_SUBMITTED",
         "A_SUBMITTED ",
     ] {
-        assert_eq!(
-            bad_value("activity", text),
-            format!("{text:?} is not a known activity")
-        );
+        assert_eq!(bad_value("activity", text), format!("{text:?} is not a known activity"));
     }
 }
 
@@ -469,14 +349,8 @@ fn a_transition_is_a_known_one_that_fits_the_activity() {
 
 #[test]
 fn nul_characters_are_refused() {
-    assert_eq!(
-        bad_value("resource", "1\u{0}"),
-        "\"1\\0\" holds a NUL character"
-    );
-    assert_eq!(
-        bad_value("activity", "W_a\u{0}"),
-        "\"W_a\\0\" holds a NUL character"
-    );
+    assert_eq!(bad_value("resource", "1\u{0}"), "\"1\\0\" holds a NUL character");
+    assert_eq!(bad_value("activity", "W_a\u{0}"), "\"W_a\\0\" holds a NUL character");
 }
 
 #[test]
@@ -492,10 +366,7 @@ fn a_quote_that_is_never_closed_costs_only_its_line() {
     );
     // As the last line, without an end.
     let outcomes = rows([&good(0, "1"), broken.trim_end()].concat());
-    assert_eq!(
-        (lines(&outcomes), applications(&outcomes)),
-        (vec![2, 3], vec!["1"])
-    );
+    assert_eq!((lines(&outcomes), applications(&outcomes)), (vec![2, 3], vec!["1"]));
 }
 
 #[test]
@@ -505,10 +376,7 @@ fn a_quote_that_a_later_one_seems_to_close_costs_only_its_line() {
     let outcomes = rows([broken.into(), good(2, "3"), later, good(4, "5")].concat());
     assert_eq!(lines(&outcomes), [2, 3, 4, 5]);
     assert_eq!(applications(&outcomes), ["3", "4", "5"]);
-    assert_eq!(
-        outcomes[0].as_ref().unwrap_err().reason,
-        "text follows the closing quote"
-    );
+    assert_eq!(outcomes[0].as_ref().unwrap_err().reason, "text follows the closing quote");
 
     // Here the record is well-formed, but what it spans has too many fields.
     let later = "\"\",6,5,A_SUBMITTED,COMPLETE,\n";
@@ -521,9 +389,7 @@ fn a_quote_that_a_later_one_seems_to_close_costs_only_its_line() {
 #[test]
 fn a_quote_that_stays_open_for_long_is_given_up() {
     let broken = "2011-10-01T00:00:01Z,2,5,A_SUBMITTED,COMPLETE,\"112\n";
-    let rest: String = (0..3_000)
-        .map(|number| good(2, &number.to_string()))
-        .collect();
+    let rest: String = (0..3_000).map(|number| good(2, &number.to_string())).collect();
     let outcomes = rows([broken.into(), broken.into(), rest].concat());
     assert_eq!(outcomes.len(), 3_002);
     assert_eq!(applications(&outcomes).len(), 3_000);
@@ -558,10 +424,7 @@ fn errors_show_values_shortly_and_on_one_line() {
     assert!(reason.len() < 200, "{reason}");
     assert!(reason.starts_with("\"A_\\u{1b}[31mA_"), "{reason}");
     let bad = bad("2011-10-01T00:00:00Z,1,5,\"A_\r\n\u{202e}\u{9b}\",COMPLETE,");
-    assert_eq!(
-        bad.reason,
-        "\"A_\\r\\n\\u{202e}\\u{9b}\" is not a known activity"
-    );
+    assert_eq!(bad.reason, "\"A_\\r\\n\\u{202e}\\u{9b}\" is not a known activity");
 }
 
 #[test]
@@ -591,27 +454,15 @@ fn the_header_is_checked() {
         problem(format!("note,{HEADER}").as_bytes()),
         "the header has unknown columns: \"note\""
     );
-    assert_eq!(
-        problem(format!("time,{HEADER}").as_bytes()),
-        "the header has a column twice"
-    );
-    assert_eq!(
-        problem(b"\"time\n"),
-        "a quote in the header is never closed"
-    );
+    assert_eq!(problem(format!("time,{HEADER}").as_bytes()), "the header has a column twice");
+    assert_eq!(problem(b"\"time\n"), "a quote in the header is never closed");
     let other = problem(b"\x7fELF\x02\x01\xff\x00,a,b,c,d\n");
-    assert!(
-        other.contains("\"\\x7fELF\\x02\\x01\\xff\\x00\", \"a\", \"b\", ..."),
-        "{other}"
-    );
+    assert!(other.contains("\"\\x7fELF\\x02\\x01\\xff\\x00\", \"a\", \"b\", ..."), "{other}");
     let long = problem(&b"x".repeat(1_000_000));
     assert!(long.len() < 300, "{long}");
     // Quotes and spaces around the names are fine.
     let header = HEADER.replace("time,application", "\"time\", application ");
-    assert_eq!(
-        applications(&read(format!("{header}{}", good(0, "1")))),
-        ["1"]
-    );
+    assert_eq!(applications(&read(format!("{header}{}", good(0, "1")))), ["1"]);
 }
 
 #[test]
@@ -644,9 +495,7 @@ fn compressed_input_is_known_by_its_content() {
 
 #[test]
 fn a_compressed_file_that_ends_too_early_is_an_error_after_its_rows() {
-    let text: String = (0..20_000)
-        .map(|number| good(0, &number.to_string()))
-        .collect();
+    let text: String = (0..20_000).map(|number| good(0, &number.to_string())).collect();
     let packed = gzip(format!("{HEADER}{text}").as_bytes());
     let whole = packed.len();
     for length in [whole / 2, whole - 9, whole - 8, whole - 1] {
@@ -663,10 +512,7 @@ fn a_compressed_file_that_ends_too_early_is_an_error_after_its_rows() {
                 None => panic!("cut to {length} of {whole} bytes, it is read to its end"),
             }
         };
-        assert_eq!(
-            error.to_string(),
-            format!("cannot read log.csv beyond line {}", good + 1)
-        );
+        assert_eq!(error.to_string(), format!("cannot read log.csv beyond line {}", good + 1));
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(
             source.to_string(),
@@ -682,9 +528,7 @@ fn a_compressed_file_that_ends_too_early_is_an_error_after_its_rows() {
 
 #[test]
 fn damaged_compression_is_an_error() {
-    let text: String = (0..20_000)
-        .map(|number| good(0, &number.to_string()))
-        .collect();
+    let text: String = (0..20_000).map(|number| good(0, &number.to_string())).collect();
     let mut packed = gzip(format!("{HEADER}{text}").as_bytes());
     let middle = packed.len() / 2;
     packed[middle..middle + 20].fill(0xff);
@@ -718,10 +562,7 @@ fn an_error_in_the_middle_says_how_far_it_came() {
     assert_eq!(rows.next().unwrap().unwrap().unwrap().application, "1");
     let error = rows.next().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "cannot read log.csv beyond line 2");
-    assert_eq!(
-        std::error::Error::source(&error).unwrap().to_string(),
-        "the disk is gone"
-    );
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the disk is gone");
     assert!(rows.next().is_none());
 }
 
@@ -742,10 +583,7 @@ fn a_key_depends_on_the_row_and_not_on_its_place() {
     }
     variants.push("2011-10-01T00:00:00Z,15,5,W_a,START,b".into());
     variants.push("2011-10-01T00:00:00Z,1,55,W_a,START,b".into());
-    let mut distinct: Vec<_> = variants
-        .iter()
-        .map(|row| keys(&rows(row))[0].to_owned())
-        .collect();
+    let mut distinct: Vec<_> = variants.iter().map(|row| keys(&rows(row))[0].to_owned()).collect();
     distinct.sort();
     distinct.dedup();
     assert_eq!(distinct.len(), variants.len());
@@ -769,9 +607,6 @@ fn rows_with_the_same_content_have_keys_of_their_own() {
 fn only_rows_of_the_same_time_are_remembered() {
     let text: String = (0..60).map(|second| good(second, "1")).collect();
     let mut rows = open(format!("{HEADER}{text}")).unwrap();
-    assert_eq!(
-        rows.by_ref().filter(|row| matches!(row, Ok(Ok(_)))).count(),
-        60
-    );
+    assert_eq!(rows.by_ref().filter(|row| matches!(row, Ok(Ok(_)))).count(), 60);
     assert_eq!(rows.seen.len(), 1);
 }
