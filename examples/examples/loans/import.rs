@@ -10,7 +10,7 @@ use crate::{
 
 /// How many rows are executed in one go: enough that loading an application pays for several of its
 /// rows, and few enough that a run that is killed has not much to do again.
-const CHUNK: usize = 4000;
+const CHUNK: usize = 8000;
 
 /// What has come of the rows.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,7 +13,9 @@ mod report;
 mod rows;
 mod verify;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Context;
 
 use crate::{
     app::Finished,
@@ -45,10 +47,11 @@ async fn main() -> ExitCode {
 
 fn print(args: &Args, finished: Finished) -> anyhow::Result<ExitCode> {
     let Finished { report, unpublished } = finished;
-    match args.format {
-        Format::Text => println!("{}", report.text()),
-        Format::Json => println!("{}", report.json()?),
-    }
+    let text = match args.format {
+        Format::Text => report.text(),
+        Format::Json => report.json()?,
+    };
+    writeln!(std::io::stdout(), "{text}").context("cannot print the report")?;
     if report.events > 0 && report.recorded_before == report.events {
         eprintln!("nothing new: all {} rows had been recorded before", report.recorded_before);
     }

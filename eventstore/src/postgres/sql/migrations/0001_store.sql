@@ -159,14 +159,17 @@ create function {schema}.append_batch(
 ) returns table (outcome integer, version_before bigint, first_position bigint)
 language plpgsql volatile security definer
 set search_path = {schema}, pg_catalog, pg_temp
--- A batch is small and its tables large: reach rows by index, whatever the statistics say.
+-- A batch is small and the tables are large: reach rows by index, whatever the statistics say.
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
     ids bigint[];
     versions bigint[];
+    found bigint[];
     outcomes integer[];
+    -- For each append, how many events of refused appends come before it.
+    refused bigint[];
     total bigint;
     first bigint := 0;
     recording_time timestamptz;
@@ -184,16 +187,23 @@ begin
 
     -- 2. Lock the streams, and see where they are.
     with locked as materialized (
-        select streams.id, streams.category, streams.key, streams.version
-        from unnest(s_category, s_key) s(category, key)
+        select streams.id, streams.version, s.ord
+        from unnest(s_category, s_key) with ordinality s(category, key, ord)
         join streams on streams.category = s.category and streams.key = s.key
         order by streams.category, streams.key
         for no key update of streams
     )
-    select array_agg(l.id order by s.ord), array_agg(coalesce(l.version, 0) order by s.ord)
-    into ids, versions
-    from unnest(s_category, s_key) with ordinality s(category, key, ord)
-    left join locked l on l.category = s.category and l.key = s.key;
+    select array_agg(l.id order by l.ord), array_agg(l.version order by l.ord),
+        array_agg(l.ord order by l.ord)
+    into ids, versions, found
+    from locked l;
+    if found is null or cardinality(found) < cardinality(s_key) then
+        -- Some do not exist, and their appends expect them to: no id, version 0.
+        select array_agg(ids[array_position(found, n)] order by n),
+            array_agg(coalesce(versions[array_position(found, n)], 0) order by n)
+        into ids, versions
+        from generate_series(1::bigint, cardinality(s_key)) n;
+    end if;
 
     -- 3. Decide on each append. A known key comes before a conflict: the append has happened.
     with expectations as (
@@ -213,8 +223,16 @@ begin
     into outcomes
     from expectations x left join known on known.append = x.append;
 
-    select sum(s.events) into total
-    from unnest(s_append, s_events) s(append, events) where outcomes[s.append] = 0;
+    select sum(a.events) filter (where outcomes[a.append] = 0),
+        array_agg(a.refused order by a.append)
+    into total, refused
+    from (
+        select s.append, sum(s.events) as events, coalesce(sum(sum(s.events))
+            filter (where outcomes[s.append] <> 0)
+            over (order by s.append rows between unbounded preceding and 1 preceding), 0) as refused
+        from unnest(s_append, s_events) s(append, events)
+        group by s.append
+    ) a;
 
     if total > 0 then
         -- 4. Register, so that readers stay below the positions drawn next until this commits.
@@ -241,14 +259,9 @@ begin
     end if;
 
     if cardinality(k_key) > 0 then
-        -- The index of an event among those recorded: without those of refused appends before it.
         insert into idempotency (key, fingerprint, version, position, events)
         select k.key, k.fingerprint, versions[k.stream] + k.number,
-            case when k.last = 0 then 0 else first + k.last - 1 - (
-                select coalesce(sum(s.events), 0)
-                from unnest(s_append, s_events) s(append, events)
-                where s.append < k.append and outcomes[s.append] <> 0
-            ) end, k.events
+            case when k.last = 0 then 0 else first + k.last - 1 - refused[k.append] end, k.events
         from unnest(k_append, k_stream, k_key, k_fingerprint, k_number, k_last, k_events)
             k(append, stream, key, fingerprint, number, last, events)
         where outcomes[k.append] = 0
