@@ -1,0 +1,116 @@
+//! `#[derive(Aggregate)]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Data, DeriveInput, Error, Fields, LitStr, Type, ext::IdentExt, parse_quote};
+
+use crate::{
+    attributes::{Attributes, Key, Place},
+    errors::Errors,
+    names, paths,
+};
+
+const ITEM: Place = Place {
+    namespace: "aggregate",
+    on: "on the aggregate",
+    keys: &[Key::text("category"), Key::ty("event"), Key::ty("error")],
+};
+
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
+    let mut errors = Errors::default();
+    let ident = &input.ident;
+    errors.refuse_lifetimes(
+        &input.generics,
+        "an aggregate owns its state, because it outlives the call that loads it: \
+         use String instead of &str",
+    );
+    refuse_misplaced(input, &mut errors);
+    let attributes = Attributes::read(&ITEM, &input.attrs, &mut errors);
+    let name = ident.unraw();
+    let example = format!(
+        "`#[aggregate(category = \"{}\", event = {name}Event)]`",
+        names::snake_case(&name.to_string())
+    );
+    if let Some(category) = attributes.text("category")
+        && let Some(reason) = names::invalid_category(&category.value())
+    {
+        errors.push(category.span(), reason);
+    }
+    if attributes.lacks("category") {
+        errors.push(
+            ident.span(),
+            format!("say in which category its streams are: {example}"),
+        );
+    }
+    if attributes.lacks("event") {
+        errors.push(
+            ident.span(),
+            format!("say which enum its events are: {example}"),
+        );
+    }
+    errors.finish()?;
+    match (attributes.text("category"), attributes.ty("event")) {
+        (Some(category), Some(event)) => {
+            let default = parse_quote!(::std::convert::Infallible);
+            let error = attributes.ty("error").unwrap_or(&default);
+            generate(input, category, event, error)
+        }
+        // Reported above.
+        _ => Ok(TokenStream::new()),
+    }
+}
+
+fn refuse_misplaced(input: &DeriveInput, errors: &mut Errors) {
+    let advice = "`#[aggregate(...)]` goes on the struct or enum itself";
+    match &input.data {
+        Data::Struct(data) => refuse_on_fields(&data.fields, advice, errors),
+        Data::Enum(data) => {
+            for variant in &data.variants {
+                errors.refuse_stray(&variant.attrs, "aggregate", advice);
+                refuse_on_fields(&variant.fields, advice, errors);
+            }
+        }
+        Data::Union(_) => errors.push(
+            input.ident.span(),
+            "an aggregate is a struct or an enum, not a union",
+        ),
+    }
+}
+
+fn refuse_on_fields(fields: &Fields, advice: &str, errors: &mut Errors) {
+    for field in fields {
+        errors.refuse_stray(&field.attrs, "aggregate", advice);
+    }
+}
+
+fn generate(
+    input: &DeriveInput,
+    category: &LitStr,
+    event: &Type,
+    error: &Type,
+) -> Result<TokenStream, Error> {
+    let root = paths::eventstore()?;
+    let ident = &input.ident;
+    let mut generics = input.generics.clone();
+    if !generics.params.is_empty() {
+        // For the parameters that make it an aggregate.
+        let predicates = &mut generics.make_where_clause().predicates;
+        predicates.push(parse_quote! {
+            Self: #root::Apply<#event> + ::std::default::Default
+                + ::std::marker::Send + ::std::marker::Sync + 'static
+        });
+        predicates.push(parse_quote!(#event: #root::__private::Event));
+        predicates.push(parse_quote! {
+            #error: ::std::error::Error + ::std::marker::Send + ::std::marker::Sync + 'static
+        });
+    }
+    let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
+    Ok(quote! {
+        #[automatically_derived]
+        impl #impl_generics #root::__private::Aggregate for #ident #type_generics #where_clause {
+            const CATEGORY: &'static ::std::primitive::str = #category;
+            type Event = #event;
+            type Error = #error;
+        }
+    })
+}
