@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenTree};
 use syn::{
+<<<<<<< HEAD
     Attribute, Error, Generics, Ident, LitInt, LitStr, Meta, Token, Type, ext::IdentExt,
     parenthesized, parse::ParseStream, punctuated::Punctuated,
 };
@@ -41,6 +42,13 @@ impl Errors {
         }
     }
 }
+=======
+    Attribute, Error, Ident, LitInt, LitStr, Meta, Token, Type, ext::IdentExt, parenthesized,
+    parse::ParseStream, punctuated::Punctuated,
+};
+
+use crate::errors::Errors;
+>>>>>>> derive
 
 /// What the value of a key looks like.
 #[derive(Clone, Copy)]
@@ -61,7 +69,15 @@ pub(crate) struct Key {
 
 impl Key {
     const fn new(name: &'static str, shape: Shape) -> Self {
+<<<<<<< HEAD
         Self { name, shape, repeatable: false }
+=======
+        Self {
+            name,
+            shape,
+            repeatable: false,
+        }
+>>>>>>> derive
     }
     /// `key = "..."`
     pub(crate) const fn text(name: &'static str) -> Self {
@@ -211,8 +227,15 @@ impl Attributes {
         match value {
             Ok(value) if ended => {
                 if !key.repeatable && self.get(key.name).is_some() {
+<<<<<<< HEAD
                     errors
                         .push(name.span(), format!("`{name}` is given twice; keep one of the two"));
+=======
+                    errors.push(
+                        name.span(),
+                        format!("`{name}` is given twice; keep one of the two"),
+                    );
+>>>>>>> derive
                 } else {
                     self.found.push((name, value));
                 }
@@ -225,7 +248,14 @@ impl Attributes {
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
+<<<<<<< HEAD
         self.found.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+=======
+        self.found
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
+>>>>>>> derive
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&LitStr> {
@@ -236,10 +266,19 @@ impl Attributes {
     }
 
     pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = &LitStr> {
+<<<<<<< HEAD
         self.found.iter().filter_map(move |(name, value)| match value {
             Value::Text(text) if name == key => Some(text),
             _ => None,
         })
+=======
+        self.found
+            .iter()
+            .filter_map(move |(name, value)| match value {
+                Value::Text(text) if name == key => Some(text),
+                _ => None,
+            })
+>>>>>>> derive
     }
 
     pub(crate) fn number(&self, key: &str) -> Option<&LitInt> {
@@ -270,7 +309,14 @@ impl Attributes {
 
     /// Where the key stands, if it does.
     pub(crate) fn span(&self, key: &str) -> Option<Span> {
+<<<<<<< HEAD
         self.found.iter().find(|(name, _)| name == key).map(|(name, _)| name.span())
+=======
+        self.found
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(name, _)| name.span())
+>>>>>>> derive
     }
 }
 

@@ -1,13 +1,32 @@
+<<<<<<< HEAD
 //! Derive macros of Annals.
 mod aggregate;
 mod attributes;
 mod command;
+=======
+//! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command` and
+//! `ReadModel`.
+//!
+//! `annals`, `annals-eventstore` and `annals-projections` re-export them beside the traits of the
+//! same names; depend on one of those instead of this crate. The generated code finds the traits
+//! by whichever of them is in your Cargo.toml, renamed or not.
+//!
+//! The macros check what can be known from the item alone: the shape, the attributes, and every
+//! name that ends up in the database. All mistakes of an item are reported at once, each where it
+//! stands and with what to write instead.
+
+mod aggregate;
+mod attributes;
+mod command;
+mod errors;
+>>>>>>> derive
 mod event;
 mod names;
 mod paths;
 mod read_model;
 
 use proc_macro::TokenStream;
+<<<<<<< HEAD
 use syn::{DeriveInput, parse_macro_input};
 
 fn expand(
@@ -35,4 +54,255 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(ReadModel, attributes(read_model))]
 pub fn derive_read_model(input: TokenStream) -> TokenStream {
     expand(&parse_macro_input!(input), read_model::expand)
+=======
+use syn::{DeriveInput, Error, parse_macro_input};
+
+/// Implements `Event` for an enum: one variant for each kind of event.
+///
+/// ```
+/// use annals_eventstore::Event;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(prefix = "loan_")]
+/// enum LoanEvent {
+///     Submitted { amount: i64 },
+///     // Renamed in Rust: what is stored keeps its name, and older names still decode.
+///     #[event(name = "loan_approved", alias = "accepted", version = 2)]
+///     Granted,
+/// }
+///
+/// let submitted = LoanEvent::Submitted { amount: 100 };
+/// assert_eq!(submitted.event_type().name, "loan_submitted");
+/// assert_eq!(submitted.encode()?.as_bytes(), br#"{"amount":100}"#);
+/// assert_eq!(LoanEvent::Granted.event_type().version, 2);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+///
+/// # On the enum
+///
+/// - `#[event(prefix = "loan_")]` is put before the names that are made from variants. It leaves
+///   explicit names and aliases alone.
+///
+/// # On a variant
+///
+/// - `#[event(name = "...")]` is the stored name. Without it, the name is the variant's in snake
+///   case: `KYCPassed` is stored as `kyc_passed`, `Step2Done` as `step2_done`.
+/// - `#[event(version = 2)]` is the schema version that it is written with, from 1, which is the
+///   default. Events of a newer version are refused when they are read.
+/// - `#[event(alias = "...")]` is an earlier name under which it may be stored. It may be repeated.
+///
+/// Names and aliases are 1 to 128 bytes of `A-Z a-z 0-9 _ . -`, and belong to one variant each.
+///
+/// # Serde
+///
+/// The enum implements `Serialize` and `DeserializeOwned`, usually derived. Attributes on fields
+/// keep their meaning, `rename_all_fields` and `deny_unknown_fields` too. Renames of variants have
+/// none here: the stored name is the one above. What would take the variants apart is refused:
+/// `tag`, `content`, `untagged`, `from`, `try_from`, `into` on the enum, and `skip`,
+/// `skip_serializing`, `skip_deserializing`, `other`, `untagged` on a variant.
+///
+/// # Generics
+///
+/// Type and const parameters are carried over; the enum is an event for those parameters for which
+/// it implements `Serialize`, `DeserializeOwned`, `Send` and `Sync`. Lifetimes are refused.
+#[proc_macro_derive(Event, attributes(event))]
+pub fn derive_event(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(event::expand(&input))
+}
+
+/// Implements `Aggregate` for a struct or an enum: the state of a stream.
+///
+/// ```
+/// use annals_eventstore::{Aggregate, Apply, Event};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// enum LoanEvent {
+///     Submitted { amount: i64 },
+/// }
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("the loan is too high")]
+/// struct TooHigh;
+///
+/// #[derive(Aggregate, Default)]
+/// #[aggregate(category = "loan", event = LoanEvent, error = TooHigh)]
+/// struct Loan {
+///     amount: i64,
+/// }
+///
+/// impl Apply<LoanEvent> for Loan {
+///     fn apply(&mut self, event: &LoanEvent) {
+///         match event {
+///             LoanEvent::Submitted { amount } => self.amount = *amount,
+///         }
+///     }
+/// }
+///
+/// assert_eq!(Loan::CATEGORY, "loan");
+/// ```
+///
+/// # Attributes
+///
+/// - `#[aggregate(category = "loan")]`, required, is the category of its streams: lower-case
+///   letters, digits and `_`, after a first letter, at most 64 bytes.
+/// - `#[aggregate(event = LoanEvent)]`, required, is the type of its events.
+/// - `#[aggregate(error = LoanError)]` is why it refuses commands. Without it, it never does: the
+///   error is `Infallible`.
+///
+/// The type also implements `Default`, the state before the first event, and `Apply` for its
+/// events. Type and const parameters are carried over: it is an aggregate for those parameters for
+/// which all of this holds. Lifetimes are refused.
+#[proc_macro_derive(Aggregate, attributes(aggregate))]
+pub fn derive_aggregate(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(aggregate::expand(&input))
+}
+
+/// Implements `Command` for a struct, or for an enum of related commands.
+///
+/// ```
+/// # use annals_eventstore::{Aggregate, Apply, Event};
+/// # use serde::Deserialize;
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # enum LoanEvent { Submitted }
+/// # #[derive(Aggregate, Default)]
+/// # #[aggregate(category = "loan", event = LoanEvent)]
+/// # struct Loan;
+/// # impl Apply<LoanEvent> for Loan { fn apply(&mut self, _: &LoanEvent) {} }
+/// use annals_eventstore::Command;
+/// use serde::Serialize;
+///
+/// #[derive(Command, Serialize, Clone)]
+/// #[command(aggregate = Loan)]
+/// struct Submit {
+///     #[command(id)]
+///     loan: u64,
+///     amount: i64,
+/// }
+///
+/// #[derive(Command, Serialize, Clone)]
+/// #[command(aggregate = Loan, name = "review")]
+/// enum Review {
+///     Approve(#[command(id)] u64),
+///     Decline {
+///         #[command(id)]
+///         loan: u64,
+///         reason: String,
+///     },
+/// }
+///
+/// assert_eq!((Submit::NAME, Review::NAME), ("Submit", "review"));
+/// assert_eq!(Submit { loan: 7, amount: 100 }.stream_key(), "7");
+/// assert_eq!(Review::Approve(8).stream_key(), "8");
+/// ```
+///
+/// # On the struct or enum
+///
+/// - `#[command(aggregate = Loan)]`, required, is the aggregate that decides on it.
+/// - `#[command(name = "...")]` is its name in traces and in the fingerprints that bind idempotency
+///   keys to commands; without it, the name of the Rust type. Set it to the old name when you
+///   rename the type, or keys from before the rename no longer match.
+///
+/// # On a field
+///
+/// - `#[command(id)]`, on exactly one field of the struct or of each variant, marks the key of the
+///   stream that the command is for. The field's type implements `Display`. Where several fields
+///   make the key, give them a type of their own.
+///
+/// Type and const parameters are carried over: it is a command for those parameters for which it
+/// implements `Serialize` and `Clone`, and its id `Display`. Lifetimes are refused.
+#[proc_macro_derive(Command, attributes(command))]
+pub fn derive_command(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(command::expand(&input))
+}
+
+/// Implements `ReadModel` for a struct: a row of a table, built from events.
+///
+/// ```
+/// # use annals_eventstore::{Aggregate, Apply, Event};
+/// # use serde::Deserialize;
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # enum LoanEvent { Submitted }
+/// # #[derive(Aggregate, Default)]
+/// # #[aggregate(category = "loan", event = LoanEvent)]
+/// # struct Loan;
+/// # impl Apply<LoanEvent> for Loan { fn apply(&mut self, _: &LoanEvent) {} }
+/// use annals_eventstore::Recorded;
+/// use annals_projections::{Change, Project, ReadModel};
+/// use serde::Serialize;
+///
+/// #[derive(Clone, Debug, Serialize, Deserialize)]
+/// struct Terms {
+///     months: u32,
+/// }
+///
+/// #[derive(ReadModel, Clone)]
+/// #[read_model(table = "loan_overview", from(Loan), history)]
+/// struct LoanOverview {
+///     #[read_model(key)]
+///     loan: String,
+///     amount: i64,
+///     approved_by: Option<String>,
+///     #[read_model(json)]
+///     terms: Vec<Terms>,
+///     #[read_model(column = "loan_status")]
+///     status: String,
+/// }
+///
+/// impl Project<LoanEvent> for LoanOverview {
+///     fn project(row: Option<Self>, event: &Recorded<LoanEvent>) -> Change<Self> {
+///         # let _ = (row, event);
+///         // ...
+///         # Change::Keep
+///     }
+/// }
+///
+/// let columns: Vec<_> = LoanOverview::COLUMNS.iter().map(|c| (c.name, c.sql_type)).collect();
+/// assert_eq!(
+///     columns,
+///     [
+///         ("loan", "text"),
+///         ("amount", "bigint"),
+///         ("approved_by", "text"),
+///         ("terms", "jsonb"),
+///         ("loan_status", "text"),
+///     ],
+/// );
+/// ```
+///
+/// # On the struct
+///
+/// - `#[read_model(table = "loan_overview")]`, required, is the table: lower-case letters, digits
+///   and `_`, not starting with a digit, at most 40 bytes.
+/// - `#[read_model(from(Loan, Payment))]`, required, lists the aggregates whose events it is built
+///   from. It implements `Project` for the events of each.
+/// - `#[read_model(history)]` keeps every version of every row, for queries as of any moment.
+///
+/// # On a field
+///
+/// - `#[read_model(key)]` makes it the key, or a part of it: one to four fields. The key's type is
+///   that of the field, or a tuple of the fields' types in their order. A key is never null.
+/// - `#[read_model(json)]` stores it as `jsonb`, not null: any type with `Serialize`,
+///   `DeserializeOwned` and `Debug`. All other fields have types that implement `Column`.
+/// - `#[read_model(column = "...")]` names its column; without it, the column is called like the
+///   field. The rules are the table's, with at most 63 bytes. `valid_from` and `valid_to`, which
+///   a history adds, and the columns that PostgreSQL gives every table are refused.
+///
+/// # Generics
+///
+/// Type and const parameters are carried over. Write the bounds that make it a read model on the
+/// struct itself (`K: Column + FromStr + ...`) and repeat them on `Project`. Lifetimes are refused.
+#[proc_macro_derive(ReadModel, attributes(read_model))]
+pub fn derive_read_model(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(read_model::expand(&input))
+}
+
+fn tokens(expanded: Result<proc_macro2::TokenStream, Error>) -> TokenStream {
+    expanded.unwrap_or_else(Error::into_compile_error).into()
+>>>>>>> derive
 }

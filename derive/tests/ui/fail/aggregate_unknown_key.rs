@@ -1,0 +1,7 @@
+use annals_eventstore::Aggregate;
+
+#[derive(Aggregate, Default)]
+#[aggregate(category = "loan", events = LoanEvent, errors = LoanError)]
+struct Loan;
+
+fn main() {}

@@ -1,0 +1,24 @@
+use annals_eventstore::{Aggregate, Apply, Command, Event};
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+enum LoanEvent {
+    Approved,
+}
+
+#[derive(Aggregate, Default)]
+#[aggregate(category = "loan", event = LoanEvent)]
+struct Loan;
+
+impl Apply<LoanEvent> for Loan {
+    fn apply(&mut self, _: &LoanEvent) {}
+}
+
+#[derive(Command)]
+#[command(aggregate = Loan)]
+struct Submit {
+    #[command(id)]
+    loan: String,
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use annals_eventstore::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+enum LoanEvent {}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use annals_projections::ReadModel;
+
+#[derive(ReadModel, Clone)]
+#[read_model(table = "loans", from(Loan))]
+struct LoanOverview(#[read_model(key)] String, i64);
+
+fn main() {}

@@ -1,0 +1,25 @@
+use annals_eventstore::{Aggregate, Apply, Event};
+use annals_projections::ReadModel;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+enum LoanEvent {
+    Approved,
+}
+
+#[derive(Aggregate, Default)]
+#[aggregate(category = "loan", event = LoanEvent)]
+struct Loan;
+
+impl Apply<LoanEvent> for Loan {
+    fn apply(&mut self, _: &LoanEvent) {}
+}
+
+#[derive(ReadModel, Clone)]
+#[read_model(table = "loans", from(Loan))]
+struct LoanOverview {
+    #[read_model(key)]
+    loan: String,
+}
+
+fn main() {}

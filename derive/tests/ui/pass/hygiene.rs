@@ -1,0 +1,84 @@
+//! The generated code names everything absolutely, whatever the user's own names mean.
+#![deny(missing_docs, clippy::all, unused_qualifications, warnings)]
+#![no_implicit_prelude]
+#![allow(non_camel_case_types, dead_code)]
+
+use ::annals_eventstore::{Aggregate, Apply, Command, Event};
+use ::annals_projections::{Change, Project, ReadModel};
+use ::serde::{Deserialize, Serialize};
+use ::std::{clone::Clone, default::Default, prelude::rust_2024::derive};
+
+struct Option;
+struct Vec;
+struct Box;
+struct Result;
+struct Json;
+struct Column;
+struct Row;
+struct Self_;
+mod std {}
+mod annals_eventstore {}
+mod annals_projections {}
+mod serde_ {}
+
+#[derive(Event, Serialize, Deserialize)]
+enum LoanEvent {
+    Submitted { id: ::std::primitive::i64 },
+}
+
+#[derive(Aggregate, Default)]
+#[aggregate(category = "loan", event = LoanEvent)]
+struct Loan;
+
+impl Apply<LoanEvent> for Loan {
+    fn apply(&mut self, _: &LoanEvent) {}
+}
+
+#[derive(Command, Clone, Serialize)]
+#[command(aggregate = Loan)]
+struct Submit {
+    #[command(id)]
+    id: ::std::primitive::i64,
+}
+
+#[derive(Command, Clone, Serialize)]
+#[command(aggregate = Loan)]
+enum Change_ {
+    Submit {
+        #[command(id)]
+        rows: ::std::primitive::i64,
+        id: ::std::primitive::i64,
+    },
+}
+
+// Serde's derive does not bear these, so nothing that needs it is in here.
+mod primitives {
+    use super::*;
+
+    struct str;
+    struct usize;
+    struct bool;
+    struct i64;
+
+    #[derive(ReadModel, Clone)]
+    #[read_model(table = "loans", from(Loan))]
+    struct Loans {
+        #[read_model(key)]
+        row: ::std::string::String,
+        #[read_model(key)]
+        rows: ::std::primitive::i64,
+        #[read_model(json)]
+        index: ::std::vec::Vec<::std::primitive::i64>,
+    }
+
+    impl Project<LoanEvent> for Loans {
+        fn project(
+            _: ::std::option::Option<Self>,
+            _: &::annals_eventstore::Recorded<LoanEvent>,
+        ) -> Change<Self> {
+            Change::Keep
+        }
+    }
+}
+
+fn main() {}

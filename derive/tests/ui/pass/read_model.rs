@@ -1,0 +1,158 @@
+//! Keys of one and of several columns, renamed and json columns, history, several sources.
+#![deny(missing_docs, clippy::all, unused_qualifications, warnings)]
+#![allow(dead_code, non_snake_case)]
+
+use std::collections::BTreeMap;
+
+use annals_eventstore::{Aggregate, Apply, Event, Recorded};
+use annals_projections::{Change, ColumnDef, History, Keys, KeyError, Project, ReadModel};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+enum LoanEvent {
+    Approved,
+}
+
+#[derive(Event, Serialize, Deserialize)]
+enum PaymentEvent {
+    Paid,
+}
+
+#[derive(Aggregate, Default)]
+#[aggregate(category = "loan", event = LoanEvent)]
+struct Loan;
+
+impl Apply<LoanEvent> for Loan {
+    fn apply(&mut self, _: &LoanEvent) {}
+}
+
+mod payments {
+    #[derive(annals_eventstore::Aggregate, Default)]
+    #[aggregate(category = "payment", event = super::PaymentEvent)]
+    pub(crate) struct Payment;
+}
+
+impl Apply<PaymentEvent> for payments::Payment {
+    fn apply(&mut self, _: &PaymentEvent) {}
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Address {
+    street: String,
+}
+
+/// Loans.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "loan_overview", from(Loan, payments::Payment), history)]
+pub struct LoanOverview {
+    #[read_model(key)]
+    r#type: String,
+    amount: i64,
+    note: Option<String>,
+    id: uuid::Uuid,
+    due: NaiveDate,
+    changed: Option<DateTime<Utc>>,
+    #[read_model(json)]
+    address: Address,
+    #[read_model(json, column = "terms")]
+    all_terms: BTreeMap<String, Option<Vec<i64>>>,
+    #[read_model(column = "order")]
+    CamelCase: bool,
+}
+
+impl Project<LoanEvent> for LoanOverview {
+    fn project(row: Option<Self>, _: &Recorded<LoanEvent>) -> Change<Self> {
+        row.map_or(Change::Keep, Change::Set)
+    }
+}
+
+impl Project<PaymentEvent> for LoanOverview {
+    fn project(_: Option<Self>, _: &Recorded<PaymentEvent>) -> Change<Self> {
+        Change::Delete
+    }
+}
+
+#[derive(ReadModel, Clone)]
+#[read_model(table = "by_day")]
+#[read_model(from(Loan,))]
+struct ByDay {
+    total: i64,
+    #[read_model(key)]
+    day: NaiveDate,
+    #[read_model(key, column = "region_code")]
+    region: String,
+}
+
+impl Project<LoanEvent> for ByDay {
+    fn keys(_: &Recorded<LoanEvent>) -> Result<Keys<Self::Key>, KeyError> {
+        Ok(Keys::one((NaiveDate::default(), "north".to_owned())))
+    }
+
+    fn project(_: Option<Self>, _: &Recorded<LoanEvent>) -> Change<Self> {
+        Change::Keep
+    }
+}
+
+#[derive(ReadModel, Clone)]
+#[read_model(table = "four", from(Loan))]
+struct Four {
+    #[read_model(key)]
+    a: i16,
+    #[read_model(key)]
+    b: i32,
+    #[read_model(key)]
+    c: i64,
+    #[read_model(key)]
+    d: bool,
+}
+
+impl Project<LoanEvent> for Four {
+    fn project(_: Option<Self>, _: &Recorded<LoanEvent>) -> Change<Self> {
+        Change::Keep
+    }
+}
+
+const fn column(name: &'static str, sql_type: &'static str) -> ColumnDef {
+    ColumnDef { name, sql_type, nullable: false, key: false }
+}
+
+fn main() {
+    assert_eq!(LoanOverview::TABLE, "loan_overview");
+    assert_eq!((LoanOverview::HISTORY, ByDay::HISTORY), (History::Kept, History::None));
+    let expected = [
+        ColumnDef { key: true, ..column("type", "text") },
+        column("amount", "bigint"),
+        ColumnDef { nullable: true, ..column("note", "text") },
+        column("id", "uuid"),
+        column("due", "date"),
+        ColumnDef { nullable: true, ..column("changed", "timestamptz") },
+        column("address", "jsonb"),
+        column("terms", "jsonb"),
+        column("order", "boolean"),
+    ];
+    assert_eq!(LoanOverview::COLUMNS, expected);
+    let categories = LoanOverview::sources().iter().map(|source| source.category()).collect::<Vec<_>>();
+    assert_eq!(categories, ["loan", "payment"]);
+
+    let row = LoanOverview {
+        r#type: "a".into(),
+        amount: 1,
+        note: None,
+        id: uuid::Uuid::nil(),
+        due: NaiveDate::default(),
+        changed: None,
+        address: Address::default(),
+        all_terms: BTreeMap::new(),
+        CamelCase: true,
+    };
+    assert_eq!(row.key(), "a");
+    assert_eq!(LoanOverview::columns(&[&row, &row]).len(), expected.len());
+
+    let day = ByDay { total: 1, day: NaiveDate::default(), region: "north".into() };
+    let key: (NaiveDate, String) = day.key();
+    assert_eq!(key, (NaiveDate::default(), "north".to_owned()));
+    let keys: Vec<_> = ByDay::COLUMNS.iter().map(|column| (column.name, column.key)).collect();
+    assert_eq!(keys, [("total", false), ("day", true), ("region_code", true)]);
+    assert_eq!(Four { a: 1, b: 2, c: 3, d: true }.key(), (1, 2, 3, true));
+}
