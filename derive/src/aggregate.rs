@@ -5,12 +5,8 @@ use quote::quote;
 use syn::{Data, DeriveInput, Error, Fields, LitStr, Type, ext::IdentExt, parse_quote};
 
 use crate::{
-<<<<<<< HEAD
-    attributes::{Attributes, Errors, Key, Place},
-=======
     attributes::{Attributes, Key, Place},
     errors::Errors,
->>>>>>> derive
     names, paths,
 };
 
@@ -41,23 +37,10 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
         errors.push(category.span(), reason);
     }
     if attributes.lacks("category") {
-<<<<<<< HEAD
         errors.push(ident.span(), format!("say in which category its streams are: {example}"));
     }
     if attributes.lacks("event") {
         errors.push(ident.span(), format!("say which enum its events are: {example}"));
-=======
-        errors.push(
-            ident.span(),
-            format!("say in which category its streams are: {example}"),
-        );
-    }
-    if attributes.lacks("event") {
-        errors.push(
-            ident.span(),
-            format!("say which enum its events are: {example}"),
-        );
->>>>>>> derive
     }
     errors.finish()?;
     match (attributes.text("category"), attributes.ty("event")) {
@@ -81,16 +64,9 @@ fn refuse_misplaced(input: &DeriveInput, errors: &mut Errors) {
                 refuse_on_fields(&variant.fields, advice, errors);
             }
         }
-<<<<<<< HEAD
         Data::Union(_) => {
             errors.push(input.ident.span(), "an aggregate is a struct or an enum, not a union")
         }
-=======
-        Data::Union(_) => errors.push(
-            input.ident.span(),
-            "an aggregate is a struct or an enum, not a union",
-        ),
->>>>>>> derive
     }
 }
 

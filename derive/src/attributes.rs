@@ -2,53 +2,11 @@
 
 use proc_macro2::{Span, TokenTree};
 use syn::{
-<<<<<<< HEAD
-    Attribute, Error, Generics, Ident, LitInt, LitStr, Meta, Token, Type, ext::IdentExt,
-    parenthesized, parse::ParseStream, punctuated::Punctuated,
-};
-
-/// The mistakes found so far: all of them are shown at once.
-#[derive(Default)]
-pub(crate) struct Errors(Option<Error>);
-
-impl Errors {
-    pub(crate) fn push(&mut self, span: Span, message: impl std::fmt::Display) {
-        self.add(Error::new(span, message));
-    }
-
-    pub(crate) fn add(&mut self, error: Error) {
-        match &mut self.0 {
-            Some(errors) => errors.combine(error),
-            None => self.0 = Some(error),
-        }
-    }
-
-    /// Fails if there was any mistake.
-    pub(crate) fn finish(self) -> Result<(), Error> {
-        self.0.map_or(Ok(()), Err)
-    }
-
-    /// Refuses lifetime parameters, because every trait of the framework is `'static`.
-    pub(crate) fn refuse_lifetimes(&mut self, generics: &Generics, advice: &str) {
-        for parameter in generics.lifetimes() {
-            self.push(parameter.lifetime.span(), advice);
-        }
-    }
-
-    /// Refuses the attribute where it has no meaning.
-    pub(crate) fn refuse_stray(&mut self, attrs: &[Attribute], namespace: &str, advice: &str) {
-        for attr in attrs.iter().filter(|attr| attr.path().is_ident(namespace)) {
-            self.add(Error::new_spanned(attr, advice));
-        }
-    }
-}
-=======
     Attribute, Error, Ident, LitInt, LitStr, Meta, Token, Type, ext::IdentExt, parenthesized,
     parse::ParseStream, punctuated::Punctuated,
 };
 
 use crate::errors::Errors;
->>>>>>> derive
 
 /// What the value of a key looks like.
 #[derive(Clone, Copy)]
@@ -69,15 +27,7 @@ pub(crate) struct Key {
 
 impl Key {
     const fn new(name: &'static str, shape: Shape) -> Self {
-<<<<<<< HEAD
         Self { name, shape, repeatable: false }
-=======
-        Self {
-            name,
-            shape,
-            repeatable: false,
-        }
->>>>>>> derive
     }
     /// `key = "..."`
     pub(crate) const fn text(name: &'static str) -> Self {
@@ -227,15 +177,8 @@ impl Attributes {
         match value {
             Ok(value) if ended => {
                 if !key.repeatable && self.get(key.name).is_some() {
-<<<<<<< HEAD
                     errors
                         .push(name.span(), format!("`{name}` is given twice; keep one of the two"));
-=======
-                    errors.push(
-                        name.span(),
-                        format!("`{name}` is given twice; keep one of the two"),
-                    );
->>>>>>> derive
                 } else {
                     self.found.push((name, value));
                 }
@@ -248,14 +191,7 @@ impl Attributes {
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
-<<<<<<< HEAD
         self.found.iter().find(|(name, _)| name == key).map(|(_, value)| value)
-=======
-        self.found
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value)
->>>>>>> derive
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&LitStr> {
@@ -266,19 +202,10 @@ impl Attributes {
     }
 
     pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = &LitStr> {
-<<<<<<< HEAD
         self.found.iter().filter_map(move |(name, value)| match value {
             Value::Text(text) if name == key => Some(text),
             _ => None,
         })
-=======
-        self.found
-            .iter()
-            .filter_map(move |(name, value)| match value {
-                Value::Text(text) if name == key => Some(text),
-                _ => None,
-            })
->>>>>>> derive
     }
 
     pub(crate) fn number(&self, key: &str) -> Option<&LitInt> {
@@ -309,14 +236,7 @@ impl Attributes {
 
     /// Where the key stands, if it does.
     pub(crate) fn span(&self, key: &str) -> Option<Span> {
-<<<<<<< HEAD
         self.found.iter().find(|(name, _)| name == key).map(|(name, _)| name.span())
-=======
-        self.found
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(name, _)| name.span())
->>>>>>> derive
     }
 }
 

@@ -8,12 +8,8 @@ use syn::{
 };
 
 use crate::{
-<<<<<<< HEAD
-    attributes::{Attributes, Errors, Key, Place},
-=======
     attributes::{Attributes, Key, Place},
     errors::Errors,
->>>>>>> derive
     names, paths,
 };
 
@@ -22,15 +18,7 @@ const ITEM: Place = Place {
     on: "on the command",
     keys: &[Key::ty("aggregate"), Key::text("name")],
 };
-<<<<<<< HEAD
 const FIELD: Place = Place { namespace: "command", on: "on a field", keys: &[Key::flag("id")] };
-=======
-const FIELD: Place = Place {
-    namespace: "command",
-    on: "on a field",
-    keys: &[Key::flag("id")],
-};
->>>>>>> derive
 
 /// The field that names the stream.
 struct Id<'a> {
@@ -64,15 +52,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
     };
     let aggregate = attributes.ty("aggregate");
     if attributes.lacks("aggregate") {
-<<<<<<< HEAD
         errors
             .push(ident.span(), "say which aggregate decides on it: `#[command(aggregate = ...)]`");
-=======
-        errors.push(
-            ident.span(),
-            "say which aggregate decides on it: `#[command(aggregate = ...)]`",
-        );
->>>>>>> derive
     }
     let key = read_key(input, &mut errors);
     errors.finish()?;
@@ -115,14 +96,7 @@ fn read_key<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Option<KeyOf<'a>
             Some(KeyOf::Enum(ids))
         }
         Data::Union(_) => {
-<<<<<<< HEAD
             errors.push(ident.span(), "a command is a struct or an enum, not a union");
-=======
-            errors.push(
-                ident.span(),
-                "a command is a struct or an enum, not a union",
-            );
->>>>>>> derive
             None
         }
     }
@@ -154,14 +128,7 @@ fn read_id<'a>(owner: &Ident, fields: &'a Fields, errors: &mut Errors) -> Option
             );
             continue;
         }
-<<<<<<< HEAD
         found = Some(Id { member: member(index, field), ty: &field.ty });
-=======
-        found = Some(Id {
-            member: member(index, field),
-            ty: &field.ty,
-        });
->>>>>>> derive
     }
     // A mistyped `#[command(id)]` has been reported as such.
     if found.is_none() && !misread {
@@ -173,15 +140,9 @@ fn read_id<'a>(owner: &Ident, fields: &'a Fields, errors: &mut Errors) -> Option
 fn missing_id(owner: &Ident, fields: &Fields) -> String {
     let (what, example) = match fields.iter().next() {
         Some(Field { ident: None, .. }) => ("mark the", format!("{owner}(#[command(id)] ...)")),
-<<<<<<< HEAD
         Some(Field { ident: Some(name), .. }) => {
             ("mark the", format!("#[command(id)] {name}: ..."))
         }
-=======
-        Some(Field {
-            ident: Some(name), ..
-        }) => ("mark the", format!("#[command(id)] {name}: ...")),
->>>>>>> derive
         None => ("add a", format!("{owner} {{ #[command(id)] id: ... }}")),
     };
     format!(

@@ -5,8 +5,8 @@ use quote::quote;
 use syn::{Attribute, Data, DataEnum, DeriveInput, Error, Variant, ext::IdentExt, parse_quote};
 
 use crate::{
-<<<<<<< HEAD
-    attributes::{Attributes, Errors, Key, Place, serde_keys},
+    attributes::{Attributes, Key, Place, serde_keys},
+    errors::Errors,
     names, paths,
 };
 
@@ -15,26 +15,6 @@ const VARIANT: Place = Place {
     namespace: "event",
     on: "on a variant",
     keys: &[Key::text("name"), Key::number("version"), Key::text("alias").repeatable()],
-=======
-    attributes::{Attributes, Key, Place, serde_keys},
-    errors::Errors,
-    names, paths,
-};
-
-const ENUM: Place = Place {
-    namespace: "event",
-    on: "on the enum",
-    keys: &[Key::text("prefix")],
-};
-const VARIANT: Place = Place {
-    namespace: "event",
-    on: "on a variant",
-    keys: &[
-        Key::text("name"),
-        Key::number("version"),
-        Key::text("alias").repeatable(),
-    ],
->>>>>>> derive
 };
 
 /// Serde's attributes that turn an enum into something else than named variants.
@@ -50,18 +30,8 @@ const SERDE_ON_ENUM: [&str; 9] = [
     "variant_identifier",
 ];
 /// Serde's attributes that take a variant out, or let it stand for others.
-<<<<<<< HEAD
 const SERDE_ON_VARIANT: [&str; 5] =
     ["other", "skip", "skip_deserializing", "skip_serializing", "untagged"];
-=======
-const SERDE_ON_VARIANT: [&str; 5] = [
-    "other",
-    "skip",
-    "skip_deserializing",
-    "skip_serializing",
-    "untagged",
-];
->>>>>>> derive
 
 /// How one variant is stored.
 struct Kind<'a> {
@@ -119,14 +89,7 @@ fn read<'a>(input: &DeriveInput, data: &'a DataEnum, errors: &mut Errors) -> Vec
         None => String::new(),
     };
     let mut taken = Taken::default();
-<<<<<<< HEAD
     data.variants.iter().map(|variant| read_variant(variant, &prefix, &mut taken, errors)).collect()
-=======
-    data.variants
-        .iter()
-        .map(|variant| read_variant(variant, &prefix, &mut taken, errors))
-        .collect()
->>>>>>> derive
 }
 
 fn read_variant<'a>(
@@ -175,37 +138,18 @@ fn read_variant<'a>(
     }
     let version = match attributes.number("version") {
         None => 1,
-<<<<<<< HEAD
         Some(number) => {
             number.base10_parse().ok().filter(|version| *version >= 1).unwrap_or_else(|| {
-=======
-        Some(number) => number
-            .base10_parse()
-            .ok()
-            .filter(|version| *version >= 1)
-            .unwrap_or_else(|| {
->>>>>>> derive
                 let range = "a schema version is a whole number from 1 to 4294967295";
                 errors.push(
                     number.span(),
                     format!("{range}; the first one is 1, which is the default"),
                 );
                 1
-<<<<<<< HEAD
             })
         }
     };
     Kind { variant, name, version, aliases }
-=======
-            }),
-    };
-    Kind {
-        variant,
-        name,
-        version,
-        aliases,
-    }
->>>>>>> derive
 }
 
 /// The stored names that are in use, and by which variant.

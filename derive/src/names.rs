@@ -37,13 +37,7 @@ pub(crate) fn snake_case(ident: &str) -> String {
 pub(crate) fn invalid_name(name: &str) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() || !name.bytes().all(allowed) {
-<<<<<<< HEAD
         return Some(format!("{name:?} is no stored name: use one or more of A-Z a-z 0-9 _ . -"));
-=======
-        return Some(format!(
-            "{name:?} is no stored name: use one or more of A-Z a-z 0-9 _ . -"
-        ));
->>>>>>> derive
     }
     too_long(name, "a stored name", MAX_NAME_BYTES)
 }
@@ -68,34 +62,17 @@ pub(crate) fn invalid_table(table: &str) -> Option<String> {
 /// What is wrong with a column, if anything.
 pub(crate) fn invalid_column(column: &str) -> Option<String> {
     if HISTORY_COLUMNS.contains(&column) {
-<<<<<<< HEAD
         return Some(format!("the column `{column}` is reserved for the history of a read model"));
     }
     if SYSTEM_COLUMNS.contains(&column) {
         return Some(format!("the column `{column}` is one that PostgreSQL gives every table"));
-=======
-        return Some(format!(
-            "the column `{column}` is reserved for the history of a read model"
-        ));
-    }
-    if SYSTEM_COLUMNS.contains(&column) {
-        return Some(format!(
-            "the column `{column}` is one that PostgreSQL gives every table"
-        ));
->>>>>>> derive
     }
     invalid_identifier(column, "a column", MAX_COLUMN_BYTES)
 }
 
 fn invalid_identifier(name: &str, what: &str, max: usize) -> Option<String> {
     let mut bytes = name.bytes();
-<<<<<<< HEAD
     let starts = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
-=======
-    let starts = bytes
-        .next()
-        .is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
->>>>>>> derive
     if !starts || !bytes.all(is_lower_word) {
         return Some(format!(
             "{name:?} is no name for {what}: use lower-case letters, digits and _, not starting with a digit"

@@ -71,19 +71,10 @@ mod tests {
     fn found(manifest: &[(&str, FoundCrate)]) -> Result<String, String> {
         let lookup = |package: &str| {
             let entry = manifest.iter().find(|(name, _)| *name == package);
-<<<<<<< HEAD
             entry.map(|(_, found)| found.clone()).ok_or_else(|| LookupError::CrateNotFound {
                 crate_name: package.to_owned(),
                 path: "Cargo.toml".into(),
             })
-=======
-            entry
-                .map(|(_, found)| found.clone())
-                .ok_or_else(|| LookupError::CrateNotFound {
-                    crate_name: package.to_owned(),
-                    path: "Cargo.toml".into(),
-                })
->>>>>>> derive
         };
         find("annals-eventstore", lookup)
             .map(|path| path.to_token_stream().to_string().replace(' ', ""))
@@ -96,14 +87,7 @@ mod tests {
 
     #[test]
     fn the_facade_comes_first() {
-<<<<<<< HEAD
         let both = [("annals-eventstore", named("annals_eventstore")), ("annals", named("annals"))];
-=======
-        let both = [
-            ("annals-eventstore", named("annals_eventstore")),
-            ("annals", named("annals")),
-        ];
->>>>>>> derive
         assert_eq!(found(&both).unwrap(), "::annals");
     }
 
@@ -124,14 +108,7 @@ mod tests {
     fn the_crates_own_tests_name_it_absolutely() {
         let itself = [("annals-eventstore", FoundCrate::Itself)];
         assert_eq!(found(&itself).unwrap(), "::annals_eventstore");
-<<<<<<< HEAD
         assert_eq!(found(&[("annals", FoundCrate::Itself)]).unwrap(), "::annals");
-=======
-        assert_eq!(
-            found(&[("annals", FoundCrate::Itself)]).unwrap(),
-            "::annals"
-        );
->>>>>>> derive
     }
 
     #[test]
@@ -143,13 +120,7 @@ mod tests {
 
     #[test]
     fn without_cargo_the_facade_is_assumed() {
-<<<<<<< HEAD
         let path = find("annals-eventstore", |_| Err(LookupError::CargoManifestDirNotSet));
-=======
-        let path = find("annals-eventstore", |_| {
-            Err(LookupError::CargoManifestDirNotSet)
-        });
->>>>>>> derive
         let path = path.unwrap().to_token_stream().to_string();
         assert_eq!(path.replace(' ', ""), "::annals");
     }

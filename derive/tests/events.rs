@@ -41,12 +41,7 @@ enum LoanEvent {
         #[serde(skip)]
         cached: u8,
     },
-    #[event(
-        name = "loan.granted",
-        alias = "granted",
-        alias = "accepted",
-        version = 3
-    )]
+    #[event(name = "loan.granted", alias = "granted", alias = "accepted", version = 3)]
     Granted {
         by: String,
     },
@@ -91,18 +86,10 @@ fn every_shape_is_stored_as_its_fields() {
     stored(LoanEvent::Approved, "approved", "{}");
     stored(LoanEvent::Closed {}, "closed", "{}");
     stored(LoanEvent::Archived(), "archived", "[]");
-    stored(
-        LoanEvent::Paid(Money { cents: 5 }),
-        "paid",
-        r#"{"cents":5}"#,
-    );
+    stored(LoanEvent::Paid(Money { cents: 5 }), "paid", r#"{"cents":5}"#);
     stored(LoanEvent::Noted(Some("late".into())), "noted", r#""late""#);
     stored(LoanEvent::Noted(None), "noted", "null");
-    stored(
-        LoanEvent::Rated(-1, "\"é\n".into()),
-        "rated",
-        r#"[-1,"\"é\n"]"#,
-    );
+    stored(LoanEvent::Rated(-1, "\"é\n".into()), "rated", r#"[-1,"\"é\n"]"#);
     stored(
         LoanEvent::Submitted {
             amount: i64::MAX,
@@ -111,16 +98,8 @@ fn every_shape_is_stored_as_its_fields() {
         "submitted",
         r#"{"amount":9223372036854775807,"by":{"":[],"ada":[true,false]}}"#,
     );
-    stored(
-        LoanEvent::Granted { by: "ada".into() },
-        "loan.granted",
-        r#"{"by":"ada"}"#,
-    );
-    stored(
-        LoanEvent::r#type { r#for: "x".into() },
-        "type",
-        r#"{"for":"x"}"#,
-    );
+    stored(LoanEvent::Granted { by: "ada".into() }, "loan.granted", r#"{"by":"ada"}"#);
+    stored(LoanEvent::r#type { r#for: "x".into() }, "type", r#"{"for":"x"}"#);
 }
 
 #[test]
@@ -146,22 +125,13 @@ fn serde_attributes_on_fields_keep_their_meaning() {
     );
     let without_default =
         r#"{"limit":"12","cents":5,"unknown":[{}],"currency_code":"EUR","monthlyRate":7}"#;
-    assert_eq!(
-        decode("terms_agreed", 1, without_default).unwrap(),
-        event(None)
-    );
+    assert_eq!(decode("terms_agreed", 1, without_default).unwrap(), event(None));
 }
 
 #[test]
 fn serdes_names_of_variants_are_not_the_stored_ones() {
-    assert!(matches!(
-        decode("APPROVED", 1, "{}"),
-        Err(DecodeError::UnknownType)
-    ));
-    assert!(matches!(
-        decode("SomethingElse", 1, "{}"),
-        Err(DecodeError::UnknownType)
-    ));
+    assert!(matches!(decode("APPROVED", 1, "{}"), Err(DecodeError::UnknownType)));
+    assert!(matches!(decode("SomethingElse", 1, "{}"), Err(DecodeError::UnknownType)));
 }
 
 #[test]
@@ -176,10 +146,7 @@ fn earlier_names_and_versions_decode() {
 
 #[test]
 fn a_unit_variant_reads_what_was_once_a_struct() {
-    assert_eq!(
-        decode("approved", 1, r#"{"by":"ada"}"#).unwrap(),
-        LoanEvent::Approved
-    );
+    assert_eq!(decode("approved", 1, r#"{"by":"ada"}"#).unwrap(), LoanEvent::Approved);
 }
 
 #[test]
@@ -240,9 +207,5 @@ fn the_parameters_of_a_generic_event_are_stored_like_any_field() {
         Cleared { was: Option<T> },
     }
     stored(Changed::Set(Money { cents: 1 }), "set", r#"{"cents":1}"#);
-    stored(
-        Changed::Cleared { was: Some(1_u8) },
-        "cleared",
-        r#"{"was":1}"#,
-    );
+    stored(Changed::Cleared { was: Some(1_u8) }, "cleared", r#"{"was":1}"#);
 }

@@ -44,13 +44,7 @@ impl Project<LoanEvent> for Loans {
 
 fn rows() -> [Loans; 2] {
     [
-        Loans {
-            total: 1,
-            bank: "north".into(),
-            terms: Some(vec![3]),
-            number: 10,
-            note: None,
-        },
+        Loans { total: 1, bank: "north".into(), terms: Some(vec![3]), number: 10, note: None },
         Loans {
             total: 2,
             bank: "south".into(),
@@ -87,11 +81,7 @@ fn columns_are_arrays_in_the_order_of_the_fields() {
     let columns = Loans::columns(&[&first, &second]);
     assert_eq!(columns.len(), expected.len());
     for (column, (values, element)) in columns.iter().zip(&expected) {
-        assert_eq!(
-            sent(&**column, element),
-            sent(&**values, element),
-            "{element}"
-        );
+        assert_eq!(sent(&**column, element), sent(&**values, element), "{element}");
     }
 }
 

@@ -42,10 +42,7 @@ pub(super) fn generate(
         quote_spanned!(span=> #root::__private::Source::<Self>::of::<#source>())
     });
     let values = columns.iter().map(|column| column_values(&root, column));
-    let fields = columns
-        .iter()
-        .enumerate()
-        .map(|(index, column)| read_field(&root, index, column));
+    let fields = columns.iter().enumerate().map(|(index, column)| read_field(&root, index, column));
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #root::__private::ReadModel for #ident #type_generics #where_clause {

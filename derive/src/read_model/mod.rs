@@ -72,13 +72,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
     }
     let columns = read_columns(input, &mut errors);
     errors.finish()?;
-    generate(
-        input,
-        &table,
-        attributes.span("history").is_some(),
-        sources,
-        &columns,
-    )
+    generate(input, &table, attributes.span("history").is_some(), sources, &columns)
 }
 
 fn read_columns<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<Column<'a>> {
@@ -185,22 +179,12 @@ fn read_column<'a>(
             "a key always has a value: use the type without Option<...>",
         ));
     }
-    Some(Column {
-        field: ident,
-        ty: &field.ty,
-        name,
-        key: key.is_some(),
-        json: json.is_some(),
-    })
+    Some(Column { field: ident, ty: &field.ty, name, key: key.is_some(), json: json.is_some() })
 }
 
 fn is_option(ty: &Type) -> bool {
     match ty {
-        Type::Path(path) => path
-            .path
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "Option"),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Option"),
         Type::Group(group) => is_option(&group.elem),
         Type::Paren(paren) => is_option(&paren.elem),
         _ => false,
