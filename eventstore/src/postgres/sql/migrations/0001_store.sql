@@ -62,7 +62,8 @@ create table {schema}.leases (
 );
 
 -- Two counters outside of transactions. positions: the last position drawn. recorded_micros: the
--- last recording time handed out, in microseconds since 1970. Both only change in draw_positions.
+-- last time of the database's clock handed out, in microseconds since 1970. Both only change in
+-- draw_positions.
 create sequence {schema}.positions cache 1;
 create sequence {schema}.recorded_micros minvalue -9223372036854775807
     start with -9223372036854775807 cache 1;
@@ -107,35 +108,44 @@ end $$;
 
 -- Draws `total` neighbouring positions and a recording time that is not before any earlier one, so
 -- that time never goes back from a position to the next. Returns the first position and the time.
--- A supplied time (the first and the last of the append's) that is before the last recorded one is
--- refused with AN001.
+-- With supplied times (the first and the last of the append's) it only checks: one before the last
+-- recorded time is refused with AN001. The caller holds the time lock (store id, 2), see append_batch.
 create function {schema}.draw_positions(
     total bigint, supplied_first timestamptz, supplied_last timestamptz,
-    out first_position bigint, out recorded_at timestamptz
+    out first_position bigint, out recording_time timestamptz
 ) language plpgsql volatile as $$
 declare
     store_id integer := (select id from {schema}.store);
-    last_micros bigint;
-    micros bigint;
+    handed_out bigint;
 begin
+    -- The last recorded event, unless an append in flight took a later time, which is in the counter.
+    select e.recorded_at into recording_time
+    from {schema}.events e order by e.position desc limit 1;
+    if supplied_first < recording_time then
+        raise exception 'recording time goes back' using errcode = 'AN001',
+            detail = (extract(epoch from recording_time) * 1000000)::bigint::text;
+    end if;
     begin
         -- One append at a time, for microseconds and not until its commit: undoing this block gives
         -- the lock back. The counters are outside of transactions and keep what they are set to.
         perform pg_advisory_xact_lock(store_id, 1);
-        select case when is_called then last_value end into last_micros from {schema}.recorded_micros;
-        if supplied_first is null then
-            micros := greatest(last_micros, (extract(epoch from clock_timestamp()) * 1000000)::bigint);
-        elsif (extract(epoch from supplied_first) * 1000000)::bigint < last_micros then
-            raise exception 'recording time goes back' using errcode = 'AN001', detail = last_micros::text;
+        if supplied_last is null then
+            select case when is_called then last_value end into handed_out
+            from {schema}.recorded_micros;
+            handed_out := greatest(handed_out,
+                (extract(epoch from recording_time) * 1000000)::bigint,
+                (extract(epoch from clock_timestamp()) * 1000000)::bigint);
+            perform setval('{schema}.recorded_micros', handed_out);
+            recording_time := timestamptz 'epoch' + handed_out * interval '1 microsecond';
         else
-            micros := (extract(epoch from supplied_last) * 1000000)::bigint;
+            recording_time := supplied_last;
         end if;
-        perform setval('{schema}.recorded_micros', micros);
         first_position := {schema}.last_position() + 1;
         perform setval('{schema}.positions', first_position + total - 1);
-        raise exception using errcode = 'AN000';
-    exception when sqlstate 'AN000' then
-        recorded_at := timestamptz 'epoch' + micros * interval '1 microsecond';
+        -- Not AN000: a code that ends in 000 stands for all codes of its class.
+        raise exception using errcode = 'AN009';
+    exception when sqlstate 'AN009' then
+        -- The values that were assigned stay.
     end;
 end $$;
 
@@ -235,10 +245,17 @@ begin
     ) a;
 
     if total > 0 then
-        -- 4. Register, so that readers stay below the positions drawn next until this commits.
+        -- 4. The time lock. Appends that bring times go one after the other: what one of them is
+        -- compared with is recorded, and not on its way and perhaps never to arrive.
+        if e_recorded[1] is null then
+            perform pg_advisory_xact_lock_shared((select id from store), 2);
+        else
+            perform pg_advisory_xact_lock((select id from store), 2);
+        end if;
+        -- Register, so that readers stay below the positions drawn next until this commits.
         perform pg_advisory_xact_lock_shared(
             ((select id from store)::bigint << 48) | last_position());
-        select d.first_position, d.recorded_at into first, recording_time
+        select d.first_position, d.recording_time into first, recording_time
         from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
 
         -- 5. Record.

@@ -1,0 +1,88 @@
+//! What the tests of the examples share: a database for each test, and the example programs.
+
+#![allow(dead_code)] // Each test file uses a part of it.
+
+use std::{
+    process::Command,
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+/// A database of the test's own, dropped at the end.
+pub struct Database {
+    name: String,
+    server: String,
+}
+
+impl Database {
+    pub async fn create() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let server = std::env::var("DATABASE_URL")
+            .expect("DATABASE_URL is not set; run the tests with `cargo xtask test`");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("annals_example_{}_{number}", std::process::id());
+        execute(&server, &format!("create database {name}")).await;
+        Self { name, server }
+    }
+
+    /// The URL of this database: the server's with another path.
+    pub fn url(&self) -> String {
+        let (base, rest) = self.server.rsplit_once('/').unwrap();
+        let options = rest.split_once('?').map(|(_, o)| format!("?{o}")).unwrap_or_default();
+        format!("{base}/{}{options}", self.name)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        execute(&self.url(), sql).await;
+    }
+
+    pub async fn count(&self, sql: &str) -> i64 {
+        connect(&self.url()).await.query_one(sql, &[]).await.unwrap().get(0)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // A runtime cannot be entered from within another; a thread of its own can.
+        let drop = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let sql = format!("drop database {name} with (force)");
+            runtime.unwrap().block_on(execute(&server, &sql));
+        });
+        drop.join().unwrap();
+    }
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn execute(url: &str, sql: &str) {
+    connect(url).await.batch_execute(sql).await.unwrap();
+}
+
+/// An example program.
+pub fn example(name: &str) -> Command {
+    // Cargo builds examples with tests of their own as tests only, so the programs are built here,
+    // with the features that the tests are built with.
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let build = ["build", "--quiet", "--workspace", "--all-features", "--examples"];
+        let built = Command::new(env!("CARGO")).args(build).status().unwrap();
+        assert!(built.success(), "the examples do not build");
+    });
+    // From target/debug/deps/this-test.
+    let target = std::env::current_exe().unwrap();
+    let mut command = Command::new(target.ancestors().nth(2).unwrap().join("examples").join(name));
+    command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    command
+}
