@@ -11,6 +11,8 @@ mod command;
 mod error;
 mod event;
 mod ids;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod memory;
 pub mod postgres;
 mod store;

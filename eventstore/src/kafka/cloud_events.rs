@@ -1,0 +1,151 @@
+//! An event as the headers of a record: CloudEvents 1.0, Kafka protocol binding, binary mode.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use uuid::Uuid;
+
+use crate::event::Recorded;
+
+/// The most headers that an event has.
+pub(super) const MAX_HEADERS: usize = 14;
+
+/// Writes headers. It keeps its buffer between events: headers are half the cost of a record.
+#[derive(Debug)]
+pub(super) struct Headers {
+    context: String,
+    buffer: String,
+}
+
+impl Headers {
+    pub(super) fn new(context: &str) -> Self {
+        Self { context: context.to_owned(), buffer: String::new() }
+    }
+
+    /// Hands each header of an event to `put`.
+    pub(super) fn write(&mut self, event: &Recorded, mut put: impl FnMut(&'static str, &[u8])) {
+        let Self { context, buffer } = self;
+        let mut put_formatted = |name, arguments: std::fmt::Arguments<'_>| {
+            buffer.clear();
+            // Writing to a string does not fail.
+            let _ = buffer.write_fmt(arguments);
+            put(name, buffer.as_bytes());
+        };
+        let category = event.stream.category();
+        put_formatted(
+            "ce_type",
+            format_args!("{context}.{category}.{}.v{}", event.event_type, event.schema_version),
+        );
+        put_formatted("ce_source", format_args!("/{context}/{category}"));
+        put_formatted("ce_sequence", format_args!("{:020}", event.position.get()));
+        put_formatted("ce_streamversion", format_args!("{}", event.version));
+
+        put("content-type", b"application/json");
+        put("ce_specversion", b"1.0");
+        let mut id = Uuid::encode_buffer();
+        put("ce_id", event.id.hyphenated().encode_lower(&mut id).as_bytes());
+        let key = event.stream.key().as_bytes();
+        put("ce_subject", key);
+        put("ce_partitionkey", key);
+        let recorded = rfc3339(event.recorded_at);
+        match event.occurred_at {
+            Some(time) => put("ce_time", rfc3339(time).as_bytes()),
+            None => put("ce_time", recorded.as_bytes()),
+        }
+        put("ce_recordedtime", recorded.as_bytes());
+        let metadata = &event.metadata;
+        for (name, value) in [
+            ("ce_correlationid", &metadata.correlation_id),
+            ("ce_causationid", &metadata.causation_id),
+            ("traceparent", &metadata.traceparent),
+        ] {
+            if let Some(value) = value {
+                put(name, value.as_bytes());
+            }
+        }
+    }
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        event::{Metadata, Payload},
+        ids::{Position, StreamId, Version},
+    };
+
+    fn event(metadata: Metadata, occurred_at: Option<&str>) -> Recorded {
+        Recorded {
+            position: Position::new(1234),
+            stream: StreamId::new("loan", "LN-7 é").unwrap(),
+            version: Version::new(3),
+            id: Uuid::from_u128(0x0190_1234_5678_7abc_8def_0123_4567_89ab),
+            event_type: "Accepted".into(),
+            schema_version: 2,
+            recorded_at: "2011-10-01T00:38:44.546Z".parse().unwrap(),
+            occurred_at: occurred_at.map(|time| time.parse().unwrap()),
+            metadata,
+            event: Payload::from_json("{}").unwrap(),
+        }
+    }
+
+    fn headers(event: &Recorded) -> BTreeMap<&'static str, String> {
+        let mut all = BTreeMap::new();
+        Headers::new("eu.lending").write(event, |name, value| {
+            let before = all.insert(name, String::from_utf8(value.to_vec()).unwrap());
+            assert_eq!(before, None, "{name} twice");
+        });
+        assert!(all.len() <= MAX_HEADERS);
+        all
+    }
+
+    #[test]
+    fn an_event_without_metadata_has_the_required_headers_only() {
+        let expected = BTreeMap::from(
+            [
+                ("content-type", "application/json"),
+                ("ce_specversion", "1.0"),
+                ("ce_id", "01901234-5678-7abc-8def-0123456789ab"),
+                ("ce_source", "/eu.lending/loan"),
+                ("ce_type", "eu.lending.loan.Accepted.v2"),
+                ("ce_subject", "LN-7 é"),
+                ("ce_partitionkey", "LN-7 é"),
+                ("ce_time", "2011-10-01T00:38:44.546000Z"),
+                ("ce_recordedtime", "2011-10-01T00:38:44.546000Z"),
+                ("ce_sequence", "00000000000000001234"),
+                ("ce_streamversion", "3"),
+            ]
+            .map(|(name, value)| (name, value.to_owned())),
+        );
+        assert_eq!(headers(&event(Metadata::new(), None)), expected);
+    }
+
+    #[test]
+    fn metadata_and_the_time_of_happening_are_told() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let metadata = Metadata::new().correlation_id("c").causation_id("d").traceparent(trace);
+        let headers = headers(&event(metadata, Some("2011-09-30T12:00:00.000001Z")));
+        assert_eq!(headers["ce_time"], "2011-09-30T12:00:00.000001Z");
+        assert_eq!(headers["ce_recordedtime"], "2011-10-01T00:38:44.546000Z");
+        assert_eq!(headers["ce_correlationid"], "c");
+        assert_eq!(headers["ce_causationid"], "d");
+        assert_eq!(headers["traceparent"], trace);
+        assert_eq!(headers.len(), 14);
+    }
+
+    #[test]
+    fn attribute_names_are_lower_case_letters_and_digits() {
+        let metadata = Metadata::new().correlation_id("c").causation_id("d").traceparent("t");
+        for name in headers(&event(metadata, None)).keys() {
+            let Some(attribute) = name.strip_prefix("ce_") else { continue };
+            let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert!(attribute.len() <= 20 && attribute.bytes().all(legal), "{name}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! How a publisher is set up.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::ClientConfig;
+
+use super::{
+    Publisher,
+    progress::Reporter,
+    topics::{self, Layout},
+};
+use crate::{error::Error, postgres::LeaseOptions, store::EventStore};
+
+/// What the guarantees rest on. (librdkafka knows some of these by two names.)
+const FIXED: [(&str, &str); 5] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // Never give up on a message: that would drop it.
+    ("message.timeout.ms", "0"),
+    // After a message that the broker refuses for good, send none of those behind it.
+    ("enable.gapless.guarantee", "true"),
+    // Where Java clients put a key too; librdkafka's default differs.
+    ("partitioner", "murmur2_random"),
+];
+const FIXED_TOO: [&str; 5] = [
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "request.required.acks",
+    "delivery.timeout.ms",
+    "transactional.id",
+];
+
+/// What a publisher is to do.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) context: String,
+    pub(super) client: ClientConfig,
+    pub(super) layout: Layout,
+    pub(super) batch: usize,
+    pub(super) poll_interval: Duration,
+    pub(super) lease: LeaseOptions,
+}
+
+/// Options of a [`Publisher`]. Get them from [`Publisher::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until build"]
+pub struct Builder {
+    brokers: String,
+    context: String,
+    partitions: i32,
+    replication: Option<i32>,
+    batch: usize,
+    poll_interval: Duration,
+    lease: LeaseOptions,
+    config: Vec<(String, String)>,
+}
+
+impl Builder {
+    pub(super) fn new(brokers: String, context: String) -> Self {
+        Self {
+            brokers,
+            context,
+            partitions: 4,
+            replication: None,
+            batch: 5000,
+            poll_interval: Duration::from_millis(100),
+            lease: LeaseOptions::default(),
+            config: Vec::new(),
+        }
+    }
+
+    /// How many partitions a topic is created with: 4 unless set.
+    ///
+    /// It is fixed for life: another number would place keys elsewhere and so tear the order of
+    /// streams apart. Topics that exist keep theirs, with a warning.
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.partitions = partitions.into();
+        self
+    }
+
+    /// How many replicas a topic is created with: the broker's default unless set.
+    pub fn replication(mut self, replicas: u16) -> Self {
+        self.replication = Some(replicas.into());
+        self
+    }
+
+    /// How often to look for new events when no nudge arrives: 100 ms unless set.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// The most events between two moves of the checkpoint: 5,000 unless set. After a failure, up to
+    /// this many are published again; up to twice as many are held in memory.
+    pub fn batch(mut self, events: usize) -> Self {
+        self.batch = events.max(1);
+        self
+    }
+
+    /// How long the lease of the active publisher lasts without renewal: 5 seconds unless set. After
+    /// this time another publisher takes over from one that died.
+    pub fn lease_time_to_live(mut self, time: Duration) -> Self {
+        self.lease.time_to_live = time;
+        self
+    }
+
+    /// Sets a property of librdkafka's producer, such as `security.protocol`, `linger.ms`,
+    /// `compression.type` or `message.max.bytes`.
+    ///
+    /// Those that the publisher's guarantees rest on (acknowledgements, idempotence, timeouts of
+    /// messages, the partitioner, transactions) are refused by [`build`](Self::build).
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.config.push((key.into(), value.into()));
+        self
+    }
+
+    /// Checks the options. The broker is not contacted yet.
+    ///
+    /// # Errors
+    /// [`Error::NeedsPostgres`] if the store is in memory; [`Error::Broker`] if the context is no
+    /// part of a topic's name, or an option is unknown, out of range or fixed.
+    pub fn build(self, store: &EventStore) -> Result<Publisher, Error> {
+        store.database()?;
+        let settings = self.settings()?;
+        Ok(Publisher {
+            store: store.clone(),
+            settings: Arc::new(settings),
+            reporter: Reporter::new(),
+        })
+    }
+
+    fn settings(self) -> Result<Settings, Error> {
+        topics::check_context(&self.context)?;
+        if self.partitions == 0 || self.replication == Some(0) {
+            return Err(refused("0 partitions or replicas".into(), "use at least 1"));
+        }
+        let mut client = ClientConfig::new();
+        let messages = self.batch.clamp(100_000, 10_000_000).to_string();
+        for (key, value) in [
+            ("bootstrap.servers", self.brokers.as_str()),
+            ("client.id", "annals-publisher"),
+            ("compression.type", "lz4"),
+            ("linger.ms", "5"),
+            ("queue.buffering.max.messages", &messages),
+            ("queue.buffering.max.kbytes", "1048576"),
+            // A broker that is back is noticed within a second.
+            ("reconnect.backoff.max.ms", "1000"),
+            ("socket.keepalive.enable", "true"),
+        ] {
+            client.set(key, value);
+        }
+        for (key, value) in self.config {
+            if FIXED.iter().map(|(fixed, _)| fixed).chain(&FIXED_TOO).any(|fixed| *fixed == key) {
+                return Err(refused(key, "the publisher sets it; its guarantees rest on it"));
+            }
+            client.set(key, value);
+        }
+        for (key, value) in FIXED {
+            client.set(key, value);
+        }
+        client.create_native_config().map_err(|error| Error::Broker {
+            action: "use the options of the publisher".to_owned(),
+            source: Box::new(error),
+        })?;
+        Ok(Settings {
+            context: self.context,
+            client,
+            layout: Layout {
+                partitions: self.partitions,
+                replication: self.replication.unwrap_or(-1),
+            },
+            batch: self.batch,
+            poll_interval: self.poll_interval,
+            lease: self.lease,
+        })
+    }
+}
+
+fn refused(what: String, reason: &str) -> Error {
+    Error::Broker { action: format!("use the option {what}"), source: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> Builder {
+        Builder::new("localhost:9092".into(), "lending".into())
+    }
+
+    #[test]
+    fn the_guarantees_cannot_be_configured_away() {
+        for (key, value) in [
+            ("acks", "1"),
+            ("request.required.acks", "1"),
+            ("enable.idempotence", "false"),
+            ("message.timeout.ms", "1000"),
+            ("partitioner", "random"),
+            ("transactional.id", "x"),
+        ] {
+            let error = builder().config(key, value).settings().unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_properties_are_passed_on() {
+        let settings = builder().config("linger.ms", "20").settings().unwrap();
+        assert_eq!(settings.client.get("linger.ms"), Some("20"));
+        assert_eq!(settings.client.get("acks"), Some("all"));
+    }
+
+    #[test]
+    fn unknown_properties_and_empty_topics_are_refused() {
+        assert!(builder().config("linger.millis", "20").settings().is_err());
+        assert!(builder().partitions(0).settings().is_err());
+        assert!(builder().replication(0).settings().is_err());
+    }
+
+    #[test]
+    fn a_store_in_memory_is_refused() {
+        let built = builder().build(&EventStore::in_memory());
+        assert!(matches!(built, Err(Error::NeedsPostgres { .. })));
+    }
+}

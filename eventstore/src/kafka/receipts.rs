@@ -1,0 +1,179 @@
+//! What the broker says about the messages that were sent.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::{
+    ClientContext, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
+    producer::ProducerContext, types::RDKafkaErrorCode as Code,
+};
+
+/// Counts the delivery reports of a batch and keeps the one that explains a failure.
+#[derive(Debug, Default)]
+pub(super) struct Receipts(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    acknowledged: usize,
+    failure: Option<Undelivered>,
+    /// What librdkafka last said about its connections.
+    trouble: Option<String>,
+}
+
+/// A message that was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Undelivered {
+    /// Its place in the batch.
+    pub(super) index: usize,
+    pub(super) bytes: usize,
+    pub(super) code: Code,
+}
+
+impl Receipts {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // It is whole after each assignment, wherever a panic happens.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the batch before.
+    pub(super) fn start_batch(&self) {
+        let mut state = self.state();
+        state.acknowledged = 0;
+        state.failure = None;
+    }
+
+    pub(super) fn acknowledged(&self) -> usize {
+        self.state().acknowledged
+    }
+
+    pub(super) fn failure(&self) -> Option<Undelivered> {
+        self.state().failure
+    }
+
+    /// Takes what was last said about the connections.
+    pub(super) fn take_trouble(&self) -> Option<String> {
+        self.state().trouble.take()
+    }
+}
+
+impl Undelivered {
+    /// Whether this one explains more than `other`.
+    fn explains_more_than(&self, other: &Self) -> bool {
+        match (is_consequence(self.code), is_consequence(other.code)) {
+            (false, true) => true,
+            // The broker refuses whole batches; it is the largest message that is too large.
+            (false, false) => {
+                self.code == Code::MessageSizeTooLarge
+                    && other.code == self.code
+                    && self.bytes > other.bytes
+            }
+            _ => false,
+        }
+    }
+}
+
+/// True if a message failed only because another one did.
+pub(super) fn is_consequence(code: Code) -> bool {
+    matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee)
+}
+
+/// True if the broker will say the same when it is asked again.
+pub(super) fn is_permanent(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::MessageBatchTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::InvalidTopic
+            | Code::InvalidPartitions
+            | Code::InvalidReplicationFactor
+            | Code::InvalidConfig
+            | Code::InvalidRequest
+            | Code::InvalidArgument
+            | Code::InvalidRequiredAcks
+            | Code::PolicyViolation
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::UnsupportedVersion
+            | Code::UnsupportedFeature
+            | Code::UnsupportedForMessageFormat
+            | Code::UnsupportedCompressionType
+    )
+}
+
+impl ClientContext for Receipts {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            // Lost connections, each attempt of them: the publisher tells it in one line.
+            RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
+                tracing::debug!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "librdkafka", facility, "{message}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+        // "All brokers down" says less than what was said about the last of them.
+        let all_down = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
+        let mut state = self.state();
+        if !all_down || state.trouble.is_none() {
+            state.trouble = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ProducerContext for Receipts {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        let mut state = self.state();
+        match result {
+            Ok(_) => state.acknowledged += 1,
+            Err((error, message)) => {
+                let failure = Undelivered {
+                    index,
+                    bytes: message.payload_len() + message.key_len(),
+                    code: error.rdkafka_error_code().unwrap_or(Code::Unknown),
+                };
+                if state.failure.is_none_or(|other| failure.explains_more_than(&other)) {
+                    state.failure = Some(failure);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failure_told_is_the_cause_and_of_too_large_ones_the_largest() {
+        let failure = |index, bytes, code| Undelivered { index, bytes, code };
+        let told = [
+            failure(7, 900, Code::PurgeQueue),
+            failure(3, 10, Code::MessageSizeTooLarge),
+            failure(4, 500, Code::MessageSizeTooLarge),
+            failure(5, 20, Code::MessageSizeTooLarge),
+            failure(6, 999, Code::GaplessGuarantee),
+            failure(2, 999, Code::TopicAuthorizationFailed),
+        ]
+        .into_iter()
+        .reduce(|told, next| if next.explains_more_than(&told) { next } else { told });
+        assert_eq!(told, Some(failure(4, 500, Code::MessageSizeTooLarge)));
+    }
+}

@@ -1,0 +1,120 @@
+//! The publisher when all goes well, against a real PostgreSQL and a real Kafka.
+#![cfg(feature = "kafka")]
+// Also in the helpers of tests.
+#![allow(clippy::unwrap_used)]
+
+mod kafka_support;
+
+use std::time::Duration;
+
+use annals_eventstore::{
+    Append, EventStore, ExpectedVersion, Metadata, StreamId,
+    kafka::{Publisher, State},
+    postgres::Checkpoint,
+};
+use kafka_support::{CATEGORIES, Setup, event, wait_for};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Publishes what there is and stops.
+async fn publish_all(setup: &Setup) {
+    let publisher = setup.publisher().build(&setup.store).unwrap();
+    let mut progress = publisher.progress();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run(stop.clone()));
+    let end = setup.store.safe_position().await.unwrap();
+    wait_for(&mut progress, |progress| progress.position == end).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+async fn count(setup: &Setup) -> usize {
+    CATEGORIES.iter().map(|category| setup.topic_content(category).len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_is_published_once_in_order_with_its_headers() {
+    let setup = Setup::new().await;
+    setup.append(300).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let metadata = Metadata::new().correlation_id("order-7").causation_id("c").traceparent(trace);
+    let marked = event(r#"{ "a" : "é\u00e9 \"", "b":1.50 }"#)
+        .metadata(metadata.actor("ada").with("channel", "web"))
+        .occurred_at("2011-10-01T00:38:44.546Z".parse().unwrap());
+    let stream = StreamId::new("loan", "with / signs é").unwrap();
+    setup.store.append(Append::to(stream, ExpectedVersion::NoStream, [marked])).await.unwrap();
+
+    publish_all(&setup).await;
+    setup.assert_all_published().await;
+    assert_eq!(count(&setup).await, 301);
+
+    // A graceful stop repeats nothing.
+    setup.append(200).await;
+    publish_all(&setup).await;
+    setup.assert_all_published().await;
+    assert_eq!(count(&setup).await, 501);
+
+    let database = setup.store.database().unwrap();
+    let checkpoint = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
+    assert_eq!(checkpoint, Some(setup.store.safe_position().await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_events_are_published_as_they_come() {
+    let setup = Setup::new().await;
+    let poll = Duration::from_secs(3600);
+    let publisher = setup.publisher().poll_interval(poll).build(&setup.store).unwrap();
+    let mut progress = publisher.progress();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run(stop.clone()));
+    wait_for(&mut progress, |progress| progress.state == State::Publishing).await;
+    // It never polls here, so each of these comes by a nudge.
+    for published in 1..=20 {
+        setup.append(1).await;
+        wait_for(&mut progress, |progress| progress.published == published).await;
+    }
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(count(&setup).await, 20);
+    setup.assert_all_published().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_without_events_are_passed() {
+    let setup = Setup::new().await;
+    setup.append(1).await;
+    let hole = "select setval('annals.positions', 20)";
+    kafka_support::execute(&setup.url, hole).await;
+    publish_all(&setup).await;
+    let database = setup.store.database().unwrap();
+    let checkpoint = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
+    assert_eq!(checkpoint.map(|position| position.get()), Some(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_exists_is_used_as_it_is() {
+    let setup = Setup::new().await;
+    let topic = setup.topic("loan");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &setup.brokers).create().unwrap();
+    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(-1));
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    setup.append(100).await;
+    publish_all(&setup).await;
+    let loans = setup.topic_content("loan");
+    assert!(!loans.is_empty());
+    assert!(loans.iter().all(|message| message.partition == 0));
+    assert_eq!(count(&setup).await, 100);
+}
+
+#[tokio::test]
+async fn a_context_that_names_no_topic_is_refused() {
+    let setup = Setup::new().await;
+    let error = Publisher::builder(&setup.brokers, "a b").build(&setup.store).unwrap_err();
+    assert!(error.to_string().contains("\"a b\""), "{error}");
+    assert!(Publisher::builder("x:1", "lending").build(&EventStore::in_memory()).is_err());
+}

@@ -1,0 +1,169 @@
+//! What the tests of the publisher share: a store and a context of their own, and a topic's content.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+mod topic;
+
+use std::time::Duration;
+
+use annals_eventstore::{
+    Append, EventStore, ExpectedVersion, NewEvent, Payload, Position, Recorded, StreamId,
+    kafka::{Builder, Progress, Publisher},
+};
+use futures::TryStreamExt;
+use rand::Rng;
+use tokio::sync::watch;
+use tokio_postgres::NoTls;
+use uuid::Uuid;
+
+pub(crate) use self::topic::{Message, read_topic};
+
+pub(crate) const PARTITIONS: u16 = 4;
+pub(crate) const CATEGORIES: [&str; 2] = ["loan", "member_card"];
+
+/// A store in a database of its own, and a context of its own.
+pub(crate) struct Setup {
+    pub(crate) store: EventStore,
+    pub(crate) url: String,
+    pub(crate) brokers: String,
+    pub(crate) context: String,
+}
+
+impl Setup {
+    pub(crate) async fn new() -> Self {
+        let (base, brokers) = (variable("DATABASE_URL"), variable("KAFKA_BROKERS"));
+        let name = format!("kafka_{}", Uuid::now_v7().simple());
+        execute(&base, &format!("create database {name}")).await;
+        let url = with_database(&base, &name);
+        let store = EventStore::connect(&url).await.unwrap();
+        Self { store, url, brokers, context: name.replace("kafka_", "test.") }
+    }
+
+    pub(crate) fn publisher(&self) -> Builder {
+        publisher(&self.brokers, &self.context)
+    }
+
+    pub(crate) fn topic(&self, category: &str) -> String {
+        format!("{}.{category}.events.v1", self.context)
+    }
+
+    pub(crate) fn topic_content(&self, category: &str) -> Vec<Message> {
+        read_topic(&self.brokers, &self.topic(category))
+    }
+
+    pub(crate) async fn log(&self) -> Vec<Recorded> {
+        self.store.read_all(Position::START).try_collect().await.unwrap()
+    }
+
+    /// Appends events, one to three at a time, to streams of both categories.
+    pub(crate) async fn append(&self, events: usize) {
+        let mut left = events;
+        while left > 0 {
+            let (stream, payloads) = {
+                let mut random = rand::rng();
+                let category = CATEGORIES[random.random_range(0..CATEGORIES.len())];
+                let stream = StreamId::new(category, random.random_range(0..30)).unwrap();
+                let count = random.random_range(1..=3).min(left);
+                let payload = |_| format!(r#"{{"n" : {}}}"#, random.random::<u32>());
+                (stream, (0..count).map(payload).collect::<Vec<_>>())
+            };
+            left -= payloads.len();
+            let events = payloads.into_iter().map(event);
+            let append = Append::to(stream, ExpectedVersion::Any, events);
+            self.store.append(append).await.unwrap();
+        }
+    }
+
+    /// Checks the topics as a consumer sees them that drops, in each partition, what is not above
+    /// the last position: what is left is the log, whole and in order.
+    pub(crate) async fn assert_all_published(&self) {
+        let log = self.log().await;
+        for category in CATEGORIES {
+            let expected: Vec<_> =
+                log.iter().filter(|event| event.stream.category() == category).collect();
+            let mut last = [Position::START; PARTITIONS as usize];
+            let mut seen = Vec::new();
+            for message in self.topic_content(category) {
+                let last = &mut last[message.partition as usize];
+                if message.position() > *last {
+                    *last = message.position();
+                    seen.push(message);
+                }
+            }
+            // Within a partition they are in order, or they would have been dropped.
+            seen.sort_by_key(Message::position);
+            let positions: Vec<_> = seen.iter().map(Message::position).collect();
+            let expected_positions: Vec<_> = expected.iter().map(|event| event.position).collect();
+            assert_eq!(positions, expected_positions, "the positions of {category}");
+            for (message, event) in seen.iter().zip(expected) {
+                message.assert_is(event, &self.context);
+            }
+        }
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let name = self.context.replace("test.", "kafka_");
+        let base = variable("DATABASE_URL");
+        let drop = async move {
+            execute(&base, &format!("drop database {name} with (force)")).await;
+        };
+        // There may be a runtime on this thread, and it must not block.
+        let _ = std::thread::spawn(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(drop)
+        })
+        .join();
+    }
+}
+
+pub(crate) fn publisher(brokers: &str, context: &str) -> Builder {
+    Publisher::builder(brokers, context).partitions(PARTITIONS).batch(50)
+}
+
+pub(crate) fn event(json: impl Into<String>) -> NewEvent {
+    NewEvent::raw("Noted", 1, Payload::from_json(json.into()).unwrap())
+}
+
+/// Waits until a publisher says that something is so.
+pub(crate) async fn wait_for(
+    progress: &mut watch::Receiver<Progress>,
+    what: impl FnMut(&Progress) -> bool,
+) -> Progress {
+    let waited = tokio::time::timeout(Duration::from_secs(60), progress.wait_for(what)).await;
+    waited.expect("in time").expect("the publisher runs").clone()
+}
+
+/// Runs SQL in a database.
+pub(crate) async fn execute(url: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(sql).await.unwrap();
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set; `cargo xtask test` starts the services and sets it")
+    })
+}
+
+/// The same server, another database.
+fn with_database(url: &str, name: &str) -> String {
+    if !url.contains("://") {
+        return format!("{url} dbname={name}");
+    }
+    let (address, options) = url.split_once('?').map_or((url, ""), |(a, o)| (a, o));
+    let server = match address.match_indices('/').nth(2) {
+        Some((slash, _)) => &address[..slash],
+        None => address,
+    };
+    format!("{server}/{name}?{options}")
+}

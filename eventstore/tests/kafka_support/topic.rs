@@ -1,0 +1,147 @@
+//! The content of a topic, read as any consumer would read it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use annals_eventstore::{Position, Recorded};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers as _,
+};
+
+use super::PARTITIONS;
+
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) partition: i32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Message {
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.headers["ce_sequence"].parse().unwrap())
+    }
+
+    /// Compares it with what is recorded: bytes, key, place, headers.
+    pub(crate) fn assert_is(&self, event: &Recorded, context: &str) {
+        let key = event.stream.key();
+        assert_eq!(self.payload, event.event.as_bytes());
+        assert_eq!(self.key, key.as_bytes());
+        assert_eq!(self.partition, java_partition(key, PARTITIONS.into()), "partition of {key}");
+
+        let category = event.stream.category();
+        let time =
+            |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let mut expected = BTreeMap::from([
+            ("content-type", "application/json".to_owned()),
+            ("ce_specversion", "1.0".to_owned()),
+            ("ce_id", event.id.to_string()),
+            ("ce_source", format!("/{context}/{category}")),
+            (
+                "ce_type",
+                format!("{context}.{category}.{}.v{}", event.event_type, event.schema_version),
+            ),
+            ("ce_subject", key.to_owned()),
+            ("ce_partitionkey", key.to_owned()),
+            ("ce_time", time(event.occurred_at.unwrap_or(event.recorded_at))),
+            ("ce_recordedtime", time(event.recorded_at)),
+            ("ce_sequence", format!("{:020}", event.position.get())),
+            ("ce_streamversion", event.version.to_string()),
+        ]);
+        let metadata = event.metadata.clone();
+        for (name, value) in [
+            ("ce_correlationid", metadata.correlation_id),
+            ("ce_causationid", metadata.causation_id),
+            ("traceparent", metadata.traceparent),
+        ] {
+            expected.extend(value.map(|value| (name, value)));
+        }
+        let headers: BTreeMap<_, _> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        assert_eq!(headers, expected);
+    }
+}
+
+/// Everything that a topic holds, each partition in order. None, if there is no such topic.
+pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
+    let timeout = Duration::from_secs(20);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "annals-tests")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(None, timeout).unwrap();
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let partitions: Vec<_> =
+        found.iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    let mut assignment = TopicPartitionList::new();
+    let mut missing = 0;
+    for partition in partitions {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, timeout).unwrap();
+        missing += high - low;
+        assignment.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let mut messages = Vec::new();
+    while missing > 0 {
+        let message = consumer.poll(timeout).expect("a message in time").unwrap();
+        missing -= 1;
+        let headers = message.headers().unwrap();
+        let headers = headers.iter().map(|header| {
+            let value = String::from_utf8(header.value.unwrap().to_vec()).unwrap();
+            (header.key.to_owned(), value)
+        });
+        messages.push(Message {
+            partition: message.partition(),
+            key: message.key().unwrap().to_vec(),
+            payload: message.payload().unwrap().to_vec(),
+            headers: headers.collect(),
+        });
+    }
+    messages
+}
+
+/// Where a Java client puts a key: `toPositive(murmur2(key)) % partitions`.
+fn java_partition(key: &str, partitions: i32) -> i32 {
+    (murmur2(key.as_bytes()) & 0x7fff_ffff) as i32 % partitions
+}
+
+/// `org.apache.kafka.common.utils.Utils.murmur2`, written after the Java source.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ data.len() as u32;
+    let words = data.chunks_exact(4);
+    let rest = words.remainder();
+    for word in words {
+        let mut k = u32::from_le_bytes(word.try_into().unwrap()).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    for (index, byte) in rest.iter().enumerate().rev() {
+        hash ^= u32::from(*byte) << (8 * index);
+    }
+    if !rest.is_empty() {
+        hash = hash.wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+/// The values of Kafka's own unit test, `UtilsTest.testMurmur2`.
+#[test]
+fn murmur2_is_that_of_java() {
+    for (data, hash) in [
+        ("21", -973_932_308),
+        ("foobar", -790_332_482),
+        ("a-little-bit-long-string", -985_981_536),
+        ("a-little-bit-longer-string", -1_486_304_829),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        ("abc", 479_470_107),
+    ] {
+        assert_eq!(murmur2(data.as_bytes()) as i32, hash, "{data}");
+    }
+}
