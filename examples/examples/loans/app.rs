@@ -40,9 +40,7 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
     let url = args.database_url.as_deref().context(
         "DATABASE_URL is not set; run `cargo xtask demo`, or set it to a PostgreSQL of yours",
     )?;
-    if args.reset {
-        reset(args, url).await?;
-    }
+    let publishable = if args.reset { reset(args, url).await? } else { Ok(()) };
     // The import records each row at the row's own time. All else goes by the database's clock, so
     // that "as of" may ask for any time that is over.
     let clock = Clock::supplied(ManualClock::at(DateTime::UNIX_EPOCH));
@@ -52,7 +50,7 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
     let stop = CancellationToken::new();
     let worker = Worker::new(&store).projection::<LoanApplications>();
     let mut worker = tokio::spawn(worker.run_until(stop.clone()));
-    let publishing = Publishing::start(args, &store, &stop)?;
+    let publishing = Publishing::start(args, &store, &stop, publishable)?;
 
     let started = Instant::now();
     let imported = tokio::select! {
@@ -97,14 +95,15 @@ fn ended(
     }
 }
 
-/// Removes what earlier runs have recorded: the store, the read model, the topics.
-async fn reset(args: &Args, url: &str) -> anyhow::Result<()> {
+/// Removes what earlier runs have recorded: the store, the read model, and the topic. The inner
+/// result is the topic's: without Kafka, all else goes on.
+async fn reset(args: &Args, url: &str) -> anyhow::Result<anyhow::Result<()>> {
     let store = EventStore::connect(url).await?;
     annals::reset::<LoanApplications>(&store).await?;
     let database = store.database()?;
     let drop = database.schema().sql("drop schema {schema} cascade");
     database.client().await?.batch_execute(&drop).await.context("cannot drop the store")?;
-    crate::publish::reset(args).await
+    Ok(crate::publish::reset(args).await)
 }
 
 /// Waits until the read model has come to the end of the log, and shows how far it is.

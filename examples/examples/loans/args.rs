@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Parser, ValueEnum};
 
@@ -46,6 +47,10 @@ pub(crate) struct Args {
     /// Where Kafka is: HOST:PORT, several separated by commas.
     #[arg(long, value_name = "BROKERS", env = "KAFKA_BROKERS", hide_env_values = true)]
     pub(crate) kafka_brokers: Option<String>,
+
+    /// What the names of the topics start with.
+    #[arg(long, value_name = "NAME", default_value = "lending")]
+    pub(crate) context: String,
 }
 
 /// How to print where things stand.
@@ -58,6 +63,13 @@ pub(crate) enum Format {
 }
 
 impl Args {
+    /// The brokers to publish to.
+    pub(crate) fn brokers(&self) -> anyhow::Result<&str> {
+        self.kafka_brokers.as_deref().context(
+            "KAFKA_BROKERS is not set; run `cargo xtask demo`, set it to a Kafka of yours, or say --no-kafka",
+        )
+    }
+
     /// Reads the command line; ends the program if it asks for help or cannot be understood.
     pub(crate) fn read() -> Self {
         Self::try_parse().unwrap_or_else(|error| {

@@ -1,28 +1,115 @@
-//! Publishing beside the import.
+//! Publishing beside the import. It never holds the import up: a broker that is down costs the
+//! publishing and nothing else.
+
+use std::time::{Duration, Instant};
 
 use annals::{
-    EventStore, Position,
+    Aggregate, Error, EventStore, Position,
+    kafka::{Publisher, State},
     postgres::{Checkpoint, Database},
 };
+use anyhow::{Context, anyhow, bail};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    types::RDKafkaErrorCode,
+};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{args::Args, progress::Progress};
+use crate::{args::Args, model::LoanApplication, progress::Progress};
 
-pub(crate) struct Publishing;
+/// How long publishing may stand still at the end before the run gives up on it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) enum Publishing {
+    /// With `--no-kafka`.
+    Off,
+    /// It must not begin, for this reason.
+    Impossible(anyhow::Error),
+    Running(Running),
+}
+
+pub(crate) struct Running {
+    brokers: String,
+    task: JoinHandle<Result<(), Error>>,
+    progress: watch::Receiver<annals::kafka::Progress>,
+}
 
 impl Publishing {
-    pub(crate) fn start(_: &Args, _: &EventStore, _: &CancellationToken) -> anyhow::Result<Self> {
-        Ok(Self)
+    /// Starts to publish what the store holds and will hold, if it can be published.
+    pub(crate) fn start(
+        args: &Args,
+        store: &EventStore,
+        stop: &CancellationToken,
+        publishable: anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        if args.no_kafka {
+            return Ok(Self::Off);
+        }
+        if let Err(error) = publishable {
+            return Ok(Self::Impossible(error));
+        }
+        let brokers = args.brokers()?.to_owned();
+        let publisher = Publisher::builder(&brokers, &args.context).build(store)?;
+        let progress = publisher.progress();
+        let task = tokio::spawn(publisher.run(stop.clone()));
+        Ok(Self::Running(Running { brokers, task, progress }))
     }
-    pub(crate) async fn finish(self, _: Position, _: &Progress) -> anyhow::Result<()> {
-        Ok(())
+
+    /// Waits until everything up to `end` is published, or until it is clear that it will not be.
+    pub(crate) async fn finish(self, end: Position, shown: &Progress) -> anyhow::Result<()> {
+        let Running { brokers, task, mut progress } = match self {
+            Self::Off => return Ok(()),
+            Self::Impossible(error) => return Err(error),
+            Self::Running(running) => running,
+        };
+        let mut moved = (Position::START, Instant::now());
+        loop {
+            let now = progress.borrow_and_update().clone();
+            shown.published(now.position.get() as u64);
+            if now.position >= end {
+                return Ok(());
+            }
+            if let State::BrokerUnreachable { reason } = now.state {
+                bail!("Kafka at {brokers} does not answer: {reason}");
+            }
+            if now.position > moved.0 {
+                moved = (now.position, Instant::now());
+            } else if moved.1.elapsed() > PATIENCE {
+                bail!("publishing stands still at position {}: {:?}", now.position, now.state);
+            }
+            let change = tokio::time::timeout(Duration::from_millis(200), progress.changed());
+            if let Ok(Err(_)) = change.await {
+                task.await??;
+                return Err(anyhow!("the publisher ended too early"));
+            }
+        }
     }
 }
 
-pub(crate) async fn reset(_: &Args) -> anyhow::Result<()> {
-    Ok(())
-}
-
+/// How far the store is published.
 pub(crate) async fn position(database: &Database) -> anyhow::Result<Position> {
-    Ok(Checkpoint::position_of(database, "publisher:kafka").await?.unwrap_or_default())
+    Ok(Checkpoint::position_of(database, Publisher::CHECKPOINT).await?.unwrap_or_default())
+}
+
+/// Removes the topic that earlier runs have published to.
+pub(crate) async fn reset(args: &Args) -> anyhow::Result<()> {
+    if args.no_kafka {
+        return Ok(());
+    }
+    let brokers = args.brokers()?;
+    let topic = format!("{}.{}.events.v1", args.context, LoanApplication::CATEGORY);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let options = AdminOptions::new()
+        .request_timeout(Some(Duration::from_secs(5)))
+        .operation_timeout(Some(Duration::from_secs(5)));
+    let failed = || format!("cannot reset the topic {topic} at Kafka {brokers}");
+    let results = admin.delete_topics(&[&topic], &options).await.with_context(failed)?;
+    match results.into_iter().next() {
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(()),
+        Some(Err((_, code))) => Err(anyhow!(code)).with_context(failed),
+    }
 }
