@@ -71,7 +71,7 @@ impl<R: ReadModel> Engine<R> {
                     stream,
                     version,
                     position,
-                    source,
+                    source: Box::new(source),
                 })
             })
             .collect()

@@ -27,7 +27,7 @@ pub enum Error {
         /// The event's position.
         position: Position,
         /// Why not.
-        source: StepError,
+        source: Box<StepError>,
     },
     /// `Project::project` returned a row under another key than the one it was asked for.
     #[error(

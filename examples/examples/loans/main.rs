@@ -52,7 +52,8 @@ fn print(args: &Args, finished: Finished) -> anyhow::Result<ExitCode> {
         Format::Json => report.json()?,
     };
     writeln!(std::io::stdout(), "{text}").context("cannot print the report")?;
-    if report.events > 0 && report.recorded_before == report.events {
+    // As text, the report says so itself.
+    if args.format == Format::Json && report.events > 0 && report.recorded_before == report.events {
         eprintln!("nothing new: all {} rows had been recorded before", report.recorded_before);
     }
     match unpublished {
