@@ -1,5 +1,7 @@
 //! The loans example as its users run it: the real binary, PostgreSQL and Kafka.
 
+#![allow(clippy::unwrap_used)] // A helper that fails fails its test.
+
 mod support;
 
 use std::{

@@ -1,6 +1,7 @@
 //! What the tests of the examples share: a database for each test, and the example programs.
 
-#![allow(dead_code)] // Each test file uses a part of it.
+// Each test file uses a part of it; a helper that fails fails its test.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
     process::Command,
@@ -11,13 +12,13 @@ use std::{
 };
 
 /// A database of the test's own, dropped at the end.
-pub struct Database {
+pub(crate) struct Database {
     name: String,
     server: String,
 }
 
 impl Database {
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let server = std::env::var("DATABASE_URL")
             .expect("DATABASE_URL is not set; run the tests with `cargo xtask test`");
@@ -28,21 +29,21 @@ impl Database {
     }
 
     /// The URL of this database: the server's with another path.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let (base, rest) = self.server.rsplit_once('/').unwrap();
         let options = rest.split_once('?').map(|(_, o)| format!("?{o}")).unwrap_or_default();
         format!("{base}/{}{options}", self.name)
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub async fn execute(&self, sql: &str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         execute(&self.url(), sql).await;
     }
 
-    pub async fn count(&self, sql: &str) -> i64 {
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
         connect(&self.url()).await.query_one(sql, &[]).await.unwrap().get(0)
     }
 }
@@ -71,7 +72,7 @@ async fn execute(url: &str, sql: &str) {
 }
 
 /// An example program.
-pub fn example(name: &str) -> Command {
+pub(crate) fn example(name: &str) -> Command {
     // Cargo builds examples with tests of their own as tests only, so the programs are built here,
     // with the features that the tests are built with.
     static BUILT: Once = Once::new();
