@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
             generate::log(generate::SEED, generate::APPLICATIONS)?,
         )?,
     };
-    let url = args.database_url.as_deref().context(
+    let url = args.database_url.as_deref().filter(|url| !url.is_empty()).context(
         "DATABASE_URL is not set; run `cargo xtask demo`, or set it to a PostgreSQL of yours",
     )?;
     let publishable = if args.reset { reset(args, url).await? } else { Ok(()) };
@@ -50,7 +50,10 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
     let stop = CancellationToken::new();
     let worker = Worker::new(&store).projection::<LoanApplications>();
     let mut worker = tokio::spawn(worker.run_until(stop.clone()));
-    let publishing = Publishing::start(args, &store, &stop, publishable)?;
+    let mut publishing = match publishable {
+        Ok(()) if !args.no_kafka => Publishing::start(args, &store, &stop)?,
+        _ => Publishing::off(),
+    };
 
     let started = Instant::now();
     let imported = tokio::select! {
@@ -64,9 +67,10 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
         failed = &mut worker => return Err(ended(failed)),
     }
     let projection = started.elapsed();
-    let unpublished = publishing.finish(end, progress).await.err();
+    let unpublished = publishable.and(publishing.finish(end, progress).await).err();
     stop.cancel();
     worker.await??;
+    publishing.stopped().await?;
     progress.clear();
 
     let (events, published) = count(&store).await?;
@@ -103,7 +107,7 @@ async fn reset(args: &Args, url: &str) -> anyhow::Result<anyhow::Result<()>> {
     let database = store.database()?;
     let drop = database.schema().sql("drop schema {schema} cascade");
     database.client().await?.batch_execute(&drop).await.context("cannot drop the store")?;
-    Ok(crate::publish::reset(args).await)
+    Ok(if args.no_kafka { Ok(()) } else { crate::publish::reset(args).await })
 }
 
 /// Waits until the read model has come to the end of the log, and shows how far it is.

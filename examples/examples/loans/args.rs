@@ -65,7 +65,7 @@ pub(crate) enum Format {
 impl Args {
     /// The brokers to publish to.
     pub(crate) fn brokers(&self) -> anyhow::Result<&str> {
-        self.kafka_brokers.as_deref().context(
+        self.kafka_brokers.as_deref().filter(|brokers| !brokers.is_empty()).context(
             "KAFKA_BROKERS is not set; run `cargo xtask demo`, set it to a Kafka of yours, or say --no-kafka",
         )
     }

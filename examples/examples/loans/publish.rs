@@ -23,48 +23,37 @@ use crate::{args::Args, model::LoanApplication, progress::Progress};
 /// How long publishing may stand still at the end before the run gives up on it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) enum Publishing {
-    /// With `--no-kafka`.
-    Off,
-    /// It must not begin, for this reason.
-    Impossible(anyhow::Error),
-    Running(Running),
-}
+/// A publisher at work, or none.
+pub(crate) struct Publishing(Option<Running>);
 
-pub(crate) struct Running {
+struct Running {
     brokers: String,
     task: JoinHandle<Result<(), Error>>,
     progress: watch::Receiver<annals::kafka::Progress>,
 }
 
 impl Publishing {
-    /// Starts to publish what the store holds and will hold, if it can be published.
+    /// Publishes nothing.
+    pub(crate) fn off() -> Self {
+        Self(None)
+    }
+
+    /// Starts to publish what the store holds and will hold.
     pub(crate) fn start(
         args: &Args,
         store: &EventStore,
         stop: &CancellationToken,
-        publishable: anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        if args.no_kafka {
-            return Ok(Self::Off);
-        }
-        if let Err(error) = publishable {
-            return Ok(Self::Impossible(error));
-        }
         let brokers = args.brokers()?.to_owned();
         let publisher = Publisher::builder(&brokers, &args.context).build(store)?;
         let progress = publisher.progress();
         let task = tokio::spawn(publisher.run(stop.clone()));
-        Ok(Self::Running(Running { brokers, task, progress }))
+        Ok(Self(Some(Running { brokers, task, progress })))
     }
 
     /// Waits until everything up to `end` is published, or until it is clear that it will not be.
-    pub(crate) async fn finish(self, end: Position, shown: &Progress) -> anyhow::Result<()> {
-        let Running { brokers, task, mut progress } = match self {
-            Self::Off => return Ok(()),
-            Self::Impossible(error) => return Err(error),
-            Self::Running(running) => running,
-        };
+    pub(crate) async fn finish(&mut self, end: Position, shown: &Progress) -> anyhow::Result<()> {
+        let Some(Running { brokers, task, progress }) = &mut self.0 else { return Ok(()) };
         let mut moved = (Position::START, Instant::now());
         loop {
             let now = progress.borrow_and_update().clone();
@@ -87,6 +76,14 @@ impl Publishing {
             }
         }
     }
+
+    /// Waits for the publisher, which has been told to stop: it gives its lease back.
+    pub(crate) async fn stopped(self) -> anyhow::Result<()> {
+        match self.0 {
+            Some(running) if !running.task.is_finished() => Ok(running.task.await??),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How far the store is published.
@@ -96,9 +93,6 @@ pub(crate) async fn position(database: &Database) -> anyhow::Result<Position> {
 
 /// Removes the topic that earlier runs have published to.
 pub(crate) async fn reset(args: &Args) -> anyhow::Result<()> {
-    if args.no_kafka {
-        return Ok(());
-    }
     let brokers = args.brokers()?;
     let topic = format!("{}.{}.events.v1", args.context, LoanApplication::CATEGORY);
     let admin: AdminClient<DefaultClientContext> =
