@@ -1,0 +1,242 @@
+//! The store in memory as the model of the one on PostgreSQL: whatever is asked of both, in sequence,
+//! has the same outcomes and leads to the same log.
+
+use std::{
+    fmt::Debug,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use annals_eventstore::{
+    Append, AsOf, Clock, Envelope, EventStore, ExpectedVersion, ManualClock, Metadata, Position,
+    Recorded, Version,
+};
+use chrono::TimeDelta;
+use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestRunner};
+use uuid::Uuid;
+
+use crate::{
+    clock::{at, start},
+    support::{
+        TestDatabase, assert_sound,
+        counter::{Change, Counter},
+        event, log, one, stream,
+    },
+};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append {
+        parts: Vec<Part>,
+        key: Option<u8>,
+        brings_time: Option<i64>,
+    },
+    Execute(Vec<Request>),
+    /// Moves the clock, backwards too.
+    Tick(i64),
+    AsOf(i64),
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    stream: u8,
+    expected: ExpectedVersion,
+    events: u8,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    counter: u8,
+    by: Vec<i64>,
+    key: Option<u8>,
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let exact = (0..6i64).prop_map(|version| ExpectedVersion::Exact(Version::new(version)));
+    let expected = prop_oneof![
+        3 => Just(ExpectedVersion::Any),
+        1 => Just(ExpectedVersion::NoStream),
+        1 => Just(ExpectedVersion::Exists),
+        2 => exact,
+    ];
+    // At times no events, at times a stream twice: to be refused by both.
+    (0..4u8, expected, select(vec![1u8, 1, 1, 2, 3, 0]))
+        .prop_map(|(stream, expected, events)| Part { stream, expected, events })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    (0..3u8, vec(-3..6i64, 0..3), option::weighted(0.5, 0..4u8))
+        .prop_map(|(counter, by, key)| Request { counter, by, key })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let append =
+        (vec(part(), 1..4), option::weighted(0.3, 0..4u8), option::weighted(0.2, -2..9i64));
+    prop_oneof![
+        4 => append.prop_map(|(parts, key, brings_time)| Step::Append { parts, key, brings_time }),
+        3 => vec(request(), 1..6).prop_map(Step::Execute),
+        2 => (-1..4i64).prop_map(Step::Tick),
+        2 => (-1..30i64).prop_map(Step::AsOf),
+    ]
+}
+
+impl Request {
+    fn envelope(&self) -> Envelope<Change> {
+        let command = Envelope::new(Change::new(self.counter, self.by.clone()));
+        match self.key {
+            Some(key) => command.idempotency_key(format!("key {key}")),
+            None => command,
+        }
+    }
+}
+
+/// A store and what happens to it.
+struct Subject {
+    store: EventStore,
+    clock: ManualClock,
+    seconds: i64,
+}
+
+impl Subject {
+    fn in_memory() -> Self {
+        let clock = start();
+        let store = EventStore::options().clock(Clock::supplied(clock.clone())).in_memory();
+        Self { store, clock, seconds: 0 }
+    }
+
+    async fn on(database: &TestDatabase) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let schema = format!("case_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let clock = start();
+        let options = EventStore::options().clock(Clock::supplied(clock.clone())).schema(schema);
+        Self { store: database.store_with(options).await, clock, seconds: 0 }
+    }
+
+    /// Does a step and tells the outcome.
+    async fn run(&mut self, number: usize, step: &Step) -> String {
+        match step {
+            Step::Append { parts, key, brings_time } => {
+                let mut id = (number as u128) << 64;
+                let mut events = |part: &Part| {
+                    let event = |_| {
+                        id += 1;
+                        let mut event =
+                            event(number as i64).metadata(Metadata::new().with("id", id as u64));
+                        event.id = Uuid::from_u128(id);
+                        event.recorded_at = brings_time.map(at);
+                        event
+                    };
+                    (0..part.events).map(event).collect::<Vec<_>>()
+                };
+                let mut parts = parts.iter();
+                let first = parts.next().expect("an append has a part");
+                let append = Append::to(stream(first.stream), first.expected, events(first));
+                let append = parts.fold(append, |append, part| {
+                    append.and(stream(part.stream), part.expected, events(part))
+                });
+                let append = match key {
+                    Some(key) => append.idempotency_key(format!("key {key}")),
+                    None => append,
+                };
+                told(self.store.append(append).await)
+            }
+            Step::Execute(requests) => {
+                told(self.store.execute_all(requests.iter().map(Request::envelope)).await)
+            }
+            Step::Tick(seconds) => {
+                self.seconds += seconds;
+                self.clock.set(at(self.seconds));
+                String::new()
+            }
+            Step::AsOf(half_seconds) => {
+                let time = at(0) + TimeDelta::milliseconds(500 * half_seconds);
+                let position = self.store.position_at(time).await;
+                let counter = self.store.load_as_of::<Counter>(0, AsOf::Time(time)).await;
+                let end = self.store.safe_position().await.expect("the store answers");
+                let position_of_end = AsOf::Position(Position::new(end.get() / 2 + 1));
+                let half = self.store.load_as_of::<Counter>(1, position_of_end).await;
+                told((position, counter, half, end))
+            }
+        }
+    }
+
+    /// The log, without the ids that commands' events get at random.
+    async fn log(&self) -> Vec<Recorded> {
+        let mut log = log(&self.store).await;
+        for event in &mut log {
+            if event.stream.category() == "counter" {
+                event.id = Uuid::nil();
+            }
+        }
+        log
+    }
+}
+
+fn told(outcome: impl Debug) -> String {
+    format!("{outcome:?}")
+}
+
+/// Runs a property in a runtime of its own.
+fn check<S: Strategy>(cases: u32, strategy: S, property: impl AsyncFn(S::Value)) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = ProptestConfig {
+        cases,
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(&strategy, |value| {
+        runtime.block_on(property(value));
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn both_stores_have_the_same_outcomes_and_the_same_log() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let database = runtime.block_on(TestDatabase::create());
+    check(40, vec(step(), 1..30), async |steps| {
+        let mut model = Subject::in_memory();
+        let mut real = Subject::on(&database).await;
+        for (number, step) in steps.iter().enumerate() {
+            let expected = model.run(number, step).await;
+            assert_eq!(
+                real.run(number, step).await,
+                expected,
+                "outcome of step {number}, {step:?}"
+            );
+        }
+        let log = real.log().await;
+        assert_eq!(log, model.log().await);
+        assert_sound(&log);
+    });
+}
+
+#[test]
+fn a_lot_is_what_its_commands_are_one_after_the_other() {
+    check(300, vec(vec(request(), 1..8), 1..4), async |lots| {
+        let (together, apart) = (Subject::in_memory(), Subject::in_memory());
+        for lot in lots {
+            let commands = || lot.iter().map(Request::envelope);
+            let in_one_go = together.store.execute_all(commands()).await.expect("memory is there");
+            let mut one_by_one = Vec::new();
+            for command in commands() {
+                one_by_one.push(apart.store.execute(command).await);
+            }
+            assert_eq!(told(in_one_go), told(one_by_one));
+        }
+        assert_eq!(together.log().await, apart.log().await);
+    });
+}
+
+/// The comparison can fail: a model that is told another story has another log.
+#[tokio::test]
+#[should_panic(expected = "assertion `left == right` failed")]
+async fn different_stories_have_different_logs() {
+    let (a, b) = (Subject::in_memory(), Subject::in_memory());
+    a.store.append(one(stream("a"), 1)).await.unwrap();
+    b.store.append(one(stream("a"), 2)).await.unwrap();
+    assert_eq!(a.log().await, b.log().await);
+}

@@ -1,0 +1,170 @@
+//! What comes back of what was written, and in which order.
+
+use annals_eventstore::{
+    Append, Error, EventStore, ExpectedVersion, Metadata, NewEvent, Payload, Position, StreamId,
+    Version,
+};
+use chrono::{TimeDelta, Utc};
+use serde_json::json as value;
+
+use crate::{
+    append::assert_refused,
+    support::{
+        all, assert_sound, counter::Change, event, events, history, json, log, numbers, one, stream,
+    },
+};
+
+pub(crate) async fn all_that_an_event_holds_comes_back(store: &EventStore) {
+    let metadata = Metadata::new()
+        .correlation_id("correlation \u{1F980}")
+        .causation_id("causation")
+        .actor("actor \"quoted\" \\ \n")
+        .traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .with("nested", value!({"list": [1, "two", null, true], "map": {"": -0.5}}))
+        .with("large", u64::MAX)
+        .with("correlation_id", "the caller's own");
+    let occurred = "1999-12-31T23:59:59.123456789Z".parse().unwrap();
+    let full = NewEvent::raw("thing.happened/2", 7, Payload::from_json("[1]").unwrap())
+        .metadata(metadata.clone())
+        .occurred_at(occurred);
+    let bare = event(1);
+    let ids = [full.id, bare.id];
+    let appended =
+        store.append(Append::to(stream("a"), ExpectedVersion::Any, [full, bare])).await.unwrap();
+    let log = log(store).await;
+    assert_eq!([log[0].id, log[1].id], ids);
+    assert_eq!(log[0].stream, stream("a"));
+    assert_eq!((&*log[0].event_type, log[0].schema_version), ("thing.happened/2", 7));
+    assert_eq!(log[0].metadata, metadata);
+    // PostgreSQL keeps microseconds.
+    assert_eq!(log[0].occurred_at, Some(occurred - TimeDelta::nanoseconds(789)));
+    assert_eq!(log[0].event.as_bytes(), b"[1]");
+    assert_eq!((log[1].metadata.clone(), log[1].occurred_at), (Metadata::new(), None));
+    assert_eq!(
+        [log[0].position, log[1].position],
+        [appended.first_position, appended.last_position]
+    );
+    assert_eq!(log, history(store, &stream("a")).await);
+}
+
+pub(crate) async fn payloads_come_back_as_they_were_written(store: &EventStore) {
+    let payloads = [
+        r#"{"b": 1,   "a": 2, "b": 3}"#,
+        " [ 1.0, 1.00, 1e2, 123456789012345678901234567890.123456789 ]\n",
+        r#""\u00e9 \ud83e\udd80 é 🦀 \/ / \\u0000""#,
+        "null",
+        "-0",
+        "{}",
+    ];
+    let append = Append::to(stream("a"), ExpectedVersion::Any, payloads.map(json));
+    store.append(append).await.unwrap();
+    let log = log(store).await;
+    let stored: Vec<_> =
+        log.iter().map(|e| std::str::from_utf8(e.event.as_bytes()).unwrap()).collect();
+    assert_eq!(stored, payloads);
+}
+
+pub(crate) async fn recording_times_are_the_stores_own(store: &EventStore) {
+    let before = Utc::now();
+    for number in 0..5 {
+        store.append(one(stream(number), number)).await.unwrap();
+    }
+    let log = log(store).await;
+    assert_sound(&log);
+    // The server may be another machine, with a clock of its own.
+    let off = |event: &annals_eventstore::Recorded| (event.recorded_at - before).abs();
+    assert!(log.iter().all(|event| off(event) < TimeDelta::hours(1)), "{log:?}");
+}
+
+pub(crate) async fn a_recording_time_for_the_stores_own_clock_is_refused(store: &EventStore) {
+    let timed = Append::to(stream("a"), ExpectedVersion::Any, [event(1).recorded_at(Utc::now())]);
+    assert_refused(store.append(timed).await, "open the store with a supplied clock");
+    let mut command = annals_eventstore::Envelope::new(Change::new("a", [1]));
+    command.recorded_at = Some(Utc::now());
+    let error = store.execute(command).await.unwrap_err();
+    assert!(error.to_string().contains("open the store with a supplied clock"), "{error}");
+    assert!(log(store).await.is_empty());
+}
+
+pub(crate) async fn more_than_a_page_is_read_in_order(store: &EventStore) {
+    // A page has 2,000 events. The stream a gets 4,001, so its last page has one.
+    let (a, b) = (stream("a"), StreamId::new("other", "b").unwrap());
+    for chunk in 0..10 {
+        let first = chunk * 400;
+        let append = Append::to(a.clone(), ExpectedVersion::Any, events(first..first + 400)).and(
+            b.clone(),
+            ExpectedVersion::Any,
+            events(first..first + 200),
+        );
+        store.append(append).await.unwrap();
+    }
+    store.append(one(a.clone(), 4000)).await.unwrap();
+
+    let log = log(store).await;
+    assert_eq!(log.len(), 6001);
+    assert_sound(&log);
+    let of = |id: &StreamId| log.iter().filter(|e| e.stream == *id).cloned().collect::<Vec<_>>();
+    assert!(numbers(&of(&a)).into_iter().eq(0..=4000));
+    for after in [0, 1, 1999, 2000, 2001, 4000, 4001, 9999] {
+        let rest = &of(&a)[(after as usize).min(4001)..];
+        assert_eq!(all(store.read_stream(&a, Version::new(after))).await.unwrap(), rest);
+    }
+    for index in [0, 1, 1999, 2000, 2001, 4001, 6000] {
+        let after = log[index].position;
+        assert_eq!(all(store.read_all(after)).await.unwrap(), log[index + 1..]);
+        let rest: Vec<_> = of(&b).into_iter().filter(|event| event.position > after).collect();
+        assert_eq!(all(store.read_category("other", after)).await.unwrap(), rest);
+    }
+    assert!(all(store.read_category("nothing", Position::START)).await.unwrap().is_empty());
+    assert!(all(store.read_stream(&stream("c"), Version::NONE)).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_page_ends_where_it_is_told_to(store: &EventStore) {
+    let mut positions = Vec::new();
+    for number in 0..10 {
+        let stream = StreamId::new(["thing", "other"][number as usize % 2], number).unwrap();
+        positions.push(store.append(one(stream, number)).await.unwrap().last_position);
+    }
+    let page = async |categories: Option<&[&str]>, after: usize, up_to: usize, limit| {
+        let categories =
+            categories.map(|names| names.iter().map(|n| n.to_string()).collect::<Vec<_>>());
+        let (after, up_to) = (positions[after], positions[up_to]);
+        numbers(&store.read_page(categories.as_deref(), after, up_to, limit).await.unwrap())
+    };
+    assert_eq!(page(None, 2, 5, 100).await, [3, 4, 5]);
+    assert_eq!(page(None, 2, 9, 2).await, [3, 4]);
+    assert_eq!(page(None, 5, 2, 100).await, [0; 0]);
+    assert_eq!(page(Some(&["other"]), 0, 8, 100).await, [1, 3, 5, 7]);
+    assert_eq!(page(Some(&["other", "thing"]), 0, 8, 3).await, [1, 2, 3]);
+    assert_eq!(page(Some(&["other", "unknown"]), 0, 9, 2).await, [1, 3]);
+    assert_eq!(page(Some(&[]), 0, 9, 100).await, [0; 0]);
+    assert_eq!(store.safe_position().await.unwrap(), positions[9]);
+}
+
+pub(crate) async fn streams_of_similar_names_are_told_apart(store: &EventStore) {
+    let keys =
+        ["a", "A", "a ", "a-", "a%", "a_", "á", "a\u{301}", "'; drop table events; --", "\"", "\\"];
+    let mut streams: Vec<_> = keys.iter().map(stream).collect();
+    streams.extend([StreamId::new("things", "a").unwrap(), StreamId::new("thing_", "a").unwrap()]);
+    streams.push(stream("x".repeat(255)));
+    for (number, stream) in (0..).zip(&streams) {
+        let append = Append::to(stream.clone(), ExpectedVersion::NoStream, [event(number)]);
+        store.append(append).await.unwrap();
+    }
+    for (number, stream) in (0..).zip(&streams) {
+        let history = history(store, stream).await;
+        assert_eq!(numbers(&history), [number], "{stream}");
+        assert_eq!(history[0].stream, *stream);
+    }
+    let things = all(store.read_category("things", Position::START)).await.unwrap();
+    assert_eq!(things.len(), 1);
+}
+
+#[test]
+fn what_is_not_json_is_no_payload() {
+    for text in ["", "{", "{} {}", "{'a':1}", "nul", "01", "\"\n\"", "[1,]", "NaN"] {
+        assert!(Payload::from_json(text).is_err(), "{text:?}");
+    }
+    let error = Error::Encode { what: "x".into(), source: Payload::from_json("{").unwrap_err() };
+    assert_eq!(error.to_string(), "cannot encode x as JSON");
+}

@@ -1,0 +1,204 @@
+//! Backends that are killed in the middle of appends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use annals_eventstore::{
+    Append, Appended, Envelope, Error, EventStore, ExecuteError, ExpectedVersion,
+};
+use futures::future::join_all;
+
+use crate::support::{
+    TestDatabase, assert_sound,
+    counter::{Change, load},
+    direct, events, in_time, kill, log, number, numbers, one, stream,
+};
+
+/// Kills the store's backends again and again until told to stop; returns how many it killed.
+async fn killer(database: &TestDatabase) -> (tokio::task::JoinHandle<usize>, Arc<AtomicBool>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let client = database.client_as("killer").await;
+    let killing = async move {
+        let mut killed = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            killed += kill(&client, "annals").await;
+        }
+        killed
+    };
+    (tokio::spawn(killing), stop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_is_recorded_once_or_not_acknowledged() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let (killing, stop) = killer(&database).await;
+    let tasks = (0..40).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut outcomes = Vec::new();
+            for round in 0..40 {
+                let number = task * 1000 + round;
+                // Two streams, so that half an append would be seen.
+                let append =
+                    Append::to(stream(number % 20), ExpectedVersion::Any, events([number; 2])).and(
+                        stream(format!("own {task}")),
+                        ExpectedVersion::Any,
+                        events([number]),
+                    );
+                outcomes.push((number, store.append(append).await));
+            }
+            outcomes
+        })
+    });
+    let outcomes: Vec<(i64, Result<Appended, Error>)> =
+        in_time(join_all(tasks)).await.into_iter().flat_map(Result::unwrap).collect();
+    stop.store(true, Ordering::Relaxed);
+    let killed = killing.await.unwrap();
+
+    let log = log(&database.store().await).await;
+    assert_sound(&log);
+    let (mut acknowledged, mut unknown) = (0, 0);
+    for (number, outcome) in outcomes {
+        let recorded: Vec<_> = log.iter().filter(|e| crate::support::number(e) == number).collect();
+        match outcome {
+            Ok(appended) => {
+                acknowledged += 1;
+                assert_eq!(recorded.len(), 3, "append {number} was acknowledged");
+                assert_eq!(recorded[0].position, appended.first_position);
+                assert_eq!(recorded[2].position, appended.last_position);
+            }
+            Err(error @ Error::Indeterminate { .. }) => {
+                unknown += 1;
+                assert!(error.is_retryable());
+                assert!(matches!(recorded.len(), 0 | 3), "half of append {number} is there");
+            }
+            Err(error) => {
+                assert!(error.is_retryable(), "{error:?}");
+                assert_eq!(recorded.len(), 0, "append {number} surely had no effect: {error:?}");
+            }
+        }
+    }
+    println!("{killed} backends killed, {acknowledged} appends acknowledged, {unknown} unknown");
+    assert!(killed > 0 && acknowledged > 0, "the test tests nothing");
+    let client = database.client().await;
+    assert_eq!(direct::registered(&client).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_key_an_append_is_retried_until_it_is_recorded_once() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let (killing, stop) = killer(&database).await;
+    let tasks = (0..40).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            let mut retries = 0;
+            for round in 0..30 {
+                let number = task * 1000 + round;
+                let append = one(stream(number % 20), number).idempotency_key(number.to_string());
+                let appended = loop {
+                    match store.append(append.clone()).await {
+                        Ok(appended) => break appended,
+                        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                    }
+                    retries += 1;
+                };
+                acknowledged.push((appended.first_position, number));
+            }
+            (acknowledged, retries)
+        })
+    });
+    let outcomes: Vec<_> = in_time(join_all(tasks)).await.into_iter().map(Result::unwrap).collect();
+    stop.store(true, Ordering::Relaxed);
+    let killed = killing.await.unwrap();
+    let retries: usize = outcomes.iter().map(|(_, retries)| retries).sum();
+    println!("{killed} backends killed, {retries} retries");
+    let mut acknowledged: Vec<_> =
+        outcomes.into_iter().flat_map(|(appended, _)| appended).collect();
+    acknowledged.sort_unstable();
+
+    let log = log(&database.store().await).await;
+    assert_sound(&log);
+    let recorded: Vec<_> = log.iter().map(|event| event.position).zip(numbers(&log)).collect();
+    assert_eq!(recorded, acknowledged, "each once, where it was said to be");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_keys_commands_are_executed_once() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let (killing, stop) = killer(&database).await;
+    let tasks = (0..8).map(|task| {
+        let store: EventStore = store.clone();
+        tokio::spawn(async move {
+            for round in 0..10 {
+                let command = |part: i64| {
+                    Envelope::new(Change::new(part % 3, [1]))
+                        .idempotency_key(format!("{task} {round} {part}"))
+                };
+                loop {
+                    match store.execute_all((0..6).map(command)).await {
+                        Ok(outcomes) => {
+                            assert!(outcomes.iter().all(|outcome| outcome.is_ok()), "{outcomes:?}");
+                            break;
+                        }
+                        Err(Error::Conflict { .. }) => {}
+                        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                    }
+                }
+                let alone = Envelope::new(Change::new("alone", [1]))
+                    .idempotency_key(format!("{task} {round}"));
+                while let Err(error) = store.execute(alone.clone()).await {
+                    let ExecuteError::Failed(error) = error else { panic!("{error}") };
+                    let passes = error.is_retryable() || matches!(error, Error::Conflict { .. });
+                    assert!(passes, "{error:?}");
+                }
+            }
+        })
+    });
+    in_time(join_all(tasks)).await.into_iter().for_each(Result::unwrap);
+    stop.store(true, Ordering::Relaxed);
+    assert!(killing.await.unwrap() > 0);
+    let store = database.store().await;
+    for (key, total) in [("0", 160), ("1", 160), ("2", 160), ("alone", 80)] {
+        assert_eq!(load(&store, key).await.state.total, total, "counter {key}");
+    }
+    assert_sound(&log(&store).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_recovers_when_all_its_backends_are_killed_at_rest() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let client = database.client_as("killer").await;
+    for round in 0..10 {
+        // Reading and appending open connections of their own.
+        let appended = loop {
+            match store.append(one(stream("a"), round).idempotency_key(round.to_string())).await {
+                Ok(appended) => break appended,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        };
+        assert_eq!(appended.versions[0].1.get(), round + 1);
+        let read = loop {
+            let position = appended.first_position.get() - 1;
+            match crate::support::all(store.read_all(annals_eventstore::Position::new(position)))
+                .await
+            {
+                Ok(read) => break read,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        };
+        assert_eq!(read.iter().map(number).collect::<Vec<_>>(), [round]);
+        assert!(kill(&client, "annals").await > 0);
+    }
+}

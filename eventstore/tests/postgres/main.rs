@@ -1,0 +1,11 @@
+//! What only the store on PostgreSQL can get wrong: the database around it, and losing it.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod append;
+mod connect;
+mod immutable;
+mod killed;
+mod position_at;
+mod schema;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,80 @@
+//! The aggregate of the tests: a counter that can be changed several times by one command.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use annals_eventstore::{Aggregate, Apply, Command, Event, EventStore, Handle, Loaded, StreamId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) enum CounterEvent {
+    Changed { by: i64 },
+    Cleared,
+}
+
+#[derive(Aggregate, Default, Clone, Debug, PartialEq)]
+#[aggregate(category = "counter", event = CounterEvent, error = BelowZero)]
+pub(crate) struct Counter {
+    pub(crate) total: i64,
+    pub(crate) changes: i64,
+}
+
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{total} and {by} is below zero")]
+pub(crate) struct BelowZero {
+    pub(crate) total: i64,
+    pub(crate) by: i64,
+}
+
+impl Apply<CounterEvent> for Counter {
+    fn apply(&mut self, event: &CounterEvent) {
+        self.changes += 1;
+        match event {
+            CounterEvent::Changed { by } => self.total += by,
+            CounterEvent::Cleared => self.total = 0,
+        }
+    }
+}
+
+/// Changes a counter by each of the numbers, unless that takes it below zero.
+#[derive(Command, Serialize, Clone, Debug)]
+#[command(aggregate = Counter)]
+pub(crate) struct Change {
+    #[command(id)]
+    pub(crate) counter: String,
+    pub(crate) by: Vec<i64>,
+    /// How often it was decided on.
+    #[serde(skip)]
+    pub(crate) decisions: Arc<AtomicUsize>,
+}
+
+impl Change {
+    pub(crate) fn new(counter: impl std::fmt::Display, by: impl Into<Vec<i64>>) -> Self {
+        Self { counter: counter.to_string(), by: by.into(), decisions: Arc::default() }
+    }
+}
+
+impl Handle<Change> for Counter {
+    fn handle(&self, command: Change) -> Result<Vec<CounterEvent>, BelowZero> {
+        command.decisions.fetch_add(1, Ordering::Relaxed);
+        let mut total = self.total;
+        for by in &command.by {
+            if total + by < 0 {
+                return Err(BelowZero { total, by: *by });
+            }
+            total += by;
+        }
+        Ok(command.by.iter().map(|by| CounterEvent::Changed { by: *by }).collect())
+    }
+}
+
+pub(crate) fn counter(key: impl std::fmt::Display) -> StreamId {
+    StreamId::new(Counter::CATEGORY, key).unwrap()
+}
+
+/// The counter as it is; it must exist.
+pub(crate) async fn load(store: &EventStore, key: &str) -> Loaded<Counter> {
+    store.load::<Counter>(key).await.unwrap().expect("the counter exists")
+}

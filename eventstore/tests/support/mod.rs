@@ -1,0 +1,235 @@
+//! What the store's test programs share: a database for each test, clients of its own, an aggregate.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod counter;
+pub(crate) mod direct;
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use annals_eventstore::{
+    Append, Error, EventStore, ExpectedVersion, NewEvent, Options, Payload, Position, Recorded,
+    StreamId, Version,
+};
+use futures::{Stream, TryStreamExt};
+use tokio_postgres::{Client, NoTls, config::Host};
+
+/// What everything else here waits for at most. It bounds a hang, not the speed.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Runs a test, and fails it if it hangs.
+pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, test).await.expect("the test hangs")
+}
+
+/// A database of one test's own, on the server of `DATABASE_URL`; dropped with all in it at the end.
+pub(crate) struct TestDatabase {
+    server: tokio_postgres::Config,
+    name: String,
+}
+
+impl TestDatabase {
+    pub(crate) async fn create() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let server = server();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("annals_test_{}_{count}", std::process::id());
+        let admin = connect(&server).await;
+        // A process of the same number may have been killed in the middle of its tests.
+        for sql in ["drop database if exists {} with (force)", "create database {}"] {
+            admin.batch_execute(&sql.replace("{}", &name)).await.unwrap();
+        }
+        Self { server, name }
+    }
+
+    fn config(&self) -> tokio_postgres::Config {
+        let mut config = self.server.clone();
+        config.dbname(&self.name);
+        config
+    }
+
+    /// The URL of this database. The store's backends are known by `application_name`.
+    pub(crate) fn url_as(&self, application_name: &str) -> String {
+        let config = self.config();
+        let mut url = format!("dbname='{}' application_name='{application_name}'", self.name);
+        let hosts: Vec<_> = config.get_hosts().iter().map(host).collect();
+        let ports: Vec<_> = config.get_ports().iter().map(u16::to_string).collect();
+        for (option, value) in [
+            ("host", (!hosts.is_empty()).then(|| hosts.join(","))),
+            ("port", (!ports.is_empty()).then(|| ports.join(","))),
+            ("user", config.get_user().map(str::to_owned)),
+            ("password", config.get_password().map(|p| String::from_utf8_lossy(p).into_owned())),
+        ] {
+            if let Some(value) = value {
+                let value = value.replace('\\', r"\\").replace('\'', r"\'");
+                url.push_str(&format!(" {option}='{value}'"));
+            }
+        }
+        url
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url_as("annals")
+    }
+
+    pub(crate) async fn store(&self) -> EventStore {
+        self.store_with(EventStore::options()).await
+    }
+
+    pub(crate) async fn store_with(&self, options: Options) -> EventStore {
+        options.connect(&self.url()).await.unwrap()
+    }
+
+    /// A connection past the store.
+    pub(crate) async fn client(&self) -> Client {
+        connect(&self.config()).await
+    }
+
+    /// The same, under a name by which [`kill`] finds it.
+    pub(crate) async fn client_as(&self, application_name: &str) -> Client {
+        connect(self.config().application_name(application_name)).await
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // A runtime cannot be waited for from within a runtime's own thread.
+        let dropping = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let admin = connect(&server).await;
+                admin.batch_execute(&format!("drop database {name} with (force)")).await.unwrap();
+            });
+        });
+        if dropping.join().is_err() && !std::thread::panicking() {
+            panic!("the test's database was not dropped");
+        }
+    }
+}
+
+fn host(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// The server of `DATABASE_URL`.
+pub(crate) fn server() -> tokio_postgres::Config {
+    let url = std::env::var("DATABASE_URL").unwrap_or_else(|_| {
+        panic!("these tests need a PostgreSQL server: run `cargo xtask test`, or set DATABASE_URL")
+    });
+    url.parse().expect("DATABASE_URL is a PostgreSQL URL")
+}
+
+async fn connect(config: &tokio_postgres::Config) -> Client {
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Terminates the backends of an application in the client's database; returns how many there were.
+pub(crate) async fn kill(client: &Client, application_name: &str) -> usize {
+    let killed = client
+        .query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where application_name = $1 and datname = current_database()",
+            &[&application_name],
+        )
+        .await
+        .unwrap();
+    killed.len()
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE / 3, asking).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// True if the future is still at it after a good while.
+pub(crate) async fn is_waiting<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    tokio::time::timeout(Duration::from_millis(400), future).await.is_err()
+}
+
+pub(crate) fn stream(key: impl std::fmt::Display) -> StreamId {
+    StreamId::new("thing", key).unwrap()
+}
+
+/// An event with a number in it.
+pub(crate) fn event(number: i64) -> NewEvent {
+    json(&format!(r#"{{"number":{number}}}"#))
+}
+
+pub(crate) fn json(json: &str) -> NewEvent {
+    NewEvent::raw("happened", 1, Payload::from_json(json.to_owned()).unwrap())
+}
+
+pub(crate) fn events(numbers: impl IntoIterator<Item = i64>) -> Vec<NewEvent> {
+    numbers.into_iter().map(event).collect()
+}
+
+/// An append of one event, to a stream in any state.
+pub(crate) fn one(stream: StreamId, number: i64) -> Append {
+    Append::to(stream, ExpectedVersion::Any, [event(number)])
+}
+
+/// The number in an event.
+pub(crate) fn number(event: &Recorded) -> i64 {
+    let json: serde_json::Value = serde_json::from_slice(event.event.as_bytes()).unwrap();
+    json["number"].as_i64().unwrap()
+}
+
+pub(crate) fn numbers(events: &[Recorded]) -> Vec<i64> {
+    events.iter().map(number).collect()
+}
+
+pub(crate) async fn all(
+    events: impl Stream<Item = Result<Recorded, Error>>,
+) -> Result<Vec<Recorded>, Error> {
+    events.try_collect().await
+}
+
+/// The whole log.
+pub(crate) async fn log(store: &EventStore) -> Vec<Recorded> {
+    all(store.read_all(Position::START)).await.unwrap()
+}
+
+/// All events of a stream.
+pub(crate) async fn history(store: &EventStore, stream: &StreamId) -> Vec<Recorded> {
+    all(store.read_stream(stream, Version::NONE)).await.unwrap()
+}
+
+/// Checks what holds of every log: positions rise, time does not go back, and each stream's versions
+/// are 1, 2, 3.
+pub(crate) fn assert_sound(log: &[Recorded]) {
+    let mut versions = std::collections::HashMap::new();
+    for event in log {
+        let version = versions.entry(&event.stream).or_insert(0);
+        *version += 1;
+        assert_eq!(event.version.get(), *version, "version of {} in {log:?}", event.stream);
+    }
+    for pair in log.windows(2) {
+        assert!(
+            pair[0].position < pair[1].position,
+            "{} then {}",
+            pair[0].position,
+            pair[1].position
+        );
+        assert!(pair[0].recorded_at <= pair[1].recorded_at, "time goes back: {pair:?}");
+    }
+}
+
+/// An error with all its causes, as text: what a program would print or log.
+pub(crate) fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| format!("{error} / {error:?}")).collect::<Vec<_>>().join(": ")
+}
