@@ -30,10 +30,7 @@ pub(crate) fn fold<R: ReadModel>(
         rows.into_iter().map(|(key, row)| (key, Fold::before(Some(row)))).collect();
     let mut versions = Vec::new();
     for step in steps {
-        for (index, key) in step.keys.as_slice().iter().enumerate() {
-            if step.keys.as_slice()[..index].contains(key) {
-                continue;
-            }
+        for key in step.keys.as_slice() {
             if !folds.contains_key(key) {
                 folds.insert(key.clone(), Fold::before(None));
             }

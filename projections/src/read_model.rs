@@ -1,5 +1,7 @@
 //! Read models: rows of a table, each a fold of the events that touch it. Pure, without I/O.
 
+use std::collections::HashSet;
+
 use annals_eventstore::{Aggregate, Error as StoreError, Position, Recorded};
 use tokio_postgres::Row;
 
@@ -152,11 +154,15 @@ impl<K> Keys<K> {
     }
 
     /// Several rows. A key that stands twice counts once.
-    pub fn many(keys: impl IntoIterator<Item = K>) -> Self {
-        Self(KeyList::Many(keys.into_iter().collect()))
+    pub fn many(keys: impl IntoIterator<Item = K>) -> Self
+    where
+        K: Clone + Eq + std::hash::Hash,
+    {
+        let mut known = HashSet::new();
+        Self(KeyList::Many(keys.into_iter().filter(|key| known.insert(key.clone())).collect()))
     }
 
-    /// The keys.
+    /// The keys, each once.
     pub fn as_slice(&self) -> &[K] {
         match &self.0 {
             KeyList::One(key) => std::slice::from_ref(key),
