@@ -64,7 +64,7 @@ impl<R: ReadModel> Fold<R> {
         step: &Step<R>,
         versions: &mut Vec<(R, i64, i64)>,
     ) -> Result<(), Error> {
-        let next = match step.project(self.row.clone()) {
+        let next = match step.project(key, self.row.clone()) {
             Change::Keep => return Ok(()),
             Change::Delete => None,
             Change::Set(row) if row.key() == *key => Some(row),
@@ -110,3 +110,6 @@ impl<R: ReadModel> Changes<R> {
         changes
     }
 }
+
+#[cfg(test)]
+mod tests;
