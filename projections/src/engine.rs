@@ -1,6 +1,10 @@
 //! Runs a row projection over batches of events: loads the rows, folds, writes, moves the checkpoint.
 
-use std::{collections::HashMap, marker::PhantomData};
+use std::{
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    time::Duration,
+};
 
 use annals_eventstore::{
     Position, Recorded,
@@ -19,12 +23,18 @@ pub(crate) struct Engine<R: ReadModel> {
     database: Database,
     table: Table,
     sources: HashMap<&'static str, Source<R>>,
+    /// Ends a transaction that does not get on, for the sake of the worker's successor.
+    limit: String,
     row: PhantomData<R>,
 }
 
 impl<R: ReadModel> Engine<R> {
-    pub(crate) fn new(database: &Database) -> Self {
+    /// A worker that is paused in the middle of a transaction keeps the checkpoint locked, and its
+    /// successor waiting, until the database ends that transaction after `patience`.
+    pub(crate) fn new(database: &Database, patience: Duration) -> Self {
+        let patience = patience.as_millis().clamp(1000, i32::MAX as u128);
         Self {
+            limit: format!("set local idle_in_transaction_session_timeout = {patience}"),
             database: database.clone(),
             table: Table::of::<R>(database),
             sources: R::sources().into_iter().map(|source| (source.category(), source)).collect(),
@@ -37,21 +47,44 @@ impl<R: ReadModel> Engine<R> {
     }
 
     /// Projects a batch of events and moves the checkpoint, all in one transaction.
+    ///
+    /// Before an event that cannot be projected, it stops: all below is projected, then it fails.
     pub(crate) async fn apply(
         &self,
         events: Vec<Recorded>,
         checkpoint: &mut Checkpoint,
         to: Position,
     ) -> Result<(), Error> {
-        let steps = self.steps(events)?;
+        let (steps, failure) = self.steps(events);
+        let Some((at, failure)) = failure else {
+            return self.project(&steps, checkpoint, to).await;
+        };
+        let before = Position::new(at.get() - 1);
+        if before > checkpoint.position() {
+            self.project(&steps, checkpoint, before).await?;
+        }
+        Err(failure)
+    }
+
+    async fn project(
+        &self,
+        steps: &[Step<R>],
+        checkpoint: &mut Checkpoint,
+        to: Position,
+    ) -> Result<(), Error> {
         let mut client = self.database.client().await?;
         let failed = failed::<R>("begin a transaction");
         let transaction = client.transaction().await.map_err(failed)?;
-        // First, so that a worker that was replaced writes nothing.
-        checkpoint.advance(&transaction, to).await?;
+        // The checkpoint first, so that a worker that was replaced writes nothing.
+        let limited = async {
+            let failed = self::failed::<R>("limit a transaction");
+            transaction.batch_execute(&self.limit).await.map_err(failed)
+        };
+        let advanced = async { Ok(checkpoint.advance(&transaction, to).await?) };
+        tokio::try_join!(limited, advanced)?;
         if !steps.is_empty() {
-            let rows = self.load(&transaction, &steps).await?;
-            let changes = fold(&steps, rows)?;
+            let rows = self.load(&transaction, steps).await?;
+            let changes = fold(steps, rows)?;
             self.write(&transaction, &changes).await?;
         }
         transaction.commit().await.map_err(self::failed::<R>("commit"))?;
@@ -59,22 +92,22 @@ impl<R: ReadModel> Engine<R> {
         Ok(())
     }
 
-    fn steps(&self, events: Vec<Recorded>) -> Result<Vec<Step<R>>, Error> {
-        let known =
-            events.into_iter().filter_map(|e| Some((self.sources.get(e.stream.category())?, e)));
-        known
-            .map(|(source, event)| {
-                let (stream, version) = (event.stream.clone(), event.version);
-                let position = event.position;
-                source.step(event).map_err(|source| Error::Event {
-                    projection: R::TABLE,
-                    stream,
-                    version,
-                    position,
-                    source: Box::new(source),
-                })
-            })
-            .collect()
+    /// Decodes the events, up to the first that cannot be projected, if there is one.
+    fn steps(&self, events: Vec<Recorded>) -> (Vec<Step<R>>, Option<(Position, Error)>) {
+        let mut steps = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(source) = self.sources.get(event.stream.category()) else { continue };
+            let (stream, version, position) = (event.stream.clone(), event.version, event.position);
+            match source.step(event) {
+                Ok(step) => steps.push(step),
+                Err(source) => {
+                    let (projection, source) = (R::TABLE, Box::new(source));
+                    let failure = Error::Event { projection, stream, version, position, source };
+                    return (steps, Some((position, failure)));
+                }
+            }
+        }
+        (steps, None)
     }
 
     /// The rows that a batch touches, in one query.
@@ -84,14 +117,24 @@ impl<R: ReadModel> Engine<R> {
         steps: &[Step<R>],
     ) -> Result<HashMap<R::Key, R>, Error> {
         let failed = || failed::<R>("load the rows of a batch");
-        let keys: std::collections::HashSet<_> =
+        let keys: HashSet<_> =
             steps.iter().flat_map(|step| step.keys.as_slice()).cloned().collect();
-        let keys: Vec<_> = keys.into_iter().collect();
-        let columns = R::Key::columns(&keys);
+        let given: Vec<_> = keys.iter().cloned().collect();
+        let columns = R::Key::columns(&given);
         let load = transaction.prepare_cached(&self.table.load).await.map_err(failed())?;
         let rows = transaction.query(&load, &params(&columns)).await.map_err(failed())?;
         rows.iter()
-            .map(|row| R::from_row(row).map(|row| (row.key(), row)).map_err(failed()))
+            .map(|row| {
+                let row = R::from_row(row).map_err(failed())?;
+                let key = row.key();
+                // A row that is not found again would be taken for one that does not exist.
+                let known = keys.contains(&key);
+                if known {
+                    Ok((key, row))
+                } else {
+                    Err(Error::UnstableKey { projection: R::TABLE })
+                }
+            })
             .collect()
     }
 

@@ -40,6 +40,16 @@ pub enum Error {
         /// The event's position.
         position: Position,
     },
+    /// A row's key came back from the database as another one, so that its row would not be found
+    /// again.
+    #[error(
+        "projection {projection:?} has a key that the database changes when it stores it; \
+         round times to microseconds"
+    )]
+    UnstableKey {
+        /// The projection.
+        projection: &'static str,
+    },
     /// The table in the database does not fit the struct.
     #[error(
         "table {table:?} does not fit the read model: {difference}; \
@@ -105,23 +115,33 @@ impl Error {
             Self::Store(error) => error.is_retryable(),
             Self::NotReached { .. } | Self::TimedOut { .. } => true,
             // A statement of a read model has its effect with the checkpoint or not at all.
-            Self::Database { source, .. } => source.as_db_error().is_none_or(|error| {
-                use tokio_postgres::error::SqlState as S;
-                let code = error.code();
-                [
-                    S::T_R_SERIALIZATION_FAILURE,
-                    S::T_R_DEADLOCK_DETECTED,
-                    S::ADMIN_SHUTDOWN,
-                    S::CRASH_SHUTDOWN,
-                    S::CANNOT_CONNECT_NOW,
-                    S::TOO_MANY_CONNECTIONS,
-                    S::QUERY_CANCELED,
-                    S::LOCK_NOT_AVAILABLE,
-                    S::DISK_FULL,
-                ]
-                .contains(code)
-            }),
+            Self::Database { source, .. } => may_pass(source),
             _ => false,
         }
     }
+}
+
+/// True if the same statement may succeed on another connection, or later.
+fn may_pass(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::{Severity, SqlState as S};
+    let Some(error) = error.as_db_error() else {
+        // The connection broke. The other failures on this side, values that do not fit a column or
+        // a field, have a cause that is no I/O error, and come again.
+        let cause = std::error::Error::source(error);
+        return cause.is_none_or(|cause| cause.is::<std::io::Error>());
+    };
+    // The database ended the session: it shuts down, or someone had it end this one.
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+        || [
+            S::T_R_SERIALIZATION_FAILURE,
+            S::T_R_DEADLOCK_DETECTED,
+            S::ADMIN_SHUTDOWN,
+            S::CRASH_SHUTDOWN,
+            S::CANNOT_CONNECT_NOW,
+            S::TOO_MANY_CONNECTIONS,
+            S::QUERY_CANCELED,
+            S::LOCK_NOT_AVAILABLE,
+            S::DISK_FULL,
+        ]
+        .contains(error.code())
 }

@@ -30,10 +30,7 @@ pub(crate) fn fold<R: ReadModel>(
         rows.into_iter().map(|(key, row)| (key, Fold::before(Some(row)))).collect();
     let mut versions = Vec::new();
     for step in steps {
-        for (index, key) in step.keys.as_slice().iter().enumerate() {
-            if step.keys.as_slice()[..index].contains(key) {
-                continue;
-            }
+        for key in step.keys.as_slice() {
             if !folds.contains_key(key) {
                 folds.insert(key.clone(), Fold::before(None));
             }
@@ -67,7 +64,7 @@ impl<R: ReadModel> Fold<R> {
         step: &Step<R>,
         versions: &mut Vec<(R, i64, i64)>,
     ) -> Result<(), Error> {
-        let next = match step.project(self.row.clone()) {
+        let next = match step.project(key, self.row.clone()) {
             Change::Keep => return Ok(()),
             Change::Delete => None,
             Change::Set(row) if row.key() == *key => Some(row),
@@ -113,3 +110,6 @@ impl<R: ReadModel> Changes<R> {
         changes
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod fold;
 mod install;
 mod query;
 mod read_model;
+mod shape;
 mod table;
 pub mod testkit;
 mod worker;

@@ -185,17 +185,18 @@ async fn wait<R: ReadModel>(
     needed: Position,
     timeout: Duration,
 ) -> Result<(), Error> {
-    let deadline = tokio::time::Instant::now() + timeout;
+    let started = tokio::time::Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         let reached = reached::<R>(database).await?;
         if reached >= needed {
             return Ok(());
         }
-        if tokio::time::Instant::now() + pause > deadline {
+        let left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
             return Err(Error::TimedOut { projection: R::TABLE, reached, needed, waited: timeout });
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(Duration::from_millis(20));
     }
 }

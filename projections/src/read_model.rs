@@ -1,5 +1,7 @@
 //! Read models: rows of a table, each a fold of the events that touch it. Pure, without I/O.
 
+use std::collections::HashSet;
+
 use annals_eventstore::{Aggregate, Error as StoreError, Position, Recorded};
 use tokio_postgres::Row;
 
@@ -94,6 +96,15 @@ pub trait Project<E>: ReadModel {
 
     /// Folds the event into the row; `None` if there is no such row.
     fn project(row: Option<Self>, event: &Recorded<E>) -> Change<Self>;
+
+    /// Folds the event into the row with this key. By default [`project`](Self::project) does.
+    ///
+    /// Implement it where one event touches several rows and so begins more than one: without the
+    /// key, a row that does not exist yet could not be told from the others.
+    fn project_row(key: &Self::Key, row: Option<Self>, event: &Recorded<E>) -> Change<Self> {
+        let _ = key;
+        Self::project(row, event)
+    }
 }
 
 /// What an event does to a row.
@@ -152,11 +163,15 @@ impl<K> Keys<K> {
     }
 
     /// Several rows. A key that stands twice counts once.
-    pub fn many(keys: impl IntoIterator<Item = K>) -> Self {
-        Self(KeyList::Many(keys.into_iter().collect()))
+    pub fn many(keys: impl IntoIterator<Item = K>) -> Self
+    where
+        K: Clone + Eq + std::hash::Hash,
+    {
+        let mut known = HashSet::new();
+        Self(KeyList::Many(keys.into_iter().filter(|key| known.insert(key.clone())).collect()))
     }
 
-    /// The keys.
+    /// The keys, each once.
     pub fn as_slice(&self) -> &[K] {
         match &self.0 {
             KeyList::One(key) => std::slice::from_ref(key),
@@ -272,19 +287,21 @@ pub enum StepError {
     Key(#[from] KeyError),
 }
 
+type ProjectRow<R> = dyn Fn(&<R as ReadModel>::Key, Option<R>) -> Change<R> + Send + Sync;
+
 /// One decoded event, ready to be folded into the rows that it touches.
 pub struct Step<R: ReadModel> {
     /// The event's position.
     pub position: Position,
     /// The rows that it touches.
     pub keys: Keys<R::Key>,
-    project: Box<dyn Fn(Option<R>) -> Change<R> + Send + Sync>,
+    project: Box<ProjectRow<R>>,
 }
 
 impl<R: ReadModel> Step<R> {
-    /// Folds the event into one of its rows.
-    pub fn project(&self, row: Option<R>) -> Change<R> {
-        (self.project)(row)
+    /// Folds the event into one of its rows, that with this key.
+    pub fn project(&self, key: &R::Key, row: Option<R>) -> Change<R> {
+        (self.project)(key, row)
     }
 }
 
@@ -299,6 +316,6 @@ fn step<A: Aggregate, R: Project<A::Event>>(event: Recorded) -> Result<Step<R>, 
     Ok(Step {
         position: event.position,
         keys: R::keys(&event)?,
-        project: Box::new(move |row| R::project(row, &event)),
+        project: Box::new(move |key, row| R::project_row(key, row, &event)),
     })
 }

@@ -10,9 +10,14 @@ pub(crate) const FOREVER: i64 = i64::MAX;
 /// The statements of one read model.
 #[derive(Debug)]
 pub(crate) struct Table {
+    /// The names, quoted: of the table, its history, and the index that marks that one as ours.
+    pub(crate) name: String,
+    pub(crate) history: String,
+    pub(crate) history_mark: String,
     /// All that a new read model needs: tables, and functions for as-of queries.
     pub(crate) create: String,
     pub(crate) drop: String,
+    pub(crate) drop_history: String,
     /// Current rows: by keys given as arrays, by one key, all.
     pub(crate) load: String,
     pub(crate) get: String,
@@ -35,8 +40,12 @@ impl Table {
             columns: R::COLUMNS,
         };
         Self {
+            name: sql.name(""),
+            history: sql.name("_history"),
+            history_mark: sql.name("_history_current"),
             create: sql.create(R::HISTORY),
-            drop: sql.drop(),
+            drop: format!("drop table if exists {}", sql.name("")),
+            drop_history: sql.drop_history(),
             load: sql.load(),
             get: sql.select(&sql.name(""), &sql.key_params(1)),
             all: sql.select(&sql.name(""), "true"),
@@ -48,6 +57,14 @@ impl Table {
                 .select(&sql.name("_history"), &format!("{} and {HOLDS}", sql.key_params(2))),
             all_as_of: sql.select(&sql.name("_history"), HOLDS),
         }
+    }
+}
+
+impl Table {
+    /// Whether there is a history table of this read model, kept now or by earlier code. Another
+    /// table may bear its name.
+    pub(crate) fn has_history(&self) -> String {
+        format!("select to_regclass('{}') is not null", self.history_mark)
     }
 }
 
@@ -145,10 +162,11 @@ impl Sql {
     }
 
     fn close(&self) -> String {
+        // No column of a read model has a blank in its name.
         let next = self.columns.iter().filter(|column| column.key).count() + 1;
         format!(
-            "update {} t set valid_to = given.closed_at
-             from unnest({}, ${next}::bigint[]) given({}, closed_at)
+            "update {} t set valid_to = given.\"closed at\"
+             from unnest({}, ${next}::bigint[]) given({}, \"closed at\")
              where {} and t.valid_to = {FOREVER}",
             self.name("_history"),
             self.arrays(|column| column.key),
@@ -196,16 +214,14 @@ impl Sql {
         sql
     }
 
-    fn drop(&self) -> String {
+    fn drop_history(&self) -> String {
         let function = self.name("_as_of");
         format!(
             "drop function if exists {function}(bigint);
              drop function if exists {function}(timestamptz);
              drop function if exists {function}(text);
-             drop table if exists {};
-             drop table if exists {};",
+             drop table if exists {}",
             self.name("_history"),
-            self.name(""),
         )
     }
 }

@@ -73,7 +73,7 @@ impl<R: ReadModel> Projected<R> {
             Err(error) => panic!("{error}"),
         };
         for key in keys.as_slice() {
-            match R::project(self.rows.get(key).cloned(), &event) {
+            match R::project_row(key, self.rows.get(key).cloned(), &event) {
                 Change::Keep => {}
                 Change::Delete => drop(self.rows.remove(key)),
                 Change::Set(row) => {

@@ -7,6 +7,7 @@ use annals_eventstore::{
     postgres::{Checkpoint, Database, Lease, LeaseOptions, Listener},
 };
 use futures::{FutureExt, future::BoxFuture};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -168,7 +169,7 @@ impl<R: ReadModel> Projection for RowProjection<R> {
 
 /// Runs a projection again after each failure that may pass.
 async fn supervise<R: ReadModel>(feed: Feed) -> Result<(), Error> {
-    let engine = Arc::new(Engine::<R>::new(&feed.database));
+    let engine = Engine::<R>::new(&feed.database, feed.options.lease.time_to_live);
     let mut failures = 0;
     while !feed.stop.is_cancelled() {
         let started = std::time::Instant::now();
@@ -205,22 +206,31 @@ async fn hold_lease<R: ReadModel>(feed: &Feed, engine: &Engine<R>) -> Result<(),
         }
     };
     info!(projection = R::TABLE, epoch = lease.epoch(), "working");
-    let renewing = async {
-        loop {
-            tokio::time::sleep(lease.renewal_interval()).await;
-            if let Err(error) = lease.renew().await {
-                break Err(Error::from(error));
-            }
-        }
-    };
+    let lease = Arc::new(lease);
+    // In a task of its own, so that folding a long batch does not hold it up. It ends with this one.
+    let mut renewing = JoinSet::new();
+    renewing.spawn(keep(lease.clone()));
     let result = tokio::select! {
-        result = renewing => result,
+        Some(Ok(error)) = renewing.join_next() => Err(error.into()),
         result = work(feed, engine, &name, lease.epoch()) => result,
     };
-    if let Err(error) = lease.release().await {
+    renewing.shutdown().await;
+    if let Some(lease) = Arc::into_inner(lease)
+        && let Err(error) = lease.release().await
+    {
         debug!(projection = R::TABLE, %error, "lease not given back; it ends by itself");
     }
     result
+}
+
+/// Renews a lease until that fails.
+async fn keep(lease: Arc<Lease>) -> StoreError {
+    loop {
+        tokio::time::sleep(lease.renewal_interval()).await;
+        if let Err(error) = lease.renew().await {
+            return error;
+        }
+    }
 }
 
 /// Applies batch after batch until told to stop. The next one is read while one is applied.

@@ -13,7 +13,9 @@ declare
     annals_reached bigint := coalesce(
         (select c.position from {store}.checkpoints c where c.name = '{checkpoint}'), 0);
 begin
-    if $1 > annals_reached then
+    if $1 is null then
+        raise exception 'a moment is needed, not null' using errcode = 'null_value_not_allowed';
+    elsif $1 > annals_reached then
         raise exception '{label} has come to position %, not to % yet', annals_reached, $1
             using errcode = 'AN004', hint = 'Is its worker running?';
     end if;
@@ -23,6 +25,13 @@ end $$;
 -- The table as of a time. A time that has not come yet is an error.
 create or replace function {as_of}(timestamptz) returns setof {table} language plpgsql volatile as $$
 begin
+    if $1 is null then
+        raise exception 'a moment is needed, not null' using errcode = 'null_value_not_allowed';
+    elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        -- Such a transaction does not see the appends that position_at waits for.
+        raise exception 'a time is looked up in a transaction that is read committed'
+            using errcode = 'AN005', hint = 'Or ask as of a position.';
+    end if;
     return query select * from {as_of}({store}.position_at($1));
 end $$;
 
