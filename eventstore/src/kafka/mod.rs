@@ -78,7 +78,9 @@ mod producer;
 mod progress;
 mod publisher;
 mod receipts;
+mod recovery;
 mod topics;
+mod worker;
 
 pub use self::{
     options::Builder,
