@@ -153,3 +153,31 @@ async fn an_append_that_waits_for_its_stream_is_not_in_flight() {
     let next = store.append(one(stream("b"), 2)).await.unwrap();
     assert_eq!(next.first_position, Position::new(2), "the loser drew a position");
 }
+
+/// Whatever the database's settings say of transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_go_through_in_a_database_of_stricter_isolation() {
+    let database = TestDatabase::create().await;
+    let strict = "alter database {} set default_transaction_isolation = 'serializable'";
+    let client = database.client().await;
+    let name: String = client.query_one("select current_database()", &[]).await.unwrap().get(0);
+    client.batch_execute(&strict.replace("{}", &name)).await.unwrap();
+    let stores = join_all((0..4).map(|_| database.store())).await;
+    let tasks = (0..16).map(|task| {
+        let store = stores[task % 4].clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let append = one(stream(round % 2), round).and(
+                    stream(format!("own {task}")),
+                    ExpectedVersion::Any,
+                    [event(round)],
+                );
+                store.append(append).await.unwrap();
+            }
+        })
+    });
+    in_time(join_all(tasks)).await.into_iter().for_each(Result::unwrap);
+    let log = log(&stores[0]).await;
+    assert_sound(&log);
+    assert_eq!(log.len(), 16 * 20 * 2);
+}
