@@ -101,6 +101,36 @@ pub(crate) async fn of_different_appends_under_one_key_one_is_recorded(store: &E
     assert_eq!(log(store).await.len(), 10);
 }
 
+/// Appends that are sent together have outcomes of their own, and so are they remembered.
+pub(crate) async fn outcomes_beside_refused_ones_are_remembered_right(store: &EventStore) {
+    store.append(one(stream("taken"), -1)).await.unwrap();
+    let append = |number: i64| {
+        let events = events([number; 3]);
+        let append = match number % 3 {
+            0 => Append::to(stream("taken"), ExpectedVersion::NoStream, events),
+            _ => Append::to(stream(number), ExpectedVersion::NoStream, events),
+        };
+        append.idempotency_key(format!("key {number}"))
+    };
+    let tasks = (0..120).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { store.append(append(number)).await })
+    });
+    let outcomes = join_all(tasks).await.into_iter().map(Result::unwrap);
+    for (number, outcome) in (0..).zip(outcomes) {
+        if number % 3 == 0 {
+            assert!(matches!(outcome, Err(Error::Conflict { .. })), "{outcome:?}");
+            continue;
+        }
+        let first = outcome.unwrap();
+        let again = store.append(append(number)).await.unwrap();
+        assert!(again.replayed);
+        assert_eq!(again.first_position, first.first_position);
+        assert_eq!(again.last_position, first.last_position);
+        assert_eq!(again.versions, first.versions);
+    }
+}
+
 pub(crate) async fn a_failed_append_leaves_its_key_free(store: &EventStore) {
     let append =
         |expected| Append::to(stream("a"), expected, [event(1)]).idempotency_key("request 1");

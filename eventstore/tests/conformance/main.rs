@@ -108,6 +108,7 @@ conformance! {
         another_append_under_the_key_is_refused,
         concurrent_appends_under_one_key_are_recorded_once,
         of_different_appends_under_one_key_one_is_recorded,
+        outcomes_beside_refused_ones_are_remembered_right,
         a_failed_append_leaves_its_key_free,
         the_same_command_again_returns_the_recorded_outcome,
         another_command_under_the_key_is_refused,
