@@ -1,13 +1,16 @@
 //! Stores with a supplied clock: recording times, and what was so as of a time.
 
+use std::sync::{Arc, Mutex};
+
 use annals_eventstore::{
     Append, AsOf, Envelope, Error, EventStore, ExpectedVersion, ManualClock, Position, Recorded,
+    TimeSource,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::support::{
     assert_sound,
-    counter::{Change, Counter},
+    counter::{Change, Counter, Write},
     event, log, numbers, one, stream,
 };
 
@@ -151,4 +154,66 @@ pub(crate) async fn an_aggregate_as_of_a_time_is_that_of_a_fold(
     assert!(!error.is_retryable());
     let unknown = store.load_as_of::<Counter>("c", AsOf::Time(at(39))).await.unwrap();
     assert_eq!(unknown, None);
+}
+
+/// An event that brings a time stands beside one that takes the clock's, in one append or one lot.
+pub(crate) async fn brought_and_own_times_do_not_go_back_together(
+    store: &EventStore,
+    clock: &ManualClock,
+) {
+    clock.set(at(5));
+    let events = [event(1).recorded_at(at(10)), event(2)];
+    // Refused or not: time must not go back in the log.
+    drop(store.append(Append::to(stream("a"), ExpectedVersion::Any, events)).await);
+    assert_sound(&log(store).await);
+    let brings = Envelope::new(Change::new("a", [1])).recorded_at(at(20));
+    drop(store.execute_all([brings, Change::new("a", [1]).into()]).await);
+    assert_sound(&log(store).await);
+}
+
+pub(crate) async fn an_answer_as_of_a_time_is_final(store: &EventStore, clock: &ManualClock) {
+    clock.set(at(10));
+    let earlier = Append::to(stream("a"), ExpectedVersion::Any, [event(1).recorded_at(at(3))]);
+    store.append(earlier).await.unwrap();
+    let answer = store.position_at(at(7)).await.unwrap();
+    // Refused or not: what was answered stays so.
+    let between = Append::to(stream("a"), ExpectedVersion::Any, [event(2).recorded_at(at(5))]);
+    drop(store.append(between).await);
+    assert_eq!(store.position_at(at(7)).await.unwrap(), answer);
+}
+
+/// A command that fails must not count: neither its time nor its events.
+pub(crate) async fn a_failed_command_leaves_no_time_behind(
+    store: &EventStore,
+    clock: &ManualClock,
+) {
+    clock.set(at(100));
+    // Its first event is good, its second too large.
+    let failing = Envelope::new(Write::new("a", [10, 800 * 1024])).recorded_at(at(50));
+    let earlier = Envelope::new(Write::new("a", [10])).recorded_at(at(20));
+    let outcomes = store.execute_all([failing, earlier]).await.unwrap();
+    assert!(outcomes[0].is_err());
+    assert!(outcomes[1].is_ok(), "{:?}", outcomes[1]);
+}
+
+/// Appends that bring no time and run side by side; the clock passes meanwhile.
+pub(crate) async fn a_clock_that_passes_refuses_nobody(store: &EventStore, clock: &ManualClock) {
+    let ticking = Arc::new(Mutex::new(()));
+    let appends = (0..20).map(|task| {
+        let (store, clock, ticking) = (store.clone(), clock.clone(), Arc::clone(&ticking));
+        tokio::spawn(async move {
+            for round in 0..20 {
+                {
+                    let _tick = ticking.lock().unwrap();
+                    clock.set(clock.now() + TimeDelta::microseconds(1));
+                }
+                store.append(one(stream(task), round)).await?;
+            }
+            Ok::<_, Error>(())
+        })
+    });
+    for outcome in futures::future::join_all(appends).await {
+        outcome.unwrap().unwrap();
+    }
+    assert_sound(&log(store).await);
 }

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use crate::support::{
     assert_sound,
     counter::{BelowZero, Change, load},
-    event, events, log, numbers, one, stream,
+    event, events, json, log, numbers, one, stream,
 };
 
 pub(crate) async fn the_same_append_again_returns_the_recorded_outcome(store: &EventStore) {
@@ -99,6 +99,36 @@ pub(crate) async fn of_different_appends_under_one_key_one_is_recorded(store: &E
         }
     }
     assert_eq!(log(store).await.len(), 10);
+}
+
+/// Appends that are sent together have outcomes of their own, and so are they remembered.
+pub(crate) async fn outcomes_beside_refused_ones_are_remembered_right(store: &EventStore) {
+    store.append(one(stream("taken"), -1)).await.unwrap();
+    let append = |number: i64| {
+        let events = events([number; 3]);
+        let append = match number % 3 {
+            0 => Append::to(stream("taken"), ExpectedVersion::NoStream, events),
+            _ => Append::to(stream(number), ExpectedVersion::NoStream, events),
+        };
+        append.idempotency_key(format!("key {number}"))
+    };
+    let tasks = (0..120).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { store.append(append(number)).await })
+    });
+    let outcomes = join_all(tasks).await.into_iter().map(Result::unwrap);
+    for (number, outcome) in (0..).zip(outcomes) {
+        if number % 3 == 0 {
+            assert!(matches!(outcome, Err(Error::Conflict { .. })), "{outcome:?}");
+            continue;
+        }
+        let first = outcome.unwrap();
+        let again = store.append(append(number)).await.unwrap();
+        assert!(again.replayed);
+        assert_eq!(again.first_position, first.first_position);
+        assert_eq!(again.last_position, first.last_position);
+        assert_eq!(again.versions, first.versions);
+    }
 }
 
 pub(crate) async fn a_failed_append_leaves_its_key_free(store: &EventStore) {
@@ -256,4 +286,14 @@ pub(crate) async fn keys_have_a_form(store: &EventStore) {
         assert!(outcomes[1].is_ok(), "{outcomes:?}");
     }
     assert_eq!(load(store, "a").await.state.total, 1);
+}
+
+/// A map may be written in another order when the append is built again, after a restart.
+pub(crate) async fn a_key_is_bound_to_content_not_to_its_spelling(store: &EventStore) {
+    let append = |payload| {
+        let append = Append::to(stream("a"), ExpectedVersion::Any, [json(payload)]);
+        append.idempotency_key("key")
+    };
+    store.append(append(r#"{"a":1,"b":2}"#)).await.unwrap();
+    assert!(store.append(append(r#"{"b": 2, "a": 1}"#)).await.unwrap().replayed);
 }

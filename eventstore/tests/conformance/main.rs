@@ -86,6 +86,10 @@ conformance! {
         commands_bear_the_time_that_they_bring,
         a_position_as_of_a_time_is_that_of_a_fold,
         an_aggregate_as_of_a_time_is_that_of_a_fold,
+        brought_and_own_times_do_not_go_back_together,
+        an_answer_as_of_a_time_is_final,
+        a_failed_command_leaves_no_time_behind,
+        a_clock_that_passes_refuses_nobody,
     }
     execute () {
         a_command_leads_to_events,
@@ -104,6 +108,7 @@ conformance! {
         another_append_under_the_key_is_refused,
         concurrent_appends_under_one_key_are_recorded_once,
         of_different_appends_under_one_key_one_is_recorded,
+        outcomes_beside_refused_ones_are_remembered_right,
         a_failed_append_leaves_its_key_free,
         the_same_command_again_returns_the_recorded_outcome,
         another_command_under_the_key_is_refused,
@@ -113,6 +118,7 @@ conformance! {
         a_lot_known_in_part_records_the_rest,
         concurrent_commands_under_one_key_are_recorded_once,
         keys_have_a_form,
+        a_key_is_bound_to_content_not_to_its_spelling,
     }
     load () {
         what_does_not_exist_is_none,
@@ -125,6 +131,7 @@ conformance! {
     read () {
         all_that_an_event_holds_comes_back,
         payloads_come_back_as_they_were_written,
+        numbers_come_back_as_they_were_written,
         recording_times_are_the_stores_own,
         a_recording_time_for_the_stores_own_clock_is_refused,
         more_than_a_page_is_read_in_order,

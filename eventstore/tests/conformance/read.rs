@@ -1,10 +1,12 @@
 //! What comes back of what was written, and in which order.
 
 use annals_eventstore::{
-    Append, Error, EventStore, ExpectedVersion, Metadata, NewEvent, Payload, Position, StreamId,
-    Version,
+    Aggregate, Append, Apply, Command, Error, Event, EventStore, ExpectedVersion, Handle, Metadata,
+    NewEvent, Payload, Position, StreamId, Version,
 };
 use chrono::{TimeDelta, Utc};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
 use serde_json::json as value;
 
 use crate::{
@@ -62,6 +64,51 @@ pub(crate) async fn payloads_come_back_as_they_were_written(store: &EventStore) 
     let stored: Vec<_> =
         log.iter().map(|e| std::str::from_utf8(e.event.as_bytes()).unwrap()).collect();
     assert_eq!(stored, payloads);
+}
+
+/// Also to the last digit of a floating-point number.
+pub(crate) async fn numbers_come_back_as_they_were_written(store: &EventStore) {
+    let mut random = StdRng::seed_from_u64(7);
+    let numbers: Vec<f64> = (0..500).map(|_| random.random_range(-1e3..1e3)).collect();
+    let write = |number: &f64| Measure { counter: "a".into(), number: *number };
+    for outcome in store.execute_all(numbers.iter().map(write)).await.unwrap() {
+        outcome.unwrap();
+    }
+    let loaded = store.load::<Measurements>("a").await.unwrap().unwrap();
+    assert_eq!(loaded.state.0, numbers);
+    let said = event(1).metadata(Metadata::new().with("numbers", numbers.clone()));
+    store.append(Append::to(stream("a"), ExpectedVersion::Any, [said])).await.unwrap();
+    let metadata = &history(store, &stream("a")).await[0].metadata;
+    assert_eq!(metadata.custom["numbers"], value!(numbers));
+}
+
+#[derive(Event, Serialize, Deserialize)]
+enum Measured {
+    Measured(f64),
+}
+
+#[derive(Aggregate, Default)]
+#[aggregate(category = "measurements", event = Measured)]
+struct Measurements(Vec<f64>);
+
+impl Apply<Measured> for Measurements {
+    fn apply(&mut self, Measured::Measured(number): &Measured) {
+        self.0.push(*number);
+    }
+}
+
+#[derive(Command, Serialize, Clone)]
+#[command(aggregate = Measurements)]
+struct Measure {
+    #[command(id)]
+    counter: String,
+    number: f64,
+}
+
+impl Handle<Measure> for Measurements {
+    fn handle(&self, command: Measure) -> Result<Vec<Measured>, Self::Error> {
+        Ok(vec![Measured::Measured(command.number)])
+    }
 }
 
 pub(crate) async fn recording_times_are_the_stores_own(store: &EventStore) {
@@ -167,4 +214,13 @@ fn what_is_not_json_is_no_payload() {
     }
     let error = Error::Encode { what: "x".into(), source: Payload::from_json("{").unwrap_err() };
     assert_eq!(error.to_string(), "cannot encode x as JSON");
+}
+
+/// What is accepted here fails later: in the database, or in every reader.
+#[test]
+fn what_is_not_text_is_no_payload() {
+    let not_text: [&[u8]; 4] = [b"\"\xff\"", br#""\ud800""#, br#"{"\udc00":1}"#, b"\"\xc3\x28\""];
+    for text in not_text {
+        assert!(Payload::from_json(text).is_err(), "{:?}", String::from_utf8_lossy(text));
+    }
 }

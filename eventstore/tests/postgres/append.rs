@@ -76,6 +76,46 @@ async fn of_programs_that_expect_the_same_version_one_wins() {
     assert_eq!(log.last().unwrap().position, Position::new(80));
 }
 
+/// A deadlock would be resolved by the database and the append sent again, after a second for each:
+/// it must not come to that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_that_name_streams_in_opposite_orders_do_not_deadlock() {
+    let database = TestDatabase::create().await;
+    let stores = join_all((0..4).map(|_| database.store())).await;
+    let tasks = (0..).zip(&stores).map(|(number, store)| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for round in 0..60 {
+                // Some exist and some do not.
+                let mut keys = [0, 1, round, round + 1].map(|key| format!("{key:03}"));
+                keys[2..].iter_mut().for_each(|key| key.push_str(" new"));
+                keys.rotate_left(number);
+                if number % 2 == 0 {
+                    keys.reverse();
+                }
+                let [first, others @ ..] = keys;
+                let append = others.into_iter().fold(one(stream(first), 1), |append, key| {
+                    append.and(stream(key), ExpectedVersion::Any, [event(1)])
+                });
+                store.append(append).await.unwrap();
+            }
+        })
+    });
+    in_time(join_all(tasks)).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(log(&stores[0]).await.len(), 4 * 60 * 4);
+    drop(stores);
+    // A backend that ends leaves its numbers behind.
+    let client = database.client().await;
+    eventually("the store's backends end", async || {
+        let sql = "select count(*) from pg_stat_activity
+            where application_name = 'annals' and datname = current_database()";
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    let sql = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn programs_that_contend_for_a_counter_count_right() {
     let database = TestDatabase::create().await;
@@ -152,4 +192,32 @@ async fn an_append_that_waits_for_its_stream_is_not_in_flight() {
     assert!(matches!(waiting.await.unwrap(), Err(Error::Conflict { .. })));
     let next = store.append(one(stream("b"), 2)).await.unwrap();
     assert_eq!(next.first_position, Position::new(2), "the loser drew a position");
+}
+
+/// Whatever the database's settings say of transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_go_through_in_a_database_of_stricter_isolation() {
+    let database = TestDatabase::create().await;
+    let strict = "alter database {} set default_transaction_isolation = 'serializable'";
+    let client = database.client().await;
+    let name: String = client.query_one("select current_database()", &[]).await.unwrap().get(0);
+    client.batch_execute(&strict.replace("{}", &name)).await.unwrap();
+    let stores = join_all((0..4).map(|_| database.store())).await;
+    let tasks = (0..16).map(|task| {
+        let store = stores[task % 4].clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let append = one(stream(round % 2), round).and(
+                    stream(format!("own {task}")),
+                    ExpectedVersion::Any,
+                    [event(round)],
+                );
+                store.append(append).await.unwrap();
+            }
+        })
+    });
+    in_time(join_all(tasks)).await.into_iter().for_each(Result::unwrap);
+    let log = log(&stores[0]).await;
+    assert_sound(&log);
+    assert_eq!(log.len(), 16 * 20 * 2);
 }

@@ -29,6 +29,9 @@ async fn a_url_that_is_none_is_refused() {
         &format!("postgres://user:{PASSWORD}@host/db?colour=red"),
         &format!("postgres://user:{PASSWORD}@host/db?sslmode=sometimes"),
         &format!("user:{PASSWORD}@host/db"),
+        // Of another tool's making, and mistyped.
+        &format!("postgresql+psycopg://user:{PASSWORD}@host/db?sslmode=require"),
+        &format!("postgress://user:{PASSWORD}@host/db?sslmode=require"),
         &format!("host=localhost password={PASSWORD} port=x"),
         &format!("host=localhost password='{PASSWORD} port=1"),
     ] {

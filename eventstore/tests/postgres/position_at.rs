@@ -1,5 +1,7 @@
 //! The position as of a time: equal to a fold, and final.
 
+use std::time::Duration;
+
 use annals_eventstore::{
     Append, AsOf, Clock, Error, EventStore, ExpectedVersion, ManualClock, Position,
 };
@@ -8,8 +10,8 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use crate::support::{
     TestDatabase,
-    counter::{Counter, counter},
-    direct, event, is_waiting, json, log, one, stream,
+    counter::{Change, Counter, counter},
+    direct, event, history, is_waiting, json, log, one, stream,
 };
 
 fn start() -> DateTime<Utc> {
@@ -201,4 +203,64 @@ async fn what_was_answered_stays_so() {
         let fold = log.iter().take_while(|event| event.recorded_at <= time).last();
         assert_eq!(answer, fold.map_or(Position::START, |event| event.position), "as of {time}");
     }
+}
+
+/// An event that was acknowledged is not beyond the end, whatever is in flight below it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_position_can_be_asked_for() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let mut client = database.client().await;
+    let held = client.transaction().await.unwrap();
+    direct::append(&held, "b", &direct::ids(1)).await.unwrap();
+    let own = store.execute(Change::new("a", [1])).await.unwrap();
+    // It may wait for what is in flight, and it must not say that the log ends before.
+    let mut loading = Box::pin(store.load_as_of::<Counter>("a", AsOf::Position(own.position)));
+    let settled = tokio::time::timeout(Duration::from_millis(400), &mut loading).await;
+    held.commit().await.unwrap();
+    let loaded = match settled {
+        Ok(loaded) => loaded,
+        Err(_) => loading.await,
+    };
+    assert_eq!(loaded.unwrap().unwrap().state.total, 1);
+}
+
+/// Questions that wait must not keep all others waiting, and none that was given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_that_wait_leave_room_for_others() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    store.append(one(stream("a"), 1)).await.unwrap();
+    let mut client = database.client().await;
+    let watcher = database.client().await;
+    let held = client.transaction().await.unwrap();
+    direct::append(&held, "b", &direct::ids(1)).await.unwrap();
+    let after = now(&watcher).await;
+    let given_up =
+        (0..12).map(|_| tokio::time::timeout(Duration::from_millis(300), store.position_at(after)));
+    assert!(futures::future::join_all(given_up).await.iter().all(Result::is_err));
+    // A stream has nothing to do with it.
+    let a = stream("a");
+    let read = tokio::time::timeout(Duration::from_secs(10), history(&store, &a)).await;
+    held.commit().await.unwrap();
+    assert_eq!(read.expect("reading a stream waits for nothing").len(), 1);
+}
+
+/// Whatever the database's settings say of transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_final_in_a_database_of_stricter_isolation() {
+    let database = TestDatabase::create().await;
+    let strict = "alter database {} set default_transaction_isolation = 'repeatable read'";
+    let client = database.client().await;
+    let name: String = client.query_one("select current_database()", &[]).await.unwrap().get(0);
+    client.batch_execute(&strict.replace("{}", &name)).await.unwrap();
+    let store = database.store().await;
+    let mut client = database.client().await;
+    let held = client.transaction().await.unwrap();
+    let position = direct::append(&held, "b", &direct::ids(1)).await.unwrap();
+    let after = now(&database.client().await).await;
+    let mut asking = Box::pin(store.position_at(after));
+    assert!(is_waiting(&mut asking).await);
+    held.commit().await.unwrap();
+    assert_eq!(asking.await.unwrap(), Position::new(position));
 }

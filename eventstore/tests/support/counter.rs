@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum CounterEvent {
     Changed { by: i64 },
     Cleared,
+    Noted { text: String },
 }
 
 #[derive(Aggregate, Default, Clone, Debug, PartialEq)]
@@ -34,6 +35,7 @@ impl Apply<CounterEvent> for Counter {
         match event {
             CounterEvent::Changed { by } => self.total += by,
             CounterEvent::Cleared => self.total = 0,
+            CounterEvent::Noted { .. } => {}
         }
     }
 }
@@ -67,6 +69,28 @@ impl Handle<Change> for Counter {
             total += by;
         }
         Ok(command.by.iter().map(|by| CounterEvent::Changed { by: *by }).collect())
+    }
+}
+
+/// Notes texts of so many bytes.
+#[derive(Command, Serialize, Clone, Debug)]
+#[command(aggregate = Counter)]
+pub(crate) struct Write {
+    #[command(id)]
+    counter: String,
+    bytes: Vec<usize>,
+}
+
+impl Write {
+    pub(crate) fn new(counter: &str, bytes: impl Into<Vec<usize>>) -> Self {
+        Self { counter: counter.to_owned(), bytes: bytes.into() }
+    }
+}
+
+impl Handle<Write> for Counter {
+    fn handle(&self, command: Write) -> Result<Vec<CounterEvent>, BelowZero> {
+        let note = |bytes| CounterEvent::Noted { text: "x".repeat(bytes) };
+        Ok(command.bytes.into_iter().map(note).collect())
     }
 }
 
