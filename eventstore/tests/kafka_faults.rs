@@ -35,7 +35,7 @@ async fn dropped_at_any_moment_it_loses_nothing() {
                 .build(&setup.store)
                 .unwrap();
             let mut progress = publisher.progress();
-            let running = tokio::spawn(publisher.run(CancellationToken::new()));
+            let running = tokio::spawn(publisher.run());
             wait_for(&mut progress, |progress| progress.published > 0).await;
             tokio::time::sleep(random_millis(0..60)).await;
             running.abort();
@@ -54,7 +54,7 @@ async fn a_publisher_whose_checkpoint_was_taken_over_moves_nothing() {
     let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
     setup.append(100).await;
     wait_for(&mut progress, |progress| progress.position.get() == 100).await;
 
@@ -75,7 +75,7 @@ async fn lost_connections_to_the_database_delay_it_only() {
     let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
     // An interruption lasts long enough to be seen here.
     let mut watched = progress.clone();
     let interruptions = tokio::spawn(async move {
@@ -105,7 +105,7 @@ async fn of_two_publishers_one_is_active_until_it_stops() {
     let [first, second] = [(); 2].map(|()| {
         let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
         let (progress, stop) = (publisher.progress(), CancellationToken::new());
-        (progress, stop.clone(), tokio::spawn(publisher.run(stop)))
+        (progress, stop.clone(), tokio::spawn(publisher.run_until(stop)))
     });
     let [mut first_progress, mut second_progress] = [first.0.clone(), second.0.clone()];
     let (active, standby) = tokio::select! {
@@ -139,7 +139,7 @@ async fn without_a_broker_appends_go_on_and_stopping_is_prompt() {
     let publisher = publisher("127.0.0.1:1", &setup.context).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
     setup.append(10).await;
     let start = Instant::now();
     let unreachable = |state: &State| matches!(state, State::BrokerUnreachable { .. });
@@ -180,7 +180,7 @@ async fn an_event_that_the_broker_refuses_is_named_and_nothing_passes_it() {
 
     let publisher =
         setup.publisher().batch(1000).config("batch.size", "4000").build(&setup.store).unwrap();
-    let run = publisher.run(CancellationToken::new());
+    let run = publisher.run();
     let error = tokio::time::timeout(Duration::from_secs(30), run).await.unwrap().unwrap_err();
     let said = error.to_string();
     assert!(said.contains("event 301 of stream loan-the one, at position 301"), "{said}");

@@ -12,7 +12,6 @@ use std::{
 
 use annals_eventstore::EventStore;
 use kafka_support::{LEASE, Setup, execute, publisher, random_millis};
-use tokio_util::sync::CancellationToken;
 
 /// Not a test: what [`Process`] runs.
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +23,7 @@ async fn publisher_process() {
     let store = EventStore::connect(&url).await.unwrap();
     let brokers = std::env::var("KAFKA_BROKERS").unwrap();
     let publisher = publisher(&brokers, &context).lease_time_to_live(LEASE).build(&store).unwrap();
-    publisher.run(CancellationToken::new()).await.unwrap();
+    publisher.run().await.unwrap();
 }
 
 /// A publisher in a process of its own, which ends with this.

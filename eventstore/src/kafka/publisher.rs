@@ -65,6 +65,14 @@ impl Publisher {
         self.reporter.subscribe()
     }
 
+    /// Publishes until something fails that does not get better by waiting.
+    ///
+    /// # Errors
+    /// As [`run_until`](Self::run_until).
+    pub async fn run(self) -> Result<(), Error> {
+        self.run_until(CancellationToken::new()).await
+    }
+
     /// Publishes until it is told to stop.
     ///
     /// A broker that is down, a database that is down, a lost lease: it waits, tries again and says
@@ -79,7 +87,7 @@ impl Publisher {
     /// refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
     /// names event, stream, position and size; the events behind it in its stream are not
     /// published); or a failure of the database that is not [retryable](Error::is_retryable).
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+    pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let database = self.store.database()?.clone();
         let mut pauses = delays();
         loop {

@@ -60,7 +60,7 @@ impl Setup {
         let publisher = self.publisher().lease_time_to_live(LEASE).build(&self.store).unwrap();
         let mut progress = publisher.progress();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(publisher.run(stop.clone()));
+        let running = tokio::spawn(publisher.run_until(stop.clone()));
         let end = self.store.safe_position().await.unwrap();
         wait_for(&mut progress, |progress| progress.position == end).await;
         stop.cancel();
