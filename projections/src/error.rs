@@ -61,6 +61,12 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
+    /// The read model has no tables yet: its first worker creates them.
+    #[error("read model {projection:?} has not been built yet; is its worker running?")]
+    NotBuilt {
+        /// The read model.
+        projection: &'static str,
+    },
     /// The read model has not come as far as the query needs.
     #[error(
         "read model {projection:?} has come to position {reached}, the query needs {needed}; is its worker running?"
@@ -113,7 +119,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::NotReached { .. } | Self::TimedOut { .. } => true,
+            Self::NotBuilt { .. } | Self::NotReached { .. } | Self::TimedOut { .. } => true,
             // A statement of a read model has its effect with the checkpoint or not at all.
             Self::Database { source, .. } => may_pass(source),
             _ => false,

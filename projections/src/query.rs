@@ -7,7 +7,7 @@ use annals_eventstore::{
     postgres::{Checkpoint, Database},
 };
 use futures::{Stream, StreamExt, TryStreamExt};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{error::SqlState, types::ToSql};
 
 use crate::{
     engine::failed,
@@ -84,7 +84,8 @@ impl<R: ReadModel> Query<'_, R> {
     /// The row with this key, if there is one.
     ///
     /// # Errors
-    /// [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`], or a failure of the database.
+    /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`], or a
+    /// failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
         let database = self.store.database()?;
         let table = Table::of::<R>(database);
@@ -101,7 +102,7 @@ impl<R: ReadModel> Query<'_, R> {
             &table.get
         };
         params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
-        let failed = || failed::<R>("query the read model");
+        let failed = || unanswered::<R>();
         let statement = client.prepare_cached(sql).await.map_err(failed())?;
         let row = client.query_opt(&statement, &params).await.map_err(failed())?;
         row.map(|row| R::from_row(&row).map_err(failed())).transpose()
@@ -125,7 +126,7 @@ impl<R: ReadModel> Query<'_, R> {
         let at = self.position().await?.map(Position::get);
         let client = database.client().await?;
         let sql = if at.is_some() { &table.all_as_of } else { &table.all };
-        let failed = || failed::<R>("query the read model");
+        let failed = || unanswered::<R>();
         let statement = client.prepare_cached(sql).await.map_err(failed())?;
         let params = at.iter().map(|at| at as &(dyn ToSql + Sync));
         let rows = client.query_raw(&statement, params).await.map_err(failed())?;
@@ -162,6 +163,7 @@ impl<R: ReadModel> Query<'_, R> {
             (Consistency::Eventual, None) => {}
             (Consistency::Eventual, Some(needed)) => {
                 let reached = reached::<R>(database).await?;
+                let reached = reached.ok_or(Error::NotBuilt { projection: R::TABLE })?;
                 if reached < needed {
                     return Err(Error::NotReached { projection: R::TABLE, reached, needed });
                 }
@@ -175,9 +177,18 @@ impl<R: ReadModel> Query<'_, R> {
     }
 }
 
-async fn reached<R: ReadModel>(database: &Database) -> Result<Position, Error> {
-    let position = Checkpoint::position_of(database, &checkpoint_name::<R>()).await?;
-    Ok(position.unwrap_or_default())
+/// Where the read model is; `None` if it has no tables yet, which come with the checkpoint.
+async fn reached<R: ReadModel>(database: &Database) -> Result<Option<Position>, Error> {
+    Ok(Checkpoint::position_of(database, &checkpoint_name::<R>()).await?)
+}
+
+fn unanswered<R: ReadModel>() -> impl FnOnce(tokio_postgres::Error) -> Error {
+    |error| {
+        if error.code() == Some(&SqlState::UNDEFINED_TABLE) {
+            return Error::NotBuilt { projection: R::TABLE };
+        }
+        failed::<R>("query the read model")(error)
+    }
 }
 
 async fn wait<R: ReadModel>(
@@ -189,11 +200,12 @@ async fn wait<R: ReadModel>(
     let mut pause = Duration::from_millis(1);
     loop {
         let reached = reached::<R>(database).await?;
-        if reached >= needed {
+        if reached.is_some_and(|reached| reached >= needed) {
             return Ok(());
         }
         let left = timeout.saturating_sub(started.elapsed());
         if left.is_zero() {
+            let reached = reached.unwrap_or_default();
             return Err(Error::TimedOut { projection: R::TABLE, reached, needed, waited: timeout });
         }
         tokio::time::sleep(pause.min(left)).await;

@@ -22,25 +22,33 @@ pub(crate) fn mismatch(
     wanted: &[Shape],
     checkpoint: Option<i64>,
 ) -> Option<(String, String)> {
-    let begun = found.iter().any(Shape::exists);
-    std::iter::zip(found, wanted).find_map(|(found, wanted)| {
-        let differs = match (found.exists(), wanted.exists(), checkpoint) {
-            (true, false, _) => "the read model keeps no history any more".to_owned(),
-            (true, true, _) if found.columns != wanted.columns => {
-                difference(&found.columns, &wanted.columns)
-            }
-            (true, true, None) => {
+    let tables = || std::iter::zip(found, wanted);
+    let other = tables().find_map(|(found, wanted)| {
+        if found.exists() && !wanted.exists() {
+            Some((wanted, "the read model keeps no history any more".to_owned()))
+        } else if found.exists() && found.columns != wanted.columns {
+            Some((wanted, difference(&found.columns, &wanted.columns)))
+        } else {
+            None
+        }
+    });
+    let begun = tables().any(|(found, _)| found.exists());
+    let alone = tables().find_map(|(found, wanted)| {
+        let differs = match (found.exists() == wanted.exists(), checkpoint) {
+            (true, None) if begun => {
                 "this store has no checkpoint for it, so its rows are not from this store"
                     .to_owned()
             }
-            (false, true, Some(position)) if position > 0 => {
+            (true, _) => return None,
+            (false, Some(position)) if position > 0 => {
                 format!("it is missing, but the projection has come to position {position}")
             }
-            (false, true, _) if begun => "it is missing, and the other is there".to_owned(),
-            _ => return None,
+            (false, _) if begun => "it is missing, and the other is there".to_owned(),
+            (false, _) => return None,
         };
-        Some((wanted.table.clone(), differs))
-    })
+        Some((wanted, differs))
+    });
+    other.or(alone).map(|(table, differs)| (table.table.clone(), differs))
 }
 
 fn difference(found: &[String], wanted: &[String]) -> String {
@@ -113,6 +121,11 @@ mod tests {
     fn rows_and_checkpoint_belong_together() {
         let wanted = shapes(&[KEY], &[KEY]);
         assert!(differs(&wanted, &wanted, None).1.contains("no checkpoint"));
+        let plain = shapes(&[KEY], &[]);
+        assert!(differs(&plain, &plain, None).1.contains("no checkpoint"));
+        let (table, difference) = differs(&shapes(&[], &["mine text"]), &wanted, None);
+        assert_eq!(table, "loans_history");
+        assert!(difference.contains("only the table has mine text"), "{difference}");
         assert!(differs(&shapes(&[], &[]), &wanted, Some(7)).1.contains("position 7"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{EventStore, Position};
+use annals_eventstore::{AsOf, EventStore, Position};
 use annals_projections::{Consistency, ProjectionError, QueryReadModels};
 
 use crate::support::{
@@ -71,16 +71,30 @@ async fn waiting_ends_with_the_position_or_with_the_time() {
     in_time(waiting).await.unwrap().unwrap();
 }
 
-#[tokio::test]
-async fn nobody_has_come_anywhere_before_the_first_worker() {
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_first_worker_there_is_nothing_to_ask() {
     let database = TestDatabase::create().await;
     let store = database.store().await;
-    let position = add(&store, "a", 1).await.last_position;
-    let error = store.query::<Tally>().wait_for(position, Duration::ZERO).await.unwrap_err();
+    let query = || store.query::<Tally>();
+    let start = AsOf::Position(Position::START);
+    for error in [
+        query().all().await.unwrap_err(),
+        query().get(&"a".to_owned()).await.unwrap_err(),
+        query().as_of(start).all().await.unwrap_err(),
+    ] {
+        assert!(error.is_retryable());
+        assert!(matches!(error, ProjectionError::NotBuilt { projection: "tallies" }), "{error:?}");
+    }
+    let error = query().wait_for(Position::START, Duration::ZERO).await.unwrap_err();
     match error {
         ProjectionError::TimedOut { reached, .. } => assert_eq!(reached, Position::START),
         other => panic!("{other:?}"),
     }
+    // Who waits gets an answer, and be it that there are no rows.
+    let patient = || query().consistency(Consistency::AtLeast(Position::START, PATIENCE / 2));
+    let (now, then, ()) =
+        tokio::join!(patient().all(), patient().as_of(start).all(), catch_up::<Tally>(&store));
+    assert_eq!((now.unwrap(), then.unwrap()), (vec![], vec![]));
 }
 
 #[tokio::test]

@@ -40,7 +40,11 @@ fn cut(log: &[Recorded], time: DateTime<Utc>) -> Position {
 async fn assert_as_of(store: &EventStore, client: &Client, log: &[Recorded], at: Position) {
     let rows = expected(log, at);
     assert_eq!(in_rust(store, AsOf::Position(at)).await, rows, "as of position {at}, in Rust");
-    assert_eq!(in_sql(client, "$1", &[&at.get()]).await, rows, "as of position {at}, in SQL");
+    assert_eq!(
+        in_sql(client, "$1::bigint", &[&at.get()]).await,
+        rows,
+        "as of position {at}, in SQL"
+    );
     let tallies = fold::<Tally>(log, at).rows;
     let key = "a".to_owned();
     let row = store.query::<Tally>().as_of(AsOf::Position(at)).get(&key).await.unwrap();
@@ -257,7 +261,7 @@ async fn a_time_is_refused_where_it_could_be_answered_wrongly() {
     catch_up::<Tally>(&store).await;
     for level in ["repeatable read", "serializable"] {
         client.batch_execute(&format!("begin isolation level {level}")).await.unwrap();
-        assert_eq!(in_sql(&client, "$1", &[&at.get()]).await.len(), 1);
+        assert_eq!(in_sql(&client, "$1::bigint", &[&at.get()]).await.len(), 1);
         let (code, message) = refusal(&client, "select * from tallies_as_of(now())").await;
         assert_eq!(code, "AN005", "{message}");
         client.batch_execute("rollback").await.unwrap();

@@ -106,9 +106,9 @@ pub(crate) async fn assert_sound<R: ReadModel>(client: &Client) {
             format!(
                 "select count(*) from (
                      select valid_to > lead(valid_from) over (partition by {keys} order by valid_from)
-                         as overlaps
+                         as overlapping
                      from \"{table}_history\"
-                 ) pairs where overlaps"
+                 ) pairs where overlapping"
             ),
         ),
         (
