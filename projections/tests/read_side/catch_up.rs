@@ -116,9 +116,9 @@ async fn its_connections_are_terminated_again_and_again() {
     while killed < 40 || !load.is_done() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..120))).await;
         killed += kill(&client, "victim", "%").await;
+        assert!(running.is_running(), "it ended: {:?}", running.failure().await);
     }
     load.done().await;
-    assert!(running.is_running(), "it ended: {:?}", running.failure().await);
     running.caught_up::<Tally>(&store).await;
     running.stop().await;
     assert_exact::<Tally>(&store, &client).await;

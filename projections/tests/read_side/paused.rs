@@ -133,7 +133,8 @@ async fn in_the_middle_of_a_transaction() {
         let open: i64 = value(
             &client,
             "select count(*) from pg_stat_activity
-             where application_name = 'worker process' and state = 'idle in transaction'",
+             where application_name = 'worker process' and state = 'idle in transaction'
+               and datname = current_database()",
         )
         .await;
         assert_eq!(open, 1, "it is in the middle of a transaction");
