@@ -109,6 +109,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Up to where the log is complete and stays as it is.
     async fn safe_position(&self) -> Result<Position, Error>;
 
+    /// The last position that was given to an append, also to one in flight.
+    async fn last_position(&self) -> Result<Position, Error>;
+
     /// The position as of a time.
     async fn position_at(
         &self,

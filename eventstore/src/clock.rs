@@ -7,6 +7,8 @@ use std::{
 
 use chrono::{DateTime, SubsecRound, Utc};
 
+use crate::{append::NewEvent, error::Error};
+
 /// The clock that stamps `recorded_at`.
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -26,6 +28,33 @@ impl Clock {
         Self::Supplied(Arc::new(source))
     }
 
+    pub(crate) fn is_supplied(&self) -> bool {
+        matches!(self, Self::Supplied(_))
+    }
+
+    /// The recording times of an append's events: those that they bring, else this clock's, which
+    /// is asked only now. `None` each where the database's clock decides.
+    pub(crate) fn times<'a>(
+        &self,
+        events: impl Iterator<Item = &'a NewEvent>,
+    ) -> Result<Vec<Option<DateTime<Utc>>>, WentBack> {
+        let Some(now) = self.supplied_now() else { return Ok(events.map(|_| None).collect()) };
+        let mut last = None;
+        events
+            .map(|event| match (event.recorded_at, last) {
+                (Some(given), Some(last)) if given < last => Err(WentBack { given, last }),
+                (Some(given), _) => {
+                    last = Some(given);
+                    Ok(last)
+                }
+                (None, _) => {
+                    last = last.max(Some(now));
+                    Ok(last)
+                }
+            })
+            .collect()
+    }
+
     /// This clock's time, if it is supplied.
     pub(crate) fn supplied_now(&self) -> Option<DateTime<Utc>> {
         match self {
@@ -41,6 +70,19 @@ impl fmt::Debug for Clock {
             Self::Database => "Database",
             Self::Supplied(_) => "Supplied",
         })
+    }
+}
+
+/// A time that an event brings is before one that stands before it in the same append.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WentBack {
+    given: DateTime<Utc>,
+    last: DateTime<Utc>,
+}
+
+impl From<WentBack> for Error {
+    fn from(WentBack { given, last }: WentBack) -> Self {
+        Self::ClockWentBack { given, last }
     }
 }
 

@@ -219,6 +219,7 @@ impl Error {
 }
 
 /// An error and its causes, on one line.
+#[cfg(feature = "kafka")]
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

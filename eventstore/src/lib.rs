@@ -1,4 +1,71 @@
 //! The write side of Annals: events, aggregates, commands and the store that keeps them.
+//!
+//! A command is executed in three steps: its aggregate is loaded by folding the events of its stream
+//! ([`Apply`]), the aggregate decides ([`Handle`]), and what it decided is appended, on the condition
+//! that the stream is still at the version that was loaded. [`EventStore::execute`] does all three, and
+//! again if the condition fails:
+//!
+//! ```
+//! use annals_eventstore::{Aggregate, Apply, AsOf, Command, Event, EventStore, Handle, Version};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Event, Serialize, Deserialize)]
+//! enum AccountEvent {
+//!     Deposited { amount: i64 },
+//! }
+//!
+//! #[derive(Aggregate, Default)]
+//! #[aggregate(category = "account", event = AccountEvent)]
+//! struct Account {
+//!     balance: i64,
+//! }
+//!
+//! impl Apply<AccountEvent> for Account {
+//!     fn apply(&mut self, event: &AccountEvent) {
+//!         let AccountEvent::Deposited { amount } = event;
+//!         self.balance += amount;
+//!     }
+//! }
+//!
+//! #[derive(Command, Serialize, Clone)]
+//! #[command(aggregate = Account)]
+//! struct Deposit {
+//!     #[command(id)]
+//!     account: String,
+//!     amount: i64,
+//! }
+//!
+//! impl Handle<Deposit> for Account {
+//!     fn handle(&self, command: Deposit) -> Result<Vec<AccountEvent>, Self::Error> {
+//!         Ok(vec![AccountEvent::Deposited { amount: command.amount }])
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // In memory, as for a unit test. EventStore::connect(url) is the same on PostgreSQL.
+//! let store = EventStore::in_memory();
+//! for amount in [100, 20] {
+//!     store.execute(Deposit { account: "ada".into(), amount }).await?;
+//! }
+//! let account = store.load::<Account>("ada").await?.expect("it has events");
+//! assert_eq!((account.state.balance, account.version), (120, Version::new(2)));
+//!
+//! // Time travel: the account as it was.
+//! let before = store.load_as_of::<Account>("ada", AsOf::Version(Version::new(1))).await?;
+//! assert_eq!(before.expect("it had events").state.balance, 100);
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to go from here
+//! - [`Envelope`]: metadata, idempotency keys and times for a command
+//! - [`EventStore::execute_all`]: many commands in one go
+//! - [`Append`] and [`EventStore::append`]: events without commands, for one or several streams
+//! - [`EventStore::read_all`], [`read_stream`](EventStore::read_stream): the log itself
+//! - [`testkit`]: given, when, then
+//! - [`Clock`]: recording times of your own, for tests and for imports of history
+//! - [`postgres`]: leases, checkpoints and connections, for readers of the log
+#![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
 
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_eventstore;

@@ -11,7 +11,7 @@ use futures::{StreamExt, stream, stream::BoxStream};
 
 use crate::{
     backend::{Backend, KnownKey, Outcome, Page, Range, Request},
-    clock::to_micros,
+    clock::{Clock, to_micros},
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
@@ -19,8 +19,11 @@ use crate::{
 
 /// A log in memory. An append holds the lock from its checks to its end, so there is never one in
 /// flight: every position is safe.
-#[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<Log>);
+#[derive(Debug)]
+pub(crate) struct Memory {
+    log: Mutex<Log>,
+    clock: Clock,
+}
 
 #[derive(Debug, Default)]
 struct Log {
@@ -32,9 +35,13 @@ struct Log {
 }
 
 impl Memory {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { log: Mutex::default(), clock }
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         // The log is changed after all checks, so a panic elsewhere leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,7 +54,7 @@ impl Log {
         self.events.last().map(|event| event.recorded_at)
     }
 
-    fn append(&mut self, request: Request) -> Result<Outcome, Error> {
+    fn append(&mut self, request: Request, clock: &Clock) -> Result<Outcome, Error> {
         if request.keys.iter().any(|key| self.keys.contains_key(&key.key)) {
             return Ok(Outcome::KeyTaken);
         }
@@ -58,8 +65,8 @@ impl Log {
                 return Ok(Outcome::Conflict { stream, actual: before[stream] });
             }
         }
-        let supplied = request.events.first().and_then(|(_, event)| event.recorded_at);
-        if let (Some(given), Some(last)) = (supplied, self.last_time())
+        let times = clock.times(request.events.iter().map(|(_, event)| event))?;
+        if let (Some(&Some(given)), Some(last)) = (times.first(), self.last_time())
             && given < last
         {
             return Err(Error::ClockWentBack { given, last });
@@ -79,7 +86,7 @@ impl Log {
             self.keys.insert(key.key, known);
         }
         let now = to_micros(Utc::now()).max(self.last_time().unwrap_or_default());
-        for (stream, event) in request.events {
+        for ((stream, event), time) in request.events.into_iter().zip(times) {
             let stream = request.streams[stream].0.clone();
             let index = self.events.len();
             self.streams.entry(stream.clone()).or_default().push(index);
@@ -90,7 +97,7 @@ impl Log {
                 id: event.id,
                 event_type: event.event_type.into(),
                 schema_version: event.schema_version,
-                recorded_at: event.recorded_at.unwrap_or(now),
+                recorded_at: time.unwrap_or(now),
                 occurred_at: event.occurred_at,
                 metadata: event.metadata,
                 event: event.payload,
@@ -103,7 +110,7 @@ impl Log {
 #[async_trait]
 impl Backend for Memory {
     async fn append(&self, request: Request) -> Result<Outcome, Error> {
-        self.log().append(request)
+        self.log().append(request, &self.clock)
     }
 
     fn streams<'a>(
@@ -142,6 +149,10 @@ impl Backend for Memory {
 
     async fn safe_position(&self) -> Result<Position, Error> {
         Ok(Position::START.plus(self.log().events.len()))
+    }
+
+    async fn last_position(&self) -> Result<Position, Error> {
+        self.safe_position().await
     }
 
     async fn position_at(

@@ -5,18 +5,15 @@
 
 mod kafka_support;
 
-use std::{
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use annals_eventstore::{
-    Append, EventStore, ExpectedVersion, StreamId,
+    Append, ExpectedVersion, StreamId,
     kafka::{Publisher, State},
     postgres::Checkpoint,
 };
-use kafka_support::{PARTITIONS, Setup, event, execute, publisher, wait_for};
-use rand::{Rng, RngCore};
+use kafka_support::{LEASE, PARTITIONS, Setup, event, execute, publisher, random_millis, wait_for};
+use rand::RngCore;
 use rdkafka::{
     ClientConfig,
     admin::{
@@ -25,24 +22,6 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 use tokio_util::sync::CancellationToken;
-
-const LEASE: Duration = Duration::from_millis(500);
-
-fn random_millis(range: std::ops::Range<u64>) -> Duration {
-    Duration::from_millis(rand::rng().random_range(range))
-}
-
-/// Runs a publisher to the end of the log and stops it.
-async fn finish(setup: &Setup) {
-    let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
-    let mut progress = publisher.progress();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
-    let end = setup.store.safe_position().await.unwrap();
-    wait_for(&mut progress, |progress| progress.position == end).await;
-    stop.cancel();
-    running.await.unwrap().unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_at_any_moment_it_loses_nothing() {
@@ -56,129 +35,67 @@ async fn dropped_at_any_moment_it_loses_nothing() {
                 .build(&setup.store)
                 .unwrap();
             let mut progress = publisher.progress();
-            let running = tokio::spawn(publisher.run(CancellationToken::new()));
+            let running = tokio::spawn(publisher.run());
             wait_for(&mut progress, |progress| progress.published > 0).await;
             tokio::time::sleep(random_millis(0..60)).await;
             running.abort();
         }
     };
     tokio::join!(setup.append(6000), publishing);
-    finish(&setup).await;
+    setup.finish().await;
     setup.assert_all_published().await;
 }
 
-/// Not a test: what [`Process`] runs.
+/// As one that sleeps longer than its lease, at the worst moment: it notices nothing before it moves
+/// the checkpoint.
 #[tokio::test(flavor = "multi_thread")]
-async fn publisher_process() {
-    let (Ok(url), Ok(context)) = (std::env::var("PUBLISH_STORE"), std::env::var("PUBLISH_CONTEXT"))
-    else {
-        return;
-    };
-    let store = EventStore::connect(&url).await.unwrap();
-    let brokers = std::env::var("KAFKA_BROKERS").unwrap();
-    let publisher = publisher(&brokers, &context).lease_time_to_live(LEASE).build(&store).unwrap();
-    publisher.run(CancellationToken::new()).await.unwrap();
-}
+async fn a_publisher_whose_checkpoint_was_taken_over_moves_nothing() {
+    let setup = Setup::new().await;
+    let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
+    let mut progress = publisher.progress();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
+    setup.append(100).await;
+    wait_for(&mut progress, |progress| progress.position.get() == 100).await;
 
-/// A publisher in a process of its own, which ends with this.
-struct Process(Child);
-
-impl Process {
-    fn start(setup: &Setup) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "publisher_process", "--nocapture"])
-            .env("PUBLISH_STORE", &setup.url)
-            .env("PUBLISH_CONTEXT", &setup.context)
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Process {
-    /// SIGKILL.
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-async fn checkpoint(setup: &Setup) -> i64 {
     let database = setup.store.database().unwrap();
-    let position = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
-    position.unwrap_or_default().get()
-}
-
-/// Waits until the checkpoint is above a position.
-async fn published_beyond(setup: &Setup, position: i64) {
-    let start = Instant::now();
-    while checkpoint(setup).await <= position {
-        assert!(start.elapsed() < Duration::from_secs(60), "nothing is published");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    Checkpoint::take_over(database, Publisher::CHECKPOINT, 1_000_000).await.unwrap();
+    setup.append(100).await;
+    wait_for(&mut progress, |progress| progress.state == State::Standby).await;
+    tokio::time::sleep(LEASE * 2).await;
+    assert_eq!(setup.checkpoint().await, 100);
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_it_loses_nothing() {
+async fn lost_connections_to_the_database_delay_it_only() {
     let setup = Setup::new().await;
-    let publishing = async {
-        for _ in 0..6 {
-            let process = Process::start(&setup);
-            published_beyond(&setup, checkpoint(&setup).await).await;
-            tokio::time::sleep(random_millis(0..40)).await;
-            drop(process);
+    setup.append(4000).await;
+    let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
+    let mut progress = publisher.progress();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
+    // An interruption lasts long enough to be seen here.
+    let mut watched = progress.clone();
+    let interruptions = tokio::spawn(async move {
+        let mut seen = 0;
+        while watched.changed().await.is_ok() {
+            seen += usize::from(matches!(watched.borrow().state, State::Interrupted { .. }));
         }
-    };
-    tokio::join!(setup.append(8000), publishing);
-    finish(&setup).await;
-    setup.assert_all_published().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_that_was_paused_past_its_lease_moves_nothing() {
-    let setup = Setup::new().await;
-    // Records every move of the checkpoint.
-    execute(
-        &setup.url,
-        "create table public.moves (at serial, position bigint, epoch bigint);
-         create function note() returns trigger language plpgsql as $$ begin
-             insert into public.moves (position, epoch) values (new.position, new.epoch);
-             return new;
-         end $$;
-         create trigger note after insert or update on annals.checkpoints
-             for each row execute function note();",
-    )
-    .await;
-    setup.append(15_000).await;
-    let process = Process::start(&setup);
-    // It is in the middle of its work.
-    published_beyond(&setup, 1000).await;
-    process.signal("-STOP");
-    let stopped_at = checkpoint(&setup).await;
-    assert!(stopped_at < 15_000, "it was too fast to be paused");
-
-    finish(&setup).await;
-    let end = checkpoint(&setup).await;
-    assert_eq!(end, 15_000);
-    process.signal("-CONT");
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(checkpoint(&setup).await, end);
-    let client = setup.store.database().unwrap().client().await.unwrap();
-    let back = "select count(*) from (select position < lag(position) over w
-                    or epoch < lag(epoch) over w as back from public.moves window w as (order by at)) m
-                where back";
-    let back: i64 = client.query_one(back, &[]).await.unwrap().get(0);
-    assert_eq!(back, 0, "the checkpoint went back");
-
-    // It is not broken: it takes over again, and publishes what comes.
-    setup.append(10).await;
-    published_beyond(&setup, end + 9).await;
-    drop((client, process));
+        seen
+    });
+    wait_for(&mut progress, |progress| progress.published > 0).await;
+    for _ in 0..10 {
+        let all_others = "select pg_terminate_backend(pid) from pg_stat_activity
+                          where datname = current_database() and pid <> pg_backend_pid()";
+        execute(&setup.url, all_others).await;
+        tokio::time::sleep(random_millis(20..80)).await;
+    }
+    wait_for(&mut progress, |progress| progress.position.get() == 4000).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert!(interruptions.await.unwrap() > 0, "nothing was interrupted");
     setup.assert_all_published().await;
 }
 
@@ -188,7 +105,7 @@ async fn of_two_publishers_one_is_active_until_it_stops() {
     let [first, second] = [(); 2].map(|()| {
         let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
         let (progress, stop) = (publisher.progress(), CancellationToken::new());
-        (progress, stop.clone(), tokio::spawn(publisher.run(stop)))
+        (progress, stop.clone(), tokio::spawn(publisher.run_until(stop)))
     });
     let [mut first_progress, mut second_progress] = [first.0.clone(), second.0.clone()];
     let (active, standby) = tokio::select! {
@@ -222,7 +139,7 @@ async fn without_a_broker_appends_go_on_and_stopping_is_prompt() {
     let publisher = publisher("127.0.0.1:1", &setup.context).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
     setup.append(10).await;
     let start = Instant::now();
     let unreachable = |state: &State| matches!(state, State::BrokerUnreachable { .. });
@@ -231,7 +148,7 @@ async fn without_a_broker_appends_go_on_and_stopping_is_prompt() {
     let State::BrokerUnreachable { reason } = now.state else { unreachable!() };
     assert!(reason.contains("127.0.0.1:1") && reason.contains("refused"), "{reason}");
     setup.append(10).await;
-    assert_eq!(checkpoint(&setup).await, 0);
+    assert_eq!(setup.checkpoint().await, 0);
 
     let start = Instant::now();
     stop.cancel();
@@ -239,7 +156,7 @@ async fn without_a_broker_appends_go_on_and_stopping_is_prompt() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     // It has given its lease back.
     let start = Instant::now();
-    finish(&setup).await;
+    setup.finish().await;
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     setup.assert_all_published().await;
 }
@@ -263,12 +180,12 @@ async fn an_event_that_the_broker_refuses_is_named_and_nothing_passes_it() {
 
     let publisher =
         setup.publisher().batch(1000).config("batch.size", "4000").build(&setup.store).unwrap();
-    let run = publisher.run(CancellationToken::new());
+    let run = publisher.run();
     let error = tokio::time::timeout(Duration::from_secs(30), run).await.unwrap().unwrap_err();
     let said = error.to_string();
     assert!(said.contains("event 301 of stream loan-the one, at position 301"), "{said}");
     assert!(said.contains("30009 bytes"), "{said}");
-    assert_eq!(checkpoint(&setup).await, 0);
+    assert_eq!(setup.checkpoint().await, 0);
     // Or a consumer would take the later ones and then drop this one as a repeat.
     let beyond = setup.topic_content("loan").iter().filter(|m| m.position().get() > 300).count();
     assert_eq!(beyond, 0);
@@ -276,6 +193,6 @@ async fn an_event_that_the_broker_refuses_is_named_and_nothing_passes_it() {
     let allowed =
         AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", "100000");
     admin.alter_configs([&allowed], &AdminOptions::new()).await.unwrap();
-    finish(&setup).await;
+    setup.finish().await;
     setup.assert_all_published().await;
 }

@@ -25,7 +25,7 @@ async fn publish_all(setup: &Setup) {
     let publisher = setup.publisher().build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
     let end = setup.store.safe_position().await.unwrap();
     wait_for(&mut progress, |progress| progress.position == end).await;
     stop.cancel();
@@ -70,7 +70,7 @@ async fn new_events_are_published_as_they_come() {
     let publisher = setup.publisher().poll_interval(poll).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run(stop.clone()));
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
     wait_for(&mut progress, |progress| progress.state == State::Publishing).await;
     // It never polls here, so each of these comes by a nudge.
     for published in 1..=20 {

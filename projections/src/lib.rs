@@ -1,4 +1,50 @@
 //! The read side of Annals: workers that build read models, and queries of any moment.
+//!
+//! A [`ReadModel`] is a struct that stands for a row of a table. [`Project`] says how an event changes
+//! a row. A [`Worker`] feeds the log to it, and [`QueryReadModels::query`] asks it:
+//!
+//! ```no_run
+//! # use annals_eventstore::{Aggregate, Apply, AsOf, Event, EventStore, Recorded};
+//! # use annals_projections::{Change, Project, QueryReadModels, ReadModel, Worker};
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Event, Serialize, Deserialize)]
+//! # enum AccountEvent { Deposited { amount: i64 } }
+//! # #[derive(Aggregate, Default)]
+//! # #[aggregate(category = "account", event = AccountEvent)]
+//! # struct Account;
+//! # impl Apply<AccountEvent> for Account { fn apply(&mut self, _: &AccountEvent) {} }
+//! #[derive(ReadModel, Clone)]
+//! #[read_model(table = "account_overview", from(Account), history)]
+//! struct AccountOverview {
+//!     #[read_model(key)]
+//!     account: String,
+//!     balance: i64,
+//! }
+//!
+//! impl Project<AccountEvent> for AccountOverview {
+//!     fn project(row: Option<Self>, event: &Recorded<AccountEvent>) -> Change<Self> {
+//!         let AccountEvent::Deposited { amount } = event.event;
+//!         let balance = row.map_or(0, |row| row.balance) + amount;
+//!         Change::Set(AccountOverview { account: event.stream.key().to_owned(), balance })
+//!     }
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = EventStore::connect("postgres://localhost/app").await?;
+//! tokio::spawn(Worker::new(&store).projection::<AccountOverview>().run());
+//!
+//! let now = store.query::<AccountOverview>().get(&"ada".to_owned()).await?;
+//! let new_year = AsOf::Time("2012-01-01T00:00:00Z".parse()?);
+//! let then = store.query::<AccountOverview>().as_of(new_year).all().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! The tables are ordinary tables: query them with SQL as you like. With `history`, three functions come
+//! beside each: `account_overview_as_of('2012-01-01')`, by time or by position. They raise an error for a
+//! moment that is not over, or that the worker has not come to, rather than answer with less.
+//!
+//! Rows, history and checkpoint move in one transaction, so each event is applied exactly once. A worker
+//! that was paused and replaced changes nothing when it wakes up.
 
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_projections;

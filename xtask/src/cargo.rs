@@ -8,9 +8,30 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::services::packages::{apt_install, in_path};
+
 /// The cargo that runs us, so that the toolchain stays the same.
 pub(crate) fn command() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Makes sure that librdkafka can be built: its build needs a C++ compiler and make beside the C
+/// compiler that Rust links with.
+pub(crate) fn check_compilers() -> Result<()> {
+    let missing =
+        || ["cc", "c++", "make"].into_iter().filter(|tool| in_path(tool).next().is_none());
+    if missing().next().is_some() {
+        apt_install("build-essential");
+    }
+    let missing: Vec<_> = missing().collect();
+    ensure!(
+        missing.is_empty(),
+        "there is no {} to build librdkafka with: install a C and C++ compiler and make (Debian \
+         and Ubuntu: apt-get install build-essential; Fedora: dnf install gcc-c++ make; macOS: \
+         xcode-select --install)",
+        missing.join(", no ")
+    );
+    Ok(())
 }
 
 /// Becomes `command`: its exit code and the terminal's signals are the caller's business, not

@@ -9,6 +9,7 @@ use crate::services;
 
 /// Brings the services up and becomes the loans example; returns only on failure.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
+    cargo::check_compilers()?;
     let services = services::ensure()?;
     let mut command = cargo::command();
     command.args(["run", "--release", "--quiet"]);

@@ -23,7 +23,8 @@ impl Payload {
     /// Fails if the bytes are not one valid JSON value.
     pub fn from_json(json: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
         let json = json.into();
-        serde_json::from_slice::<serde::de::IgnoredAny>(&json)?;
+        // To a value, so that its strings are looked into: what is no text is no JSON either.
+        serde_json::from_slice::<serde_json::Value>(&json)?;
         Ok(Self(json))
     }
 

@@ -13,7 +13,7 @@
 //! let publisher = Publisher::builder("localhost:9092", "lending").partitions(8).build(&store)?;
 //! let mut progress = publisher.progress();
 //! let stop = CancellationToken::new();
-//! let publishing = tokio::spawn(publisher.run(stop.clone()));
+//! let publishing = tokio::spawn(publisher.run_until(stop.clone()));
 //!
 //! progress.changed().await.ok();
 //! println!("{:?}", progress.borrow().state);
@@ -69,7 +69,7 @@
 //! The store refuses events above [`max_event_bytes`](crate::Options::max_event_bytes) at the
 //! append; its default fits Kafka's defaults. A program that raises it raises `message.max.bytes`
 //! with [`Builder::config`], and the topics' `max.message.bytes` on the broker, as well. An event
-//! that the broker refuses for its size ends [`Publisher::run`] with an error that names it. The
+//! that the broker refuses for its size ends [`Publisher::run_until`] with an error that names it. The
 //! broker's limit holds for a batch of messages as a whole: `batch.size` must not be above it.
 
 mod cloud_events;
@@ -78,7 +78,9 @@ mod producer;
 mod progress;
 mod publisher;
 mod receipts;
+mod recovery;
 mod topics;
+mod worker;
 
 pub use self::{
     options::Builder,

@@ -3,12 +3,11 @@
 //! All recovery takes one path. A term begins with the lease and the checkpoint and ends with the
 //! first failure of any kind; the next term starts over from the checkpoint with a new producer.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +15,7 @@ use super::{
     options::{Builder, Settings},
     producer::{Failure, Producer, Report},
     progress::{Progress, Reporter, State},
+    recovery::{Ended, delays, keep},
 };
 use crate::{
     error::{Error, chain},
@@ -37,37 +37,6 @@ pub struct Publisher {
     pub(super) store: EventStore,
     pub(super) settings: Arc<Settings>,
     pub(super) reporter: Reporter,
-}
-
-/// Why a term ended, other than that the publisher was told to stop.
-enum Ended {
-    /// Another publisher has taken over.
-    Fenced,
-    /// Starting over may help.
-    Interrupted(Error),
-    /// It will not.
-    Failed(Error),
-}
-
-impl From<Error> for Ended {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Fenced { .. } => Self::Fenced,
-            error if error.is_retryable() => Self::Interrupted(error),
-            error => Self::Failed(error),
-        }
-    }
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Interrupted(error) => Self::Interrupted(error),
-            Failure::Refused(error) => Self::Failed(error),
-            // Only a dropped producer is told so.
-            Failure::Abandoned => Self::Failed(Error::Closed),
-        }
-    }
 }
 
 /// A part of the log.
@@ -96,6 +65,14 @@ impl Publisher {
         self.reporter.subscribe()
     }
 
+    /// Publishes until something fails that does not get better by waiting.
+    ///
+    /// # Errors
+    /// As [`run_until`](Self::run_until).
+    pub async fn run(self) -> Result<(), Error> {
+        self.run_until(CancellationToken::new()).await
+    }
+
     /// Publishes until it is told to stop.
     ///
     /// A broker that is down, a database that is down, a lost lease: it waits, tries again and says
@@ -110,9 +87,9 @@ impl Publisher {
     /// refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
     /// names event, stream, position and size; the events behind it in its stream are not
     /// published); or a failure of the database that is not [retryable](Error::is_retryable).
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+    pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let database = self.store.database()?.clone();
-        let mut delays = delays();
+        let mut pauses = delays();
         loop {
             let published = self.reporter.subscribe().borrow().published;
             let pause = match self.term(&database, &stop).await {
@@ -126,9 +103,9 @@ impl Publisher {
                 Err(Ended::Interrupted(error)) => {
                     self.reporter.state(State::Interrupted { reason: chain(&error) });
                     if self.reporter.subscribe().borrow().published > published {
-                        delays = self::delays();
+                        pauses = delays();
                     }
-                    delays.next().unwrap_or_default()
+                    pauses.next().unwrap_or_default()
                 }
             };
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
@@ -282,37 +259,4 @@ impl Publisher {
             None => sleep(self.settings.poll_interval).await,
         }
     }
-}
-
-/// Renews a lease for as long as that succeeds in time.
-fn keep(lease: &Lease, time_to_live: Duration) -> impl Future<Output = Error> + Send + '_ {
-    let mut renewed = Instant::now();
-    async move {
-        loop {
-            sleep(lease.renewal_interval()).await;
-            let asked = Instant::now();
-            match timeout_at(renewed + time_to_live, lease.renew()).await {
-                Ok(Ok(())) => renewed = asked,
-                Ok(Err(error)) if error.is_retryable() => {
-                    tracing::debug!(error = chain(&error), "cannot renew the lease");
-                }
-                Ok(Err(error)) => return error,
-                Err(elapsed) => {
-                    let action = "renew the publisher's lease in time";
-                    let source = Box::new(elapsed);
-                    return Error::Database { action, source, retryable: true };
-                }
-            }
-        }
-    }
-}
-
-/// The pauses between terms that come to nothing.
-fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

@@ -49,9 +49,14 @@ impl Receipts {
         self.state().failure
     }
 
-    /// Takes what was last said about the connections.
-    pub(super) fn take_trouble(&self) -> Option<String> {
-        self.state().trouble.take()
+    /// What was last said about the connections.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
+    /// Forgets what was said about the connections: they are there.
+    pub(super) fn forget_trouble(&self) {
+        self.state().trouble = None;
     }
 }
 
@@ -127,7 +132,7 @@ impl ClientContext for Receipts {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
-        // "All brokers down" says less than what was said about the last of them.
+        // "1/1 brokers are down" says less than what was said about one of them.
         let all_down = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
         let mut state = self.state();
         if !all_down || state.trouble.is_none() {

@@ -23,6 +23,7 @@ use super::{Schema, channel, database_error, is_lost, is_transient};
 use crate::{
     append::ExpectedVersion,
     backend::{Outcome, Request},
+    clock::{Clock, WentBack},
     error::Error,
     ids::{Position, Version},
     store::Options,
@@ -59,7 +60,8 @@ impl Appender {
             statement: schema.sql(include_str!("sql/append.sql")).into(),
             nudge: nudge.clone(),
             // Times that callers supply rise within an append, not from one append to the next.
-            max_appends: if options.clock.supplied_now().is_some() { 1 } else { MAX_APPENDS },
+            max_appends: if options.clock.is_supplied() { 1 } else { MAX_APPENDS },
+            clock: options.clock.clone(),
         };
         for _ in 0..options.writers {
             let (writer, gathering) = (writer.clone(), gathering.clone());
@@ -152,6 +154,7 @@ struct Writer {
     statement: Arc<str>,
     nudge: Arc<Notify>,
     max_appends: usize,
+    clock: Clock,
 }
 
 impl Writer {
@@ -190,7 +193,7 @@ impl Writer {
         let mut attempt = 1;
         let outcomes = loop {
             match self.try_record(requests).await {
-                Err(failure) if failure.may_pass() && attempt < ATTEMPTS => attempt += 1,
+                Err(failure) if failure.may_pass(requests) && attempt < ATTEMPTS => attempt += 1,
                 result => break result?,
             }
         };
@@ -207,7 +210,7 @@ impl Writer {
             .prepare_cached(&self.statement)
             .await
             .map_err(|e| Failure::Unsent(Arc::new(e)))?;
-        let arrays = Arrays::of(requests);
+        let arrays = Arrays::of(requests, &self.clock)?;
         let rows = client
             .query(&statement, &arrays.params())
             .await
@@ -247,6 +250,8 @@ enum Failure {
     /// The statement was not sent.
     Unsent(Arc<tokio_postgres::Error>),
     Statement(Arc<tokio_postgres::Error>),
+    /// A time within an append is before an earlier one.
+    Time(WentBack),
 }
 
 /// SQLSTATEs that the store's functions raise.
@@ -260,12 +265,18 @@ impl Failure {
         match self {
             Self::NoConnection(_) | Self::Unsent(_) => true,
             Self::Statement(error) => is_lost(error),
+            Self::Time(_) => false,
         }
     }
 
     /// True if the batch surely had no effect, and the same again may succeed.
-    fn may_pass(&self) -> bool {
+    fn may_pass(&self, requests: &[&Request]) -> bool {
         match self {
+            // Another append came first with the time that the clock showed a moment later.
+            Self::Statement(error) if clock_went_back(error).is_some() => {
+                let mut events = requests.iter().flat_map(|request| &request.events);
+                events.all(|(_, event)| event.recorded_at.is_none())
+            }
             Self::Statement(error) if !is_lost(error) => error.code().is_some_and(|state| {
                 *state == SqlState::T_R_SERIALIZATION_FAILURE
                     || *state == SqlState::T_R_DEADLOCK_DETECTED
@@ -279,6 +290,7 @@ impl Failure {
 
     fn to_error(&self) -> Error {
         match self {
+            Self::Time(time) => (*time).into(),
             Self::NoConnection(error) => Error::Connect {
                 target: "the append pool".to_owned(),
                 source: Box::new(error.clone()),
@@ -334,12 +346,14 @@ struct Arrays<'a> {
 }
 
 impl<'a> Arrays<'a> {
-    fn of(requests: &[&'a Request]) -> Self {
+    fn of(requests: &[&'a Request], clock: &Clock) -> Result<Self, Failure> {
         let mut arrays = Self::default();
         for (request, number) in requests.iter().zip(1..) {
+            let times = clock.times(request.events.iter().map(|(_, event)| event));
+            arrays.event_recorded.extend(times.map_err(Failure::Time)?);
             arrays.add(request, number);
         }
-        arrays
+        Ok(arrays)
     }
 
     fn add(&mut self, request: &'a Request, append: i32) {
@@ -364,7 +378,6 @@ impl<'a> Arrays<'a> {
             self.event_type.push(&event.event_type);
             self.event_schema.push(event.schema_version as i32);
             self.event_occurred.push(event.occurred_at);
-            self.event_recorded.push(event.recorded_at);
             self.event_payload.push(Json(event.payload.as_bytes()));
             let metadata = Some(&event.metadata).filter(|metadata| !metadata.is_empty());
             self.event_metadata.push(metadata.map(postgres_types::Json));

@@ -68,13 +68,20 @@ impl std::fmt::Debug for Database {
 
 impl Database {
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let mut config: tokio_postgres::Config = url.parse().map_err(|error| {
-            // The parser's message never repeats the URL, which may hold a password.
-            Error::InvalidUrl { reason: crate::error::chain(&error) }
+        let mut config: tokio_postgres::Config = url.parse().map_err(|_| Error::InvalidUrl {
+            // The parser's own message repeats parts of the URL, which may hold a password.
+            reason:
+                "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or key=value pairs that \
+                     libpq knows"
+                    .to_owned(),
         })?;
         if config.get_application_name().is_none() {
             config.application_name("annals");
         }
+        // The store's functions look again after they have waited, whatever the database's default.
+        let isolation = "-c default_transaction_isolation=read\\ committed";
+        let given = config.get_options().unwrap_or_default().to_owned();
+        config.options(format!("{given} {isolation}").trim());
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(options.connect_timeout);
         }
@@ -149,7 +156,11 @@ impl Backend for Database {
     }
 
     async fn safe_position(&self) -> Result<Position, Error> {
-        read::safe_position(self).await
+        read::position(self, &self.0.statements.safe_position).await
+    }
+
+    async fn last_position(&self) -> Result<Position, Error> {
+        read::position(self, &self.0.statements.last_position).await
     }
 
     async fn position_at(
@@ -195,6 +206,7 @@ struct Statements {
     outcomes: String,
     safe_position: String,
     position_at: String,
+    last_position: String,
 }
 
 impl Statements {
@@ -204,7 +216,9 @@ impl Statements {
             streams: schema.sql(include_str!("sql/streams.sql")),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
             safe_position: schema.sql("select {schema}.safe_position()"),
-            position_at: schema.sql("select {schema}.position_at($1, $2)"),
+            position_at: schema
+                .sql("select asked_when, at_position from {schema}.try_position_at($1, $2, $3)"),
+            last_position: schema.sql("select {schema}.last_position()"),
         }
     }
 }

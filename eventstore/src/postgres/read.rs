@@ -17,6 +17,9 @@ use crate::{
     ids::{Position, StreamId, Version},
 };
 
+/// How long to wait for an append in flight before looking again.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(3);
+
 pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
     let failed = |error| database_error("read the log", error);
     let client = database.client().await?;
@@ -78,11 +81,11 @@ pub(super) async fn known_keys(
         .collect())
 }
 
-pub(super) async fn safe_position(database: &Database) -> Result<Position, Error> {
-    let failed = |error| database_error("read the safe position", error);
+/// A position that the store's functions know.
+pub(super) async fn position(database: &Database, sql: &str) -> Result<Position, Error> {
+    let failed = |error| database_error("read a position of the log", error);
     let client = database.client().await?;
-    let statement =
-        client.prepare_cached(&database.0.statements.safe_position).await.map_err(failed)?;
+    let statement = client.prepare_cached(sql).await.map_err(failed)?;
     let row = client.query_one(&statement, &[]).await.map_err(failed)?;
     Ok(Position::new(row.get(0)))
 }
@@ -100,11 +103,21 @@ pub(super) async fn position_at(
             database_error("find the position as of a time", error)
         }
     };
-    let client = database.client().await?;
-    let statement =
-        client.prepare_cached(&database.0.statements.position_at).await.map_err(failed)?;
-    let row = client.query_one(&statement, &[&time, &clock]).await.map_err(failed)?;
-    Ok(Position::new(row.get(0)))
+    let mut asked_when: Option<i64> = None;
+    loop {
+        // The connection goes back between two tries: who waits here keeps nobody else waiting.
+        let client = database.client().await?;
+        let statement =
+            client.prepare_cached(&database.0.statements.position_at).await.map_err(failed)?;
+        let row =
+            client.query_one(&statement, &[&time, &clock, &asked_when]).await.map_err(failed)?;
+        drop(client);
+        if let Some(position) = row.get(1) {
+            return Ok(Position::new(position));
+        }
+        asked_when = row.get(0);
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 /// The few names that repeat in nearly every row, each held once.

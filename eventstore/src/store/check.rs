@@ -6,39 +6,38 @@ use super::Options;
 use crate::{append::NewEvent, clock::to_micros, error::Error};
 
 /// Checks the events of one append, in the order of their positions.
+#[derive(Clone, Copy)]
 pub(super) struct Check<'a> {
     options: &'a Options,
-    /// The supplied clock's time at the start of the append.
-    now: Option<DateTime<Utc>>,
+    /// The last time that an event brought.
     last: Option<DateTime<Utc>>,
     events: usize,
 }
 
 impl<'a> Check<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
-        Self { options, now: options.clock.supplied_now(), last: None, events: 0 }
+        Self { options, last: None, events: 0 }
     }
 
-    /// Checks the next event and completes its times. A refused event does not count.
+    /// Checks the next event and brings its times into the database's form.
     pub(super) fn event(&mut self, event: &mut NewEvent) -> Result<(), Error> {
         self.size(event)?;
         if let Some(reason) = unstorable(event) {
             return Err(Error::invalid_append(reason));
         }
         event.occurred_at = event.occurred_at.map(to_micros);
-        event.recorded_at = match (event.recorded_at.map(to_micros), self.now) {
-            (None, now) => now,
-            (Some(_), None) => {
-                return Err(Error::invalid_append(
-                    "it brings a recording time and the store's clock is the database's; \
-                     open the store with a supplied clock",
-                ));
-            }
-            (Some(given), Some(_)) => match self.last {
-                Some(last) if given < last => return Err(Error::ClockWentBack { given, last }),
-                _ => Some(given),
-            },
-        };
+        event.recorded_at = event.recorded_at.map(to_micros);
+        if event.recorded_at.is_some() && !self.options.clock.is_supplied() {
+            return Err(Error::invalid_append(
+                "it brings a recording time and the store's clock is the database's; \
+                 open the store with a supplied clock",
+            ));
+        }
+        if let (Some(given), Some(last)) = (event.recorded_at, self.last)
+            && given < last
+        {
+            return Err(Error::ClockWentBack { given, last });
+        }
         self.last = self.last.max(event.recorded_at);
         self.events += 1;
         Ok(())

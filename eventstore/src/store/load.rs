@@ -58,9 +58,13 @@ impl EventStore {
                 Range { up_to_position: self.position_at(time).await?, ..Range::ALL }
             }
             AsOf::Position(position) => {
-                let end = self.safe_position().await?;
+                let end = self.backend.last_position().await?;
                 if position > end {
                     return Err(Error::BeyondEnd { at: position, end });
+                }
+                // It is there, and what is in flight below it must be settled.
+                while self.safe_position().await? < position {
+                    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
                 }
                 Range { up_to_position: position, ..Range::ALL }
             }

@@ -181,13 +181,16 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         let events =
             state.state.handle(envelope.command.clone()).map_err(ExecuteError::Rejected)?;
         let mut encoded = Vec::with_capacity(events.len());
+        // A command that fails leaves nothing behind, also not here.
+        let mut check = self.check;
         for event in &events {
             let mut new = NewEvent::of(event)?.metadata(envelope.metadata.clone());
             new.occurred_at = envelope.occurred_at;
             new.recorded_at = envelope.recorded_at;
-            self.check.event(&mut new)?;
+            check.event(&mut new)?;
             encoded.push((index, new));
         }
+        self.check = check;
         events.iter().for_each(|event| state.state.apply(event));
         state.version = state.version.plus(events.len());
         self.numbers[index] += events.len();

@@ -83,7 +83,8 @@ impl EventStore {
     }
 
     fn open_in_memory(options: Options) -> Self {
-        Self { backend: Arc::new(Memory::default()), database: None, options: Arc::new(options) }
+        let memory = Memory::new(options.clock.clone());
+        Self { backend: Arc::new(memory), database: None, options: Arc::new(options) }
     }
 
     /// The database behind this store, for the read side and for SQL of the program's own.
@@ -130,7 +131,8 @@ impl EventStore {
     /// The position as of a time: that of the last event recorded at or before it.
     ///
     /// The answer is final: it waits for the appends in flight that could still record an earlier
-    /// event.
+    /// event. Only where appends bring times of their own (see [`Clock`](crate::Clock)) can an answer
+    /// for a time after the last event's still change, by an append that brings such a time.
     ///
     /// # Errors
     /// [`Error::Future`] if that time is not over yet.
@@ -139,7 +141,8 @@ impl EventStore {
     }
 
     async fn record(&self, request: Request) -> Result<Outcome, Error> {
-        let given = request.events.first().and_then(|(_, event)| event.recorded_at);
+        let brought = request.events.first().and_then(|(_, event)| event.recorded_at);
+        let given = brought.or_else(|| self.options.clock.supplied_now());
         self.backend.append(request).await.map_err(|error| match (error, given) {
             (Error::ClockWentBack { last, .. }, Some(given)) => {
                 Error::ClockWentBack { given, last }
@@ -227,6 +230,13 @@ fn appended(request: &Request, before: &[Version], first: Position) -> Appended 
     }
 }
 
+/// A payload in the one form that all spellings of its content share: no white space, sorted keys.
+fn canonical(payload: &crate::Payload) -> Vec<u8> {
+    serde_json::from_slice::<serde_json::Value>(payload.as_bytes())
+        .and_then(|value| serde_json::to_vec(&value))
+        .unwrap_or_else(|_| payload.as_bytes().to_vec())
+}
+
 /// Binds an idempotency key to the streams, types and payloads of an append.
 fn content(
     streams: &[(StreamId, crate::ExpectedVersion)],
@@ -235,10 +245,11 @@ fn content(
     let mut hash = Sha256::new();
     for (index, event) in events {
         let stream = streams[*index].0.to_string();
-        for part in [stream.as_bytes(), event.event_type.as_bytes(), event.payload.as_bytes()] {
+        for part in [stream.as_bytes(), event.event_type.as_bytes()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
+        hash.update(canonical(&event.payload));
     }
     hash.finalize().into()
 }

@@ -173,12 +173,14 @@ pub(crate) async fn brought_and_own_times_do_not_go_back_together(
 
 pub(crate) async fn an_answer_as_of_a_time_is_final(store: &EventStore, clock: &ManualClock) {
     clock.set(at(10));
-    let earlier = Append::to(stream("a"), ExpectedVersion::Any, [event(1).recorded_at(at(3))]);
-    store.append(earlier).await.unwrap();
+    let append =
+        |time| Append::to(stream("a"), ExpectedVersion::Any, [event(1).recorded_at(at(time))]);
+    store.append(append(3)).await.unwrap();
+    store.append(append(8)).await.unwrap();
     let answer = store.position_at(at(7)).await.unwrap();
-    // Refused or not: what was answered stays so.
-    let between = Append::to(stream("a"), ExpectedVersion::Any, [event(2).recorded_at(at(5))]);
-    drop(store.append(between).await);
+    // With an event recorded after it, a time is over.
+    let between = store.append(append(5)).await;
+    assert!(matches!(between, Err(Error::ClockWentBack { .. })), "{between:?}");
     assert_eq!(store.position_at(at(7)).await.unwrap(), answer);
 }
 

@@ -10,15 +10,18 @@ use std::time::Duration;
 use annals_eventstore::{
     Append, EventStore, ExpectedVersion, NewEvent, Payload, Position, Recorded, StreamId,
     kafka::{Builder, Progress, Publisher},
+    postgres::Checkpoint,
 };
 use futures::TryStreamExt;
 use rand::Rng;
 use tokio::sync::watch;
 use tokio_postgres::NoTls;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use self::topic::{Message, read_topic};
 
+pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const PARTITIONS: u16 = 4;
 pub(crate) const CATEGORIES: [&str; 2] = ["loan", "member_card"];
 
@@ -50,6 +53,25 @@ impl Setup {
 
     pub(crate) fn topic_content(&self, category: &str) -> Vec<Message> {
         read_topic(&self.brokers, &self.topic(category))
+    }
+
+    /// Runs a publisher to the end of the log and stops it.
+    pub(crate) async fn finish(&self) {
+        let publisher = self.publisher().lease_time_to_live(LEASE).build(&self.store).unwrap();
+        let mut progress = publisher.progress();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(publisher.run_until(stop.clone()));
+        let end = self.store.safe_position().await.unwrap();
+        wait_for(&mut progress, |progress| progress.position == end).await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    /// The publisher's checkpoint.
+    pub(crate) async fn checkpoint(&self) -> i64 {
+        let database = self.store.database().unwrap();
+        let position = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
+        position.unwrap_or_default().get()
     }
 
     pub(crate) async fn log(&self) -> Vec<Recorded> {
@@ -138,8 +160,10 @@ pub(crate) async fn wait_for(
     progress: &mut watch::Receiver<Progress>,
     what: impl FnMut(&Progress) -> bool,
 ) -> Progress {
+    let watched = progress.clone();
     let waited = tokio::time::timeout(Duration::from_secs(60), progress.wait_for(what)).await;
-    waited.expect("in time").expect("the publisher runs").clone()
+    let Ok(now) = waited else { panic!("still waiting; it is at {:?}", *watched.borrow()) };
+    now.expect("the publisher runs").clone()
 }
 
 /// Runs SQL in a database.
@@ -166,4 +190,8 @@ fn with_database(url: &str, name: &str) -> String {
         None => address,
     };
     format!("{server}/{name}?{options}")
+}
+
+pub(crate) fn random_millis(range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(rand::rng().random_range(range))
 }

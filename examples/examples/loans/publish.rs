@@ -47,7 +47,7 @@ impl Publishing {
         let brokers = args.brokers()?.to_owned();
         let publisher = Publisher::builder(&brokers, &args.context).build(store)?;
         let progress = publisher.progress();
-        let task = tokio::spawn(publisher.run(stop.clone()));
+        let task = tokio::spawn(publisher.run_until(stop.clone()));
         Ok(Self(Some(Running { brokers, task, progress })))
     }
 

@@ -19,6 +19,7 @@ mod daemon;
 mod java;
 mod kafka;
 mod layout;
+pub(crate) mod packages;
 mod ports;
 mod postgres;
 mod state;

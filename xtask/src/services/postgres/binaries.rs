@@ -12,7 +12,7 @@ use lzma_rust2::XzReader;
 
 use super::{FORCED_VERSION, without_settings};
 use crate::services::account::{Account, is_executable, run_as};
-use crate::services::{cache, java, say};
+use crate::services::{cache, java, packages, say};
 
 /// The oldest major version that Annals supports.
 const OLDEST: u32 = 15;
@@ -54,7 +54,7 @@ impl Binaries {
 
     /// PATH first, for it is the user's choice; then the newest of Debian's.
     fn of_machine(account: Option<&Account>) -> Option<Self> {
-        let in_path = java::in_path("postgres").filter_map(|file| {
+        let in_path = packages::in_path("postgres").filter_map(|file| {
             // initdb looks for its companions beside the file that a link leads to.
             Some(fs::canonicalize(file).ok()?.parent()?.to_path_buf())
         });

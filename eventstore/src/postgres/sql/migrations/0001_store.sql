@@ -331,33 +331,46 @@ begin
     end loop;
 end $$;
 
--- The position as of a moment: that of the last event recorded at or before it. It waits for the
--- appends in flight that could still record such an event, so the answer never changes; a moment
--- that is not over yet is refused with AN003. `clock` is the supplied clock of the store, if any.
+-- The position as of a moment: that of the last event recorded at or before it; null while appends
+-- are in flight that could still record such an event. A moment that is not over is refused with
+-- AN003. `clock` is the supplied clock of the store, if any. asked_when is null at the first try, and
+-- at the next what came back.
+create function {schema}.try_position_at(
+    moment timestamptz, clock timestamptz, inout asked_when bigint, out at_position bigint
+) language plpgsql volatile as $$
+declare
+    present timestamptz := coalesce(clock, clock_timestamp());
+    found record;
+    settled boolean;
+begin
+    asked_when := coalesce(asked_when, {schema}.last_position());
+    select * into found from {schema}.cut(moment);
+    if found.first_after is not null then
+        -- Appends in flight above the first later event record later times.
+        settled := {schema}.safe_position() >= found.first_after - 1;
+    elsif moment >= present then
+        raise exception 'cannot answer as of %: it is in the future', moment
+            using errcode = 'AN003', detail = present::text;
+    else
+        -- An append that registers from now on takes a later time; wait for those before.
+        settled := coalesce({schema}.lowest_in_flight() > asked_when, true);
+    end if;
+    if settled then
+        -- Again: what was in flight above may be recorded now.
+        select last_before into at_position from {schema}.cut(moment);
+    end if;
+end $$;
+
+-- The same, and waits.
 create function {schema}.position_at(moment timestamptz, clock timestamptz default null)
 returns bigint language plpgsql volatile as $$
 declare
-    asked_when bigint := {schema}.last_position();
-    present timestamptz := coalesce(clock, clock_timestamp());
-    found record;
-    settled boolean := false;
+    tried record;
 begin
-    loop
-        select * into found from {schema}.cut(moment);
-        if settled then
-            return found.last_before;
-        elsif found.first_after is not null then
-            -- Appends in flight above the first later event record later times.
-            settled := {schema}.safe_position() >= found.first_after - 1;
-        elsif moment >= present then
-            raise exception 'cannot answer as of %: it is in the future', moment
-                using errcode = 'AN003', detail = present::text;
-        else
-            -- An append that registers from now on takes a later time; wait for those before.
-            settled := coalesce({schema}.lowest_in_flight() > asked_when, true);
-        end if;
-        if not settled then
-            perform pg_sleep(0.002);
-        end if;
+    select * into tried from {schema}.try_position_at(moment, clock, null);
+    while tried.at_position is null loop
+        perform pg_sleep(0.002);
+        select * into tried from {schema}.try_position_at(moment, clock, tried.asked_when);
     end loop;
+    return tried.at_position;
 end $$;

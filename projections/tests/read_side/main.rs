@@ -1,0 +1,15 @@
+//! The read side against the real PostgreSQL: nothing is lost, repeated or misplaced, and the past
+//! does not change.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod catch_up;
+mod consistency;
+mod failures;
+mod feed;
+mod install;
+mod leases;
+mod paused;
+mod rows;
+mod support;
+mod time_travel;
+mod types;

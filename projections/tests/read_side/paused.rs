@@ -1,0 +1,161 @@
+//! A worker process that is paused past its lease changes nothing when it wakes up.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use annals_eventstore::EventStore;
+use annals_projections::QueryReadModels;
+use rand::Rng;
+
+use crate::support::{
+    PATIENCE, Running,
+    database::{TestDatabase, value},
+    eventually, lease,
+    ledger::{PAUSE, Tally, add},
+    load::{Load, seeded},
+    oracle::assert_exact,
+    worker,
+};
+
+/// Where this is set, this program is a worker on the store with that URL.
+const URL: &str = "ANNALS_TEST_WORKER_URL";
+
+static IS_WORKER: AtomicBool = AtomicBool::new(false);
+
+/// Not a test: what the tests below start in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_process() {
+    let Ok(url) = std::env::var(URL) else { return };
+    IS_WORKER.store(true, Ordering::Relaxed);
+    let store = EventStore::connect(&url).await.unwrap();
+    worker::<Tally>(&store).batch_size(3).lease(lease(300)).run().await.unwrap();
+}
+
+/// Pauses this process, if it is such a worker, in the middle of a transaction.
+pub(crate) fn pause_if_worker() {
+    if IS_WORKER.load(Ordering::Relaxed) {
+        signal("-STOP", std::process::id());
+    }
+}
+
+fn signal(signal: &str, process: u32) {
+    let status = Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
+    assert!(status.success(), "kill {signal} {process}");
+}
+
+struct WorkerProcess(Child);
+
+impl WorkerProcess {
+    fn start(database: &TestDatabase) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "paused::worker_process", "--nocapture"])
+            .env(URL, database.url_as("worker process"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn pause(&self) {
+        signal("-STOP", self.0.id());
+    }
+
+    fn wake(&self) {
+        signal("-CONT", self.0.id());
+    }
+
+    fn is_paused(&self) -> bool {
+        let id = self.0.id().to_string();
+        let state = Command::new("ps").args(["-o", "state=", "-p", &id]).output().unwrap();
+        state.stdout.starts_with(b"T")
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        // It ends also when it is paused; one that has ended before needs no ending.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn caught_up(store: &EventStore) {
+    let end = store.safe_position().await.unwrap();
+    store.query::<Tally>().wait_for(end, PATIENCE / 2).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_random_moments_under_load() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let (seed, mut rng) = seeded();
+    let mut process = WorkerProcess::start(&database);
+    add(&store, "a", 1).await;
+    caught_up(&store).await;
+    for round in 0..5 {
+        let load = Load::start(&store, seed + round, 2, 60);
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..80))).await;
+        process.pause();
+        let mut second = Running::start(worker::<Tally>(&store).batch_size(2).lease(lease(300)));
+        second.caught_up::<Tally>(&store).await;
+        process.wake();
+        load.done().await;
+        second.caught_up::<Tally>(&store).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..80))).await;
+        assert_exact::<Tally>(&store, &client).await;
+        second.stop().await;
+        // The process gets its lease again.
+        add(&store, "a", 1).await;
+        caught_up(&store).await;
+        assert!(process.is_alive());
+    }
+    assert_exact::<Tally>(&store, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_middle_of_a_transaction() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let mut process = WorkerProcess::start(&database);
+    add(&store, "a", 1).await;
+    caught_up(&store).await;
+    for _ in 0..2 {
+        let epoch: i64 = value(&client, "select epoch from annals.leases").await;
+        add(&store, "a", PAUSE).await;
+        eventually("the worker pauses itself", || async { process.is_paused() }).await;
+        let open: i64 = value(
+            &client,
+            "select count(*) from pg_stat_activity
+             where application_name = 'worker process' and state = 'idle in transaction'",
+        )
+        .await;
+        assert_eq!(open, 1, "it is in the middle of a transaction");
+
+        // Its checkpoint is locked; its successor comes to work all the same.
+        let mut second = Running::start(worker::<Tally>(&store).lease(lease(300)));
+        add(&store, "b", 1).await;
+        second.caught_up::<Tally>(&store).await;
+        assert_exact::<Tally>(&store, &client).await;
+        let after: i64 = value(&client, "select epoch from annals.leases").await;
+        assert!(after > epoch);
+
+        process.wake();
+        eventually("it wakes up", || async { !process.is_paused() }).await;
+        add(&store, "b", 1).await;
+        second.caught_up::<Tally>(&store).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_exact::<Tally>(&store, &client).await;
+        second.stop().await;
+        add(&store, "a", 1).await;
+        caught_up(&store).await;
+        assert!(process.is_alive());
+        assert_exact::<Tally>(&store, &client).await;
+    }
+}

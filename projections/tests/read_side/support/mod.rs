@@ -1,0 +1,100 @@
+//! What the tests of the read side share.
+
+pub(crate) mod database;
+pub(crate) mod ledger;
+pub(crate) mod load;
+pub(crate) mod oracle;
+
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, postgres::LeaseOptions};
+use annals_projections::{ProjectionError, QueryReadModels, ReadModel, Worker};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What everything here waits for at most. It bounds a hang, not the speed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs a test, and fails it if it hangs.
+pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, test).await.expect("the test hangs")
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE / 2, asking).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// An error with all its causes, as text: what a program would print or log.
+pub(crate) fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+pub(crate) fn lease(milliseconds: u64) -> LeaseOptions {
+    let mut options = LeaseOptions::default();
+    options.time_to_live = Duration::from_millis(milliseconds);
+    options
+}
+
+/// A worker on one read model, as the tests start it: it polls often.
+pub(crate) fn worker<R: ReadModel>(store: &EventStore) -> Worker {
+    Worker::new(store).projection::<R>().poll_interval(Duration::from_millis(20))
+}
+
+/// A worker in a task of its own.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ProjectionError>>,
+}
+
+impl Running {
+    pub(crate) fn start(worker: Worker) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(worker.run_until(stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Waits until a read model has everything that the log has now.
+    pub(crate) async fn caught_up<R: ReadModel>(&mut self, store: &EventStore) {
+        let end = store.safe_position().await.unwrap();
+        tokio::select! {
+            ended = &mut self.task => panic!("the worker ended: {ended:?}"),
+            reached = store.query::<R>().wait_for(end, PATIENCE / 2) => reached.unwrap(),
+        }
+    }
+
+    /// Tells the worker to stop, and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        in_time(self.task).await.unwrap().unwrap();
+    }
+
+    /// The error that the worker ends with by itself.
+    pub(crate) async fn failure(self) -> ProjectionError {
+        in_time(self.task).await.unwrap().expect_err("the worker fails")
+    }
+
+    /// Drops the worker wherever it is: it gives nothing back.
+    pub(crate) async fn abort(self) {
+        self.task.abort();
+        let ended = self.task.await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the worker had ended before");
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+/// Runs a worker until its read model has everything that the log has now, and stops it.
+pub(crate) async fn catch_up<R: ReadModel>(store: &EventStore) {
+    let mut running = Running::start(worker::<R>(store));
+    running.caught_up::<R>(store).await;
+    running.stop().await;
+}
