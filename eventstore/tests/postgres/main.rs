@@ -5,6 +5,7 @@ mod append;
 mod connect;
 mod immutable;
 mod killed;
+mod lost_answers;
 mod position_at;
 mod schema;
 #[path = "../support/mod.rs"]

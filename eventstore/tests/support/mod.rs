@@ -3,6 +3,7 @@
 
 pub(crate) mod counter;
 pub(crate) mod direct;
+pub(crate) mod proxy;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -37,8 +38,13 @@ impl TestDatabase {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("annals_test_{}_{count}", std::process::id());
         let admin = connect(&server).await;
-        // A process of the same number may have been killed in the middle of its tests.
-        for sql in ["drop database if exists {} with (force)", "create database {}"] {
+        for sql in [
+            // A process of the same number may have been killed in the middle of its tests.
+            "drop database if exists {} with (force)",
+            "create database {}",
+            // A statement that waits in vain fails, and the test with it.
+            "alter database {} set statement_timeout = '60s'",
+        ] {
             admin.batch_execute(&sql.replace("{}", &name)).await.unwrap();
         }
         Self { server, name }
@@ -52,22 +58,24 @@ impl TestDatabase {
 
     /// The URL of this database. The store's backends are known by `application_name`.
     pub(crate) fn url_as(&self, application_name: &str) -> String {
-        let config = self.config();
-        let mut url = format!("dbname='{}' application_name='{application_name}'", self.name);
-        let hosts: Vec<_> = config.get_hosts().iter().map(host).collect();
-        let ports: Vec<_> = config.get_ports().iter().map(u16::to_string).collect();
-        for (option, value) in [
-            ("host", (!hosts.is_empty()).then(|| hosts.join(","))),
-            ("port", (!ports.is_empty()).then(|| ports.join(","))),
-            ("user", config.get_user().map(str::to_owned)),
-            ("password", config.get_password().map(|p| String::from_utf8_lossy(p).into_owned())),
-        ] {
-            if let Some(value) = value {
-                let value = value.replace('\\', r"\\").replace('\'', r"\'");
-                url.push_str(&format!(" {option}='{value}'"));
-            }
+        url(&self.config(), application_name)
+    }
+
+    /// The URL of this database through a proxy.
+    pub(crate) fn url_through(&self, proxy: &proxy::Proxy) -> String {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(proxy.port).dbname(&self.name);
+        if let Some(user) = self.server.get_user() {
+            config.user(user);
         }
-        url
+        if let Some(password) = self.server.get_password() {
+            config.password(password);
+        }
+        url(&config, "annals")
+    }
+
+    pub(crate) async fn proxy(&self) -> proxy::Proxy {
+        proxy::Proxy::start(self.server.clone()).await
     }
 
     pub(crate) fn url(&self) -> String {
@@ -109,6 +117,22 @@ impl Drop for TestDatabase {
             panic!("the test's database was not dropped");
         }
     }
+}
+
+fn url(config: &tokio_postgres::Config, application_name: &str) -> String {
+    let hosts: Vec<_> = config.get_hosts().iter().map(host).collect();
+    let ports: Vec<_> = config.get_ports().iter().map(u16::to_string).collect();
+    let options = [
+        ("dbname", config.get_dbname().map(str::to_owned)),
+        ("application_name", Some(application_name.to_owned())),
+        ("host", (!hosts.is_empty()).then(|| hosts.join(","))),
+        ("port", (!ports.is_empty()).then(|| ports.join(","))),
+        ("user", config.get_user().map(str::to_owned)),
+        ("password", config.get_password().map(|p| String::from_utf8_lossy(p).into_owned())),
+    ];
+    let quoted = |value: String| value.replace('\\', r"\\").replace('\'', r"\'");
+    let options = options.into_iter().filter_map(|(name, value)| Some((name, quoted(value?))));
+    options.map(|(name, value)| format!("{name}='{value}' ")).collect()
 }
 
 fn host(host: &Host) -> String {

@@ -1,0 +1,123 @@
+//! Appends that are recorded while the answer is lost on its way.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use annals_eventstore::{Envelope, Error, EventStore};
+use futures::future::join_all;
+
+use crate::support::{
+    TestDatabase, assert_sound,
+    counter::{Change, load},
+    in_time, log, numbers, one,
+    proxy::Proxy,
+    stream,
+};
+
+/// Swallows an answer now and then, until told to stop.
+fn loser(proxy: Proxy, every: Duration) -> (tokio::task::JoinHandle<Proxy>, Arc<AtomicBool>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let losing = async move {
+        while !stopped.load(Ordering::Relaxed) {
+            tokio::time::sleep(every).await;
+            proxy.swallow_next_answer();
+        }
+        proxy
+    };
+    (tokio::spawn(losing), stop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_of_unknown_outcome() {
+    let database = TestDatabase::create().await;
+    let proxy = database.proxy().await;
+    let store = EventStore::connect(&database.url_through(&proxy)).await.unwrap();
+    let append = |number: i64| one(stream("a"), number).idempotency_key(number.to_string());
+    for round in 0..5 {
+        // Opens a connection and prepares the statement; then waits until the nudge is out.
+        store.append(append(2 * round)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        proxy.swallow_next_answer();
+        let append = append(2 * round + 1);
+        let error = store.append(append.clone()).await.unwrap_err();
+        assert!(matches!(error, Error::Indeterminate { .. }), "{error:?}");
+        // The key settles it: it had been recorded.
+        assert!(store.append(append).await.unwrap().replayed);
+    }
+    assert!(numbers(&log(&store).await).into_iter().eq(0..10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_append_is_recorded_twice_when_answers_are_lost() {
+    let database = TestDatabase::create().await;
+    let proxy = database.proxy().await;
+    let store = EventStore::connect(&database.url_through(&proxy)).await.unwrap();
+    let (losing, stop) = loser(proxy, Duration::from_millis(8));
+    let tasks = (0..40).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut outcomes = Vec::new();
+            for round in 0..25 {
+                let number = task * 1000 + round;
+                outcomes.push((number, store.append(one(stream(number % 20), number)).await));
+            }
+            outcomes
+        })
+    });
+    let outcomes: Vec<_> =
+        in_time(join_all(tasks)).await.into_iter().flat_map(Result::unwrap).collect();
+    stop.store(true, Ordering::Relaxed);
+    losing.await.unwrap();
+
+    let log = log(&database.store().await).await;
+    assert_sound(&log);
+    let mut recorded_unknown = 0;
+    for (number, outcome) in outcomes {
+        let recorded = numbers(&log).into_iter().filter(|recorded| *recorded == number).count();
+        match outcome {
+            Ok(_) => assert_eq!(recorded, 1, "append {number} was acknowledged"),
+            Err(Error::Indeterminate { .. }) => {
+                assert!(recorded <= 1, "append {number} is recorded {recorded} times");
+                recorded_unknown += recorded;
+            }
+            Err(error) => assert_eq!(recorded, 0, "append {number}: {error:?}"),
+        }
+    }
+    println!("{recorded_unknown} appends were recorded without an answer");
+    assert!(recorded_unknown > 0, "the test tests nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_keys_commands_are_executed_once_when_answers_are_lost() {
+    let database = TestDatabase::create().await;
+    let proxy = database.proxy().await;
+    let store = EventStore::connect(&database.url_through(&proxy)).await.unwrap();
+    let (losing, stop) = loser(proxy, Duration::from_millis(60));
+    let tasks = (0..8).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let command = |part: i64| {
+                    Envelope::new(Change::new(format!("{task} {part}"), [1, 1]))
+                        .idempotency_key(format!("{task} {round} {part}"))
+                };
+                while let Err(error) = store.execute_all((0..3).map(command)).await {
+                    assert!(error.is_retryable(), "{error:?}");
+                }
+            }
+        })
+    });
+    in_time(join_all(tasks)).await.into_iter().for_each(Result::unwrap);
+    stop.store(true, Ordering::Relaxed);
+    losing.await.unwrap();
+    let store = database.store().await;
+    for (task, part) in (0..8).flat_map(|task| (0..3).map(move |part| (task, part))) {
+        assert_eq!(load(&store, &format!("{task} {part}")).await.state.total, 40);
+    }
+}
