@@ -98,14 +98,14 @@ pub(crate) async fn run(seed: u64, reading: Reading) -> Report {
     let reader =
         tokio::spawn(read(database.clone(), store.clone(), reading, seed, all_written.clone()));
     let done = Arc::new(AtomicUsize::new(0));
+    // The store's own backends are killed too, but not while it connects for the first time.
+    let appending = EventStore::connect(&database.url_as(WRITER)).await.unwrap();
     let killer = tokio::spawn(kill_writers(database.clone(), seed, all_written.clone()));
     let writers = (0..WRITERS).map(|number| {
         let (database, done) = (database.clone(), done.clone());
         let writer = Writer { number, transactions: TRANSACTIONS, seed, database, done };
         tokio::spawn(writer.run())
     });
-    // Also the store's own backends are killed.
-    let appending = EventStore::connect(&database.url_as(WRITER)).await.unwrap();
     let store_writers = (0..STORE_WRITERS)
         .map(|number| tokio::spawn(through_store(appending.clone(), number, STORE_APPENDS, seed)));
     let mut known = Known::default();

@@ -151,9 +151,21 @@ pub(crate) fn server() -> tokio_postgres::Config {
 }
 
 async fn connect(config: &tokio_postgres::Config) -> Client {
-    let (client, connection) = config.connect(NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+    // A test that kills backends may hit one that is only just connecting.
+    let mut attempts = 0;
+    loop {
+        match config.connect(NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                return client;
+            }
+            Err(error) => {
+                attempts += 1;
+                assert!(attempts < 10, "cannot connect: {error:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
 }
 
 /// Terminates the backends of an application in the client's database; returns how many there were.
