@@ -205,10 +205,12 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Database { retryable, .. } => *retryable,
-            Self::Connect { .. }
-            | Self::Indeterminate { .. }
-            | Self::KeyInFlight
-            | Self::Broker { .. } => true,
+            // What the server refuses by name, such as a role or a database, it will refuse again.
+            Self::Connect { source, .. } => source
+                .downcast_ref::<tokio_postgres::Error>()
+                .and_then(tokio_postgres::Error::code)
+                .is_none_or(|code| !code.code().starts_with("28") && code.code() != "3D000"),
+            Self::Indeterminate { .. } | Self::KeyInFlight | Self::Broker { .. } => true,
             _ => false,
         }
     }

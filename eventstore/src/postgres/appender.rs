@@ -32,6 +32,7 @@ use crate::{
 /// How much one statement carries at most.
 const MAX_APPENDS: usize = 512;
 const MAX_EVENTS: usize = 8192;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How many appends wait before the next caller has to.
 const QUEUE: usize = 4096;
 /// How often an append is tried that loses to others through no fault of its own.
@@ -110,6 +111,7 @@ impl Gathering {
         }
         while batch.appends.len() < max_appends
             && batch.events < MAX_EVENTS
+            && batch.bytes < MAX_BYTES
             && self.deferred.len() < MAX_APPENDS
         {
             match self.receiver.try_recv() {
@@ -125,6 +127,7 @@ impl Gathering {
 struct Batch {
     appends: Vec<Pending>,
     events: usize,
+    bytes: usize,
     taken: HashSet<String>,
 }
 
@@ -141,6 +144,8 @@ impl Batch {
         self.taken.extend(names());
         if free {
             self.events += pending.request.events.len();
+            let events = pending.request.events.iter();
+            self.bytes += events.map(|(_, event)| event.payload.as_bytes().len()).sum::<usize>();
             self.appends.push(pending);
         } else {
             deferred.push_back(pending);

@@ -96,11 +96,15 @@ pub(super) async fn position_at(
     clock: Option<DateTime<Utc>>,
 ) -> Result<Position, Error> {
     let failed = |error: tokio_postgres::Error| {
-        let future = error.as_db_error().filter(|error| error.code().code() == "AN003").is_some();
-        if future {
-            Error::Future { at: time, now: clock.unwrap_or_else(Utc::now) }
-        } else {
-            database_error("find the position as of a time", error)
+        match error.as_db_error().filter(|error| error.code().code() == "AN003") {
+            Some(future) => Error::Future {
+                at: time,
+                // In microseconds since 1970.
+                now: (future.detail().and_then(|micros| micros.parse().ok()))
+                    .and_then(DateTime::from_timestamp_micros)
+                    .unwrap_or_else(|| clock.unwrap_or_else(Utc::now)),
+            },
+            None => database_error("find the position as of a time", error),
         }
     };
     let mut asked_when: Option<i64> = None;

@@ -12,11 +12,15 @@ pub(super) struct Check<'a> {
     /// The last time that an event brought.
     last: Option<DateTime<Utc>>,
     events: usize,
+    bytes: usize,
 }
+
+/// The most bytes in one append. PostgreSQL takes no message of a gigabyte.
+const MAX_APPEND_BYTES: usize = 256 * 1024 * 1024;
 
 impl<'a> Check<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
-        Self { options, last: None, events: 0 }
+        Self { options, last: None, events: 0, bytes: 0 }
     }
 
     /// Checks the next event and brings its times into the database's form.
@@ -43,7 +47,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn size(&self, event: &NewEvent) -> Result<(), Error> {
+    fn size(&mut self, event: &NewEvent) -> Result<(), Error> {
         if self.events == self.options.max_append_events {
             return Err(Error::invalid_append(format!(
                 "it has more than {} events; split it, or raise max_append_events",
@@ -61,6 +65,12 @@ impl<'a> Check<'a> {
                 "event {:?} has {bytes} bytes, the limit is {}; store large data elsewhere and \
                  refer to it, or raise max_event_bytes",
                 event.event_type, self.options.max_event_bytes
+            )));
+        }
+        self.bytes += bytes;
+        if self.bytes > MAX_APPEND_BYTES {
+            return Err(Error::invalid_append(format!(
+                "its events have more than {MAX_APPEND_BYTES} bytes together; split it"
             )));
         }
         Ok(())

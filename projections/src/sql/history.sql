@@ -27,10 +27,6 @@ create or replace function {as_of}(timestamptz) returns setof {table} language p
 begin
     if $1 is null then
         raise exception 'a moment is needed, not null' using errcode = 'null_value_not_allowed';
-    elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-        -- Such a transaction does not see the appends that position_at waits for.
-        raise exception 'a time is looked up in a transaction that is read committed'
-            using errcode = 'AN005', hint = 'Or ask as of a position.';
     end if;
     return query select * from {as_of}({store}.position_at($1));
 end $$;

@@ -1,10 +1,11 @@
 -- The event store. {schema} is replaced by the quoted name of the store's schema.
 
 -- One row. The id marks this store's advisory locks among those of the database. It is drawn at
--- random; two stores of one database that share it only wait for each other's appends at times.
+-- random, from 1 on, so that small keys stay free for others; two stores of one database that share
+-- it only wait for each other's appends at times.
 create table {schema}.store (
     only_row boolean primary key default true check (only_row),
-    id integer not null default floor(random() * 32768)::integer check (id between 0 and 32767),
+    id integer not null default 1 + floor(random() * 32767)::integer check (id between 1 and 32767),
     created_at timestamptz not null default clock_timestamp()
 );
 insert into {schema}.store default values;
@@ -74,6 +75,12 @@ begin
         using errcode = 'AN010', hint = 'Append an event that corrects the earlier one.';
 end $$;
 
+-- The events of a stream that is gone could not be read.
+create trigger streams_stay
+    before delete or truncate on {schema}.streams
+    for each statement execute function {schema}.refuse_change();
+alter table {schema}.streams enable always trigger streams_stay;
+
 create trigger events_are_immutable
     before update or delete or truncate on {schema}.events
     for each statement execute function {schema}.refuse_change();
@@ -103,6 +110,11 @@ declare
     last bigint := {schema}.last_position();
     lowest bigint := {schema}.lowest_in_flight();
 begin
+    if pg_is_in_recovery() then
+        -- Locks of the primary are not seen here: events of appends in flight would be lost.
+        raise exception 'the log can only be followed on the primary, not on a standby'
+            using errcode = 'AN007';
+    end if;
     return least(last, lowest);
 end $$;
 
@@ -350,7 +362,8 @@ begin
         settled := {schema}.safe_position() >= found.first_after - 1;
     elsif moment >= present then
         raise exception 'cannot answer as of %: it is in the future', moment
-            using errcode = 'AN003', detail = present::text;
+            using errcode = 'AN003',
+                detail = (extract(epoch from present) * 1000000)::bigint::text;
     else
         -- An append that registers from now on takes a later time; wait for those before.
         settled := coalesce({schema}.lowest_in_flight() > asked_when, true);
@@ -367,6 +380,11 @@ returns bigint language plpgsql volatile as $$
 declare
     tried record;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'position_at cannot see appends end in a % transaction',
+            current_setting('transaction_isolation')
+            using errcode = 'AN005', hint = 'Ask in a READ COMMITTED transaction, or as of a position.';
+    end if;
     select * into tried from {schema}.try_position_at(moment, clock, null);
     while tried.at_position is null loop
         perform pg_sleep(0.002);
