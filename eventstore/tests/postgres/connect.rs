@@ -85,4 +85,5 @@ async fn a_database_that_is_not_there_is_named() {
     let error = failure(&url).await;
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
     assert!(text(&error).contains("does not exist"), "{}", text(&error));
+    assert!(!error.is_retryable(), "it does not come by itself");
 }
