@@ -1,6 +1,9 @@
 //! The run: import, projection and publishing side by side, then the report.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use annals::{AsOf, Clock, EventStore, ManualClock, Position, QueryReadModels, Worker};
 use anyhow::{Context, anyhow, bail};
@@ -59,6 +62,7 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
     let imported = tokio::select! {
         imported = import(&importing, rows, progress) => imported?,
         failed = &mut worker => return Err(ended(failed)),
+        never = show(&store, progress) => match never {},
     };
     let commands = started.elapsed();
     let end = store.safe_position().await?;
@@ -108,6 +112,24 @@ async fn reset(args: &Args, url: &str) -> anyhow::Result<anyhow::Result<()>> {
     let drop = database.schema().sql("drop schema {schema} cascade");
     database.client().await?.batch_execute(&drop).await.context("cannot drop the store")?;
     Ok(if args.no_kafka { Ok(()) } else { crate::publish::reset(args).await })
+}
+
+/// Shows how far projection and publishing are beside the import.
+async fn show(store: &EventStore, progress: &Progress) -> Infallible {
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let end = Position::new(i64::MAX);
+        let looking = store.query::<LoanApplications>().wait_for(end, Duration::ZERO).await;
+        if let Err(annals::ProjectionError::TimedOut { reached, .. }) = looking {
+            progress.projected(reached.get() as u64);
+        }
+        // Whatever fails here fails the import or the worker too, which say so.
+        if let Ok(database) = store.database()
+            && let Ok(published) = crate::publish::position(database).await
+        {
+            progress.published(published.get() as u64);
+        }
+    }
 }
 
 /// Waits until the read model has come to the end of the log, and shows how far it is.
