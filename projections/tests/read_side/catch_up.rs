@@ -113,7 +113,7 @@ async fn its_connections_are_terminated_again_and_again() {
     let mut running = Running::start(worker::<Tally>(&reader).batch_size(3).lease(lease(500)));
     let mut load = Load::start(&store, seed, 3, 300);
     let mut killed = 0;
-    while killed < 40 || !load.is_done() {
+    while killed < 20 || !load.is_done() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..120))).await;
         killed += kill(&client, "victim", "%").await;
         assert!(running.is_running(), "it ended: {:?}", running.failure().await);
