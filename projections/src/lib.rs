@@ -42,6 +42,7 @@
 //! The tables are ordinary tables: query them with SQL as you like. With `history`, three functions come
 //! beside each: `account_overview_as_of('2012-01-01')`, by time or by position. They raise an error for a
 //! moment that is not over, or that the worker has not come to, rather than answer with less.
+//! From a driver, give the parameter a type: `account_overview_as_of($1::timestamptz)` or `$1::bigint`.
 //!
 //! Rows, history and checkpoint move in one transaction, so each event is applied exactly once. A worker
 //! that was paused and replaced changes nothing when it wakes up.
