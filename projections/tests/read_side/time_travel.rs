@@ -127,7 +127,14 @@ async fn an_answer_stays_the_same_while_appends_go_on() {
     // The worker may have to come to that time first.
     let patient = Consistency::AtLeast(Position::START, PATIENCE / 2);
     let mut asked = Vec::new();
-    while !load.is_done() {
+    // On a busy machine a load is over before much has been asked; then there is another.
+    for round in 1.. {
+        if load.is_done() && asked.len() > 10 {
+            break;
+        }
+        if load.is_done() {
+            std::mem::replace(&mut load, Load::start(&store, seed + round, 4, 150)).done().await;
+        }
         let now: DateTime<Utc> = value(&client, "select clock_timestamp()").await;
         let time = now - TimeDelta::microseconds(rng.random_range(1..5000));
         let query = store.query::<Tally>().as_of(AsOf::Time(time)).consistency(patient);
@@ -135,7 +142,6 @@ async fn an_answer_stays_the_same_while_appends_go_on() {
         let (time, rows) = &asked[rng.random_range(0..asked.len())];
         assert_eq!(in_rust(&store, AsOf::Time(*time)).await, *rows, "asked again: {time}");
     }
-    assert!(asked.len() > 10, "asked only {} times", asked.len());
     let log = log(&store).await;
     for (time, rows) in asked {
         assert_eq!(rows, expected(&log, cut(&log, time)), "as of {time}");
