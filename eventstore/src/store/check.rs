@@ -129,6 +129,24 @@ fn has_nul(json: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::has_nul;
+    use crate::{Append, Error, EventStore, ExpectedVersion, NewEvent, Payload, StreamId};
+
+    fn append(payloads: &[&'static str]) -> Append {
+        let events = payloads
+            .iter()
+            .map(|payload| NewEvent::raw("noted", 1, Payload::from_json(*payload).unwrap()));
+        Append::to(StreamId::new("note", 1).unwrap(), ExpectedVersion::Any, events)
+    }
+
+    #[tokio::test]
+    async fn the_limits_that_are_set_are_kept() {
+        let store = EventStore::options().max_event_bytes(8).max_append_events(2).in_memory();
+        for refused in [append(&["\"1234567\""]), append(&["1", "2", "3"])] {
+            let error = store.append(refused).await.unwrap_err();
+            assert!(matches!(error, Error::InvalidAppend { .. }), "{error}");
+        }
+        store.append(append(&["\"123456\"", "2"])).await.unwrap();
+    }
 
     #[test]
     fn an_escaped_nul_is_told_from_an_escaped_backslash() {

@@ -49,9 +49,8 @@ impl EventStore {
         self.load_range(key, range).await
     }
 
-    /// Resolves a moment to a position of the log, so that several queries can share one cut.
-    /// `None` for a version, which is no moment of the whole log.
-    pub(crate) async fn range(&self, as_of: AsOf) -> Result<Range, Error> {
+    /// The events that count as of a moment, once it is settled which these are.
+    async fn range(&self, as_of: AsOf) -> Result<Range, Error> {
         Ok(match as_of {
             AsOf::Version(version) => Range { up_to_version: version, ..Range::ALL },
             AsOf::Time(time) => {
