@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use annals_eventstore::EventStore;
+use annals_projections::ReadModel;
 use rand::Rng;
 
 use crate::support::{
@@ -146,4 +148,21 @@ async fn one_connection_is_enough() {
     running.caught_up::<Tally>(&store).await;
     running.stop().await;
     assert_exact::<Tally>(&store, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn into_a_schema_of_the_programs_choice() {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    client.batch_execute("create schema reports").await.unwrap();
+    let options = EventStore::options().schema("books").read_models_schema("reports");
+    let store = database.store_with(options).await;
+    let mut running = Running::start(worker::<Tally>(&store));
+    add(&store, "a", 1).await;
+    running.caught_up::<Tally>(&store).await;
+    running.stop().await;
+    let sql = format!("select count(*) from reports.{}", <Tally as ReadModel>::TABLE);
+    assert_eq!(value::<i64>(&client, &sql).await, 1);
+    let elsewhere = "select count(*) from pg_tables where schemaname in ('public', 'annals')";
+    assert_eq!(value::<i64>(&client, elsewhere).await, 0);
 }
