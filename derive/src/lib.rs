@@ -119,7 +119,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// The type also implements `Default`, the state before the first event, and `Apply` for its
 /// events. Type and const parameters are carried over: it is an aggregate for those parameters for
 /// which all of this holds. Lifetimes are refused.
-#[proc_macro_derive(Aggregate, attributes(aggregate))]
+#[proc_macro_derive(Aggregate, attributes(aggregate, snapshot))]
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(aggregate::expand(&input))

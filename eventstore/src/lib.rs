@@ -82,6 +82,7 @@ mod ids;
 pub mod kafka;
 mod memory;
 pub mod postgres;
+mod snapshot;
 mod store;
 pub mod testkit;
 
@@ -96,11 +97,15 @@ pub use self::{
     error::{DecodeError, Error, ExecuteError},
     event::{Event, EventType, Metadata, Payload, Recorded},
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
+    snapshot::Snapshots,
     store::{AsOf, EventStore, Options},
 };
 
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::{Aggregate, Command, Event, EventType};
+    pub use crate::{
+        Aggregate, Command, Event, EventType, Snapshots,
+        aggregate::{Copied, NotCopied, State},
+    };
 }

@@ -4,6 +4,7 @@ mod appender;
 mod checkpoint;
 mod lease;
 mod listener;
+mod loader;
 mod migrate;
 mod read;
 
@@ -21,14 +22,14 @@ use tokio_postgres::{
     error::{Severity, SqlState},
 };
 
-use self::appender::Appender;
+use self::{appender::Appender, loader::Loader};
 pub use self::{
     checkpoint::Checkpoint,
     lease::{Lease, LeaseOptions},
     listener::Listener,
 };
 use crate::{
-    backend::{Backend, KnownKey, Outcome, Page, Range, Request},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request},
     error::Error,
     event::Recorded,
     ids::{Position, StreamId},
@@ -54,6 +55,7 @@ struct Inner {
     /// For reading, projecting and the program's own statements. Appends have their own.
     pool: Pool,
     appender: Appender,
+    loader: Loader,
     statements: Statements,
 }
 
@@ -103,7 +105,9 @@ impl Database {
         let appender = Appender::start(pool(options.writers + 1)?, &schema, options);
         let statements = Statements::new(&schema);
         let pool = pool(options.readers)?;
-        Ok(Self(Arc::new(Inner { config, schema, read_models, pool, appender, statements })))
+        let loader = Loader::start(pool.clone(), &schema);
+        let inner = Inner { config, schema, read_models, pool, appender, loader, statements };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// A connection for reading, projecting, or SQL of the program's own.
@@ -137,6 +141,14 @@ impl Database {
 impl Backend for Database {
     async fn append(&self, request: Request) -> Result<Outcome, Error> {
         self.0.appender.append(request).await
+    }
+
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
+        self.0.loader.load(loads).await
+    }
+
+    async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
+        loader::save_snapshot(&self.0.pool, &self.0.statements.save_snapshot, snapshot).await
     }
 
     fn streams<'a>(
@@ -207,6 +219,7 @@ struct Statements {
     safe_position: String,
     position_at: String,
     last_position: String,
+    save_snapshot: String,
 }
 
 impl Statements {
@@ -219,6 +232,7 @@ impl Statements {
             position_at: schema
                 .sql("select asked_when, at_position from {schema}.try_position_at($1, $2, $3)"),
             last_position: schema.sql("select {schema}.last_position()"),
+            save_snapshot: schema.sql(include_str!("sql/save_snapshot.sql")),
         }
     }
 }
