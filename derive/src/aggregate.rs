@@ -8,6 +8,7 @@ use crate::{
     attributes::{Attributes, Key, Place},
     errors::Errors,
     names, paths,
+    shape::Describer,
 };
 
 const ITEM: Place = Place {
@@ -98,12 +99,19 @@ fn generate(
         });
     }
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
+    let shape = Describer::new(&root, input).item(input);
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #root::__private::Aggregate for #ident #type_generics #where_clause {
             const CATEGORY: &'static ::std::primitive::str = #category;
             type Event = #event;
             type Error = #error;
+
+            fn shape() -> ::std::string::String {
+                #root::__private::ShapeText::written(|text| {
+                    #shape
+                })
+            }
         }
     })
 }

@@ -3,6 +3,7 @@
 use crate::{
     event::Event,
     ids::{Position, Version},
+    shape::ShapeText,
 };
 
 /// The state of one stream, folded from its events.
@@ -44,6 +45,14 @@ pub trait Aggregate: Apply<Self::Event> + Default + Send + Sync + 'static {
     type Event: Event;
     /// Why it refuses commands.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The shape of the state when it is serialized, as text ([`Shape`](crate::Shape)): other text means
+    /// that what was written under the old one does not fit.
+    ///
+    /// What does not say otherwise is opaque: changes of it are not noticed.
+    fn shape() -> String {
+        ShapeText::written(|text| text.opaque(std::any::type_name::<Self>()))
+    }
 }
 
 /// How one event changes the state.

@@ -82,11 +82,12 @@ mod ids;
 pub mod kafka;
 mod memory;
 pub mod postgres;
+mod shape;
 mod store;
 pub mod testkit;
 
 #[doc(no_inline)]
-pub use annals_derive::{Aggregate, Command, Event};
+pub use annals_derive::{Aggregate, Command, Event, Shape};
 
 pub use self::{
     aggregate::{Aggregate, Apply, Loaded},
@@ -96,11 +97,12 @@ pub use self::{
     error::{DecodeError, Error, ExecuteError},
     event::{Event, EventType, Metadata, Payload, Recorded},
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
+    shape::{Shape, ShapeText},
     store::{AsOf, EventStore, Options},
 };
 
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::{Aggregate, Command, Event, EventType};
+    pub use crate::{Aggregate, Command, Event, EventType, Shape, ShapeText, shape::probe};
 }
