@@ -8,6 +8,7 @@ use crate::{
     attributes::{Attributes, Key, Place},
     errors::Errors,
     names, paths,
+    shape::Describer,
 };
 
 const ITEM: Place = Place {
@@ -151,6 +152,7 @@ fn generate(
                 ::std::option::Option::Some(#root::__private::Snapshots::new(#name) #settings);
         }
     });
+    let shape = Describer::new(&root, input).item(input);
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #root::__private::Aggregate for #ident #type_generics #where_clause {
@@ -163,6 +165,12 @@ fn generate(
                 #[allow(unused_imports, reason = "a state is Clone or is not")]
                 use #root::__private::{Copied as _, NotCopied as _};
                 (&#root::__private::State(self)).copied()
+            }
+
+            fn shape() -> ::std::string::String {
+                #root::__private::ShapeText::written(|text| {
+                    #shape
+                })
             }
         }
     })

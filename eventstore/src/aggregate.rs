@@ -3,6 +3,7 @@
 use crate::{
     event::Event,
     ids::{Position, Version},
+    shape::ShapeText,
     snapshot::Snapshots,
 };
 
@@ -48,15 +49,18 @@ pub trait Aggregate: Apply<Self::Event> + Default + Send + Sync + 'static {
     /// How its state is kept in snapshots; never, if `None`. `#[snapshot(..)]` beside the derive sets it.
     const SNAPSHOTS: Option<Snapshots<Self>> = None;
 
-    /// The serialized shape of the state, as text.
-    fn shape() -> String {
-        std::any::type_name::<Self>().to_owned()
-    }
-
     /// A copy of the state for a load that the cache answers; `None` where it cannot be copied, and
     /// every load reads the database. The derive copies what is `Clone`.
     fn duplicate(&self) -> Option<Self> {
         None
+    }
+
+    /// The shape of the state when it is serialized, as text ([`Shape`](crate::Shape)): other text means
+    /// that what was written under the old one does not fit.
+    ///
+    /// What does not say otherwise is opaque: changes of it are not noticed.
+    fn shape() -> String {
+        ShapeText::written(|text| text.opaque(std::any::type_name::<Self>()))
     }
 }
 

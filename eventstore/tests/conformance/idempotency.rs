@@ -1,7 +1,5 @@
 //! One key, one outcome.
 
-use std::sync::{Arc, atomic::Ordering};
-
 use annals_eventstore::{
     Append, Committed, Envelope, Error, EventStore, ExecuteError, ExpectedVersion, NewEvent,
     Payload, Position, Version,
