@@ -60,13 +60,26 @@ impl Cache {
         Held { stream: stream.clone(), state: guard.take(), is_stale: false, guard, shared }
     }
 
-    /// Takes hold of a stream's entry if nobody holds it; `None` also where there is no cache.
-    pub(super) fn try_hold<A: Aggregate>(&self, stream: &StreamId) -> Option<Held<A>> {
+    /// A copy of what is cached, where there is something that can be copied and nobody holds it.
+    pub(super) fn copy<A: Aggregate>(&self, stream: &StreamId) -> Option<State<A>> {
         self.0.as_ref()?;
+        let (entry, _) = self.entry::<A>(stream);
+        let guard = entry.try_lock().ok()?;
+        guard.as_ref()?.duplicate()
+    }
+
+    /// Caches a state that was loaded, if nobody holds the entry and it is newer than what is there.
+    pub(super) fn offer<A: Aggregate>(&self, stream: &StreamId, state: &State<A>) {
         let (entry, shared) = self.entry::<A>(stream);
-        let mut guard = entry.try_lock_owned().ok()?;
-        let state = guard.take();
-        Some(Held { stream: stream.clone(), state, is_stale: false, guard, shared })
+        let Ok(mut guard) = entry.try_lock_owned() else { return };
+        let known = guard.as_ref().map(|state| state.loaded.version);
+        if known.is_none_or(|version| version < state.loaded.version) {
+            let state = state.duplicate();
+            let stream = stream.clone();
+            self.put(Held { stream, state, is_stale: false, guard, shared });
+        } else if let Some(cached) = guard.as_mut() {
+            cached.snapshot = cached.snapshot.max(state.snapshot);
+        }
     }
 
     fn entry<A: Aggregate>(&self, stream: &StreamId) -> (Arc<Entry<A>>, Option<Shared>) {

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tracing::Instrument;
 
 use super::{EventStore, cache::Held, lot::Lot, state::State};
 use crate::{
@@ -23,8 +24,8 @@ impl EventStore {
     /// [`max_attempts`](super::Options::max_attempts) times, waiting a random time in between
     /// (exponential backoff with jitter). Takes a bare command or an [`Envelope`].
     ///
-    /// Not cancellation safe: if the future is dropped, the events may still be recorded; with an
-    /// idempotency key, executing the command again settles it.
+    /// Dropping the future does not call the command back: it goes on by itself, and its events may be
+    /// recorded. With an idempotency key, executing the command again settles it.
     ///
     /// # Errors
     /// [`ExecuteError::Rejected`] with the domain's reason, [`ExecuteError::Failed`] with the store's.
@@ -57,6 +58,25 @@ impl EventStore {
         I::Item: Into<Envelope<C>>,
     {
         let lot = Lot::new(commands.into_iter().map(Into::into).collect());
+        let store = self.clone();
+        // A task of its own: while it holds its streams, others wait for it. A future that is neither
+        // polled nor dropped must not keep them waiting.
+        let task = tokio::spawn(async move { store.execute_lot(lot).await }.in_current_span());
+        match task.await {
+            Ok(outcomes) => outcomes,
+            Err(failed) => match failed.try_into_panic() {
+                // The aggregate's own.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::Closed),
+            },
+        }
+    }
+
+    async fn execute_lot<C>(&self, lot: Lot<C>) -> Result<Outcomes<C>, Error>
+    where
+        C: Command,
+        C::Aggregate: Handle<C>,
+    {
         // The keys of a lot are looked up first. Of a single command, the append says if its key is
         // taken.
         let mut known = Known { keys: Vec::new(), are_looked_up: false };

@@ -56,24 +56,13 @@ impl EventStore {
         key: impl std::fmt::Display,
     ) -> Result<Option<Loaded<A>>, Error> {
         let stream = StreamId::new(A::CATEGORY, key)?;
-        // The cache keeps what it has; it can only answer with a copy.
-        let copies = A::default().duplicate().is_some();
-        if copies && let Some(mut held) = self.cache.try_hold::<A>(&stream) {
-            self.catch_up([&mut held]).await?;
-            let copy = held.state.as_ref().and_then(|state| {
-                let Loaded { state, version, position } = &state.loaded;
-                let state = state.duplicate()?;
-                Some(Loaded { state, version: *version, position: *position })
-            });
-            self.put([held]);
-            if let Some(copy) = copy {
-                return Ok(copy.if_exists());
-            }
-        }
+        let mut state = self.cache.copy::<A>(&stream);
         let started = Instant::now();
-        let mut state = self.load_up_to::<A>(&stream, UpTo::END).await?;
+        self.fold(vec![(&stream, &mut state)], UpTo::END).await?;
+        let mut state = state.unwrap_or_else(State::initial);
         state.spent = started.elapsed();
         self.snapshot_if_due(&stream, &mut state);
+        self.cache.offer(&stream, &state);
         Ok(state.loaded.if_exists())
     }
 

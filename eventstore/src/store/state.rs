@@ -47,6 +47,25 @@ impl<A: Aggregate> State<A> {
         }
     }
 
+    /// A copy of what is recorded, where the state can be copied.
+    pub(super) fn duplicate(&self) -> Option<Self> {
+        if !self.is_as_recorded() {
+            return None;
+        }
+        let Loaded { state, version, position } = &self.loaded;
+        let state = state.duplicate()?;
+        Some(Self {
+            loaded: Loaded { state, version: *version, position: *position },
+            is_current: false,
+            spent: Duration::ZERO,
+            snapshot: self.snapshot,
+            decided: Vec::new(),
+            applied: 0,
+            folded: self.folded,
+            encoded: self.encoded,
+        })
+    }
+
     /// How many events are decided and not recorded.
     pub(super) fn decided(&self) -> usize {
         self.decided.len()

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod append;
+mod cache;
 mod clock;
 mod execute;
 mod idempotency;
 mod load;
 mod model;
 mod read;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -78,6 +80,14 @@ conformance! {
         a_bad_append_among_many_fails_alone,
         a_caller_that_goes_away_leaves_the_append_whole,
     }
+    cache () {
+        what_others_append_is_decided_on,
+        a_command_without_events_knows_what_others_appended,
+        a_load_knows_what_others_appended,
+        what_was_not_recorded_is_not_remembered,
+        a_dropped_command_leaves_no_trace_in_the_cache,
+        whatever_is_done_comes_to_the_same_without_a_cache,
+    }
     clock (clock) {
         events_bear_the_time_of_the_clock,
         events_bear_the_time_that_they_bring,
@@ -137,5 +147,11 @@ conformance! {
         more_than_a_page_is_read_in_order,
         a_page_ends_where_it_is_told_to,
         streams_of_similar_names_are_told_apart,
+    }
+    snapshots () {
+        a_load_with_snapshots_equals_a_fold_of_all,
+        a_snapshot_by_hand_is_of_the_state_as_it_is,
+        a_snapshot_of_another_shape_is_ignored,
+        an_aggregate_without_snapshots_refuses_one,
     }
 }

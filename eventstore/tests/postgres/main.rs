@@ -8,5 +8,6 @@ mod killed;
 mod lost_answers;
 mod position_at;
 mod schema;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
