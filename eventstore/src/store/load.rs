@@ -89,11 +89,13 @@ impl EventStore {
         let mut loaded: Vec<Loaded<A>> = streams.iter().map(|_| Loaded::initial()).collect();
         let mut events = self.backend.streams(streams, range);
         while let Some((index, event)) = events.try_next().await? {
-            let event = event.decode::<A::Event>()?;
             let loaded = &mut loaded[index];
-            loaded.state.apply(&event.event);
+            // Also of an event that is read as none.
             loaded.version = event.version;
             loaded.position = event.position;
+            for event in event.decode::<A::Event>()? {
+                loaded.state.apply(&event.event);
+            }
         }
         Ok(loaded)
     }

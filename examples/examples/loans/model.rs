@@ -466,7 +466,7 @@ mod tests {
         let stored = |event: &LoanApplicationEvent| {
             let payload = event.encode().unwrap();
             let again = LoanApplicationEvent::decode(event.event_type().name, 1, &payload).unwrap();
-            assert_eq!(&again, event);
+            assert_eq!(again.as_slice(), std::slice::from_ref(event));
             let json = String::from_utf8(payload.as_bytes().to_vec()).unwrap();
             (event.event_type().name, json)
         };

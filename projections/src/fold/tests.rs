@@ -170,7 +170,7 @@ fn plainly(steps: &[Step<Trail>]) -> Tables<Trail> {
 fn steps<R: Project<Touched>>(events: &[Touched]) -> Vec<Step<R>> {
     let source = crate::read_model::Source::<R>::of::<Thing>();
     std::iter::zip(1.., events)
-        .map(|(number, event)| {
+        .flat_map(|(number, event)| {
             let payload = event.encode().unwrap();
             let event = recorded::<Thing>("one", number, number * 3, event.clone());
             source.step(event.with_event(payload)).unwrap()
