@@ -25,9 +25,7 @@ use crate::{aggregate::Aggregate, event::Event};
 /// # impl Apply<AccountEvent> for Account { fn apply(&mut self, _: &AccountEvent) {} }
 /// use annals_eventstore::EventShapes;
 ///
-/// # const TEST: &str = stringify! {
-/// #[test]
-/// # };
+/// // A #[test]:
 /// fn stored_events_keep_their_shapes() {
 ///     EventShapes::new().aggregate::<Account>().assert_locked("events.lock");
 /// }
