@@ -246,3 +246,28 @@ fn a_test_that_holds_the_shapes_fails_with_the_difference() {
     let directory = tempfile::tempdir().unwrap();
     shapes::<first::Loan>().assert_locked(directory.path().join("events.lock"));
 }
+
+/// The variable cannot be set in this process, so the test runs itself in another one.
+#[test]
+fn a_test_that_holds_the_shapes_updates_the_file_where_the_environment_says_so() {
+    const CHILD: &str = "ANNALS_TEST_LOCK_FILE";
+    if let Some(path) = std::env::var_os(CHILD) {
+        return shapes::<next::Loan>().assert_locked(path);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.lock");
+    shapes::<first::Loan>().write(&path).unwrap();
+    let before = std::fs::read_to_string(&path).unwrap();
+    for (value, updates) in [("0", false), ("1", true)] {
+        let name = "a_test_that_holds_the_shapes_updates_the_file_where_the_environment_says_so";
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("shape::registry::tests::{name}")])
+            .envs([(CHILD, path.as_os_str()), ("ANNALS_UPDATE_LOCK".as_ref(), value.as_ref())])
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(status.success(), updates, "with {value}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap() != before, updates, "with {value}");
+    }
+    shapes::<next::Loan>().check(&path).unwrap();
+}
