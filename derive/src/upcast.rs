@@ -162,7 +162,13 @@ pub(crate) fn retired(root: &Path, retired: &[Retired]) -> Option<TokenStream> {
     if retired.is_empty() {
         return None;
     }
-    let names = retired.iter().map(|retired| &retired.name);
+    let types = retired.iter().map(|Retired { name, chain }| {
+        let version = match chain {
+            Some(chain) => chain.types.len() as u32,
+            None => u32::MAX,
+        };
+        quote!(#root::__private::RetiredType { name: #name, version: #version })
+    });
     let kinds = retired.iter().map(|Retired { name, chain }| match chain {
         None => quote!(#name => #root::__private::Decoded::Many(::std::vec::Vec::new()),),
         Some(chain) => {
@@ -181,7 +187,7 @@ pub(crate) fn retired(root: &Path, retired: &[Retired]) -> Option<TokenStream> {
     // Where everything is dropped, these are not looked at.
     let unused = quote!(let _ = (version, payload););
     Some(quote! {
-        const RETIRED: &'static [&'static ::std::primitive::str] = &[#(#names),*];
+        const RETIRED: &'static [#root::__private::RetiredType] = &[#(#types),*];
 
         fn retired(
             name: &::std::primitive::str,

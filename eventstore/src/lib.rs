@@ -96,7 +96,9 @@ pub use self::{
     clock::{Clock, ManualClock, TimeSource},
     command::{Command, Committed, Envelope, Handle},
     error::{DecodeError, Error, ExecuteError},
-    event::{Decoded, DecodedIter, Event, EventType, Metadata, Payload, Recorded, Upcast},
+    event::{
+        Decoded, DecodedIter, Event, EventType, Metadata, Payload, Recorded, RetiredType, Upcast,
+    },
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
     shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
     store::{AsOf, EventStore, Options},
@@ -106,7 +108,7 @@ pub use self::{
 #[doc(hidden)]
 pub mod __private {
     pub use crate::{
-        Aggregate, Command, DecodeError, Decoded, Event, EventType, Payload, Shape, ShapeText,
-        Upcast, event::read, shape::probe,
+        Aggregate, Command, DecodeError, Decoded, Event, EventType, Payload, RetiredType, Shape,
+        ShapeText, Upcast, event::read, shape::probe,
     };
 }

@@ -32,6 +32,15 @@ impl EventType {
     }
 }
 
+/// A stored type that is no variant any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetiredType {
+    /// The stored name.
+    pub name: &'static str,
+    /// The highest version that is still read: `u32::MAX` where the payload is not looked at.
+    pub version: u32,
+}
+
 /// The events of one aggregate: an enum with one variant for each kind of event.
 ///
 /// Derive it. A variant's payload is stored as the JSON of its fields alone (`{"amount":100}`),
@@ -89,7 +98,7 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 
     /// Stored types that are no variants any more: they decode as several events, or as none.
-    const RETIRED: &'static [&'static str] = &[];
+    const RETIRED: &'static [RetiredType] = &[];
 
     /// Decodes the payload of an earlier version of the kind with this index in [`Event::TYPES`], and
     /// brings it up; `None` if it is read like that of the present version.

@@ -37,11 +37,11 @@ pub enum ShapeChange {
         /// The shape in the code.
         now: String,
     },
-    /// The code knows an older version only.
+    /// The code reads older versions only, and refuses this one.
     WentBack {
         /// The type and version in the lock file.
         key: ShapeKey,
-        /// The version in the code.
+        /// The highest version that the code reads.
         now: u32,
     },
     /// The code does not know the type any more.
@@ -87,8 +87,8 @@ impl Display for ShapeChange {
             }
             Self::WentBack { key, now } => write!(
                 f,
-                "[{key}] the code is at version {now} and would refuse events of this one; give it \
-                 its version back, or a higher one"
+                "[{key}] the code reads this type up to version {now} only; give it its version back, or \
+                 a higher one, with a type for each version if it is split"
             ),
             Self::Removed { key } => {
                 let name = &key.event_type;

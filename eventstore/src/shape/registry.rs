@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{LockError, ShapeChange, ShapeKey, ShapeText, lock::Lock};
-use crate::{aggregate::Aggregate, event::Event};
+use crate::{
+    aggregate::Aggregate,
+    event::{Event, RetiredType},
+};
 
 /// The shapes of the events of a program, to be held against a lock file.
 ///
@@ -50,7 +53,7 @@ pub struct EventShapes(BTreeMap<&'static str, Category>);
 #[derive(Clone, Debug, Default)]
 struct Category {
     kinds: Vec<Kind>,
-    retired: Vec<&'static str>,
+    retired: Vec<RetiredType>,
 }
 
 /// A kind of event as the code stores it.
@@ -73,7 +76,7 @@ impl EventShapes {
     #[must_use]
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
         let category = self.0.entry(A::CATEGORY).or_default();
-        category.retired.extend(A::Event::RETIRED);
+        category.retired.extend_from_slice(A::Event::RETIRED);
         for (index, kind) in A::Event::TYPES.iter().enumerate() {
             let mut text = ShapeText::default();
             A::Event::describe(index, &mut text);
@@ -183,20 +186,22 @@ impl Category {
     /// What became of a shape that is locked.
     fn change(&self, key: &ShapeKey, locked: &str) -> Option<ShapeChange> {
         let name = key.event_type.as_str();
-        let key = key.clone();
         let kind = self.kinds.iter().find(|kind| kind.name == name || kind.aliases.contains(&name));
-        match kind {
-            // An earlier name is read like the present one, so its shapes are bound as well.
-            Some(kind) if kind.version == key.version => (kind.shape != locked).then(|| {
-                ShapeChange::Changed { key, locked: locked.to_owned(), now: kind.shape.clone() }
-            }),
-            Some(kind) if kind.version < key.version => {
-                Some(ShapeChange::WentBack { key, now: kind.version })
-            }
-            Some(_) => None,
-            None if self.retired.contains(&name) => None,
-            None => Some(ShapeChange::Removed { key }),
+        let retired = self.retired.iter().find(|retired| retired.name == name);
+        let Some(now) = kind.map(|kind| kind.version).or(retired.map(|retired| retired.version))
+        else {
+            return Some(ShapeChange::Removed { key: key.clone() });
+        };
+        if key.version > now {
+            return Some(ShapeChange::WentBack { key: key.clone(), now });
         }
+        // An earlier name is read like the present one, so its shapes are bound as well.
+        let same_version = kind.filter(|kind| kind.version == key.version)?;
+        (same_version.shape != locked).then(|| ShapeChange::Changed {
+            key: key.clone(),
+            locked: locked.to_owned(),
+            now: same_version.shape.clone(),
+        })
     }
 }
 
