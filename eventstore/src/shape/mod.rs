@@ -161,7 +161,7 @@ impl ShapeText {
 }
 
 /// How generated code describes a field of a type that may implement [`Shape`] or not: the method of
-/// [`Known`] is found first, and where it does not apply, that of [`Unknown`].
+/// `Known` is found first, and where it does not apply, that of `Unknown`.
 #[doc(hidden)]
 pub mod probe {
     use std::marker::PhantomData;

@@ -283,7 +283,7 @@ fn a_test_that_holds_the_shapes_updates_the_file_where_the_environment_says_so()
         let name = "a_test_that_holds_the_shapes_updates_the_file_where_the_environment_says_so";
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("shape::registry::tests::{name}")])
-            .envs([(CHILD, path.as_os_str()), ("ANNALS_UPDATE_LOCK".as_ref(), value.as_ref())])
+            .envs([(CHILD, path.as_os_str()), ("ANNALS_UPDATE_LOCK", value.as_ref())])
             .output()
             .unwrap()
             .status;
