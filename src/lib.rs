@@ -15,3 +15,8 @@ pub mod __private {
     pub use annals_eventstore::__private::*;
     pub use annals_projections::__private::*;
 }
+
+// The programs in the guide are compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/evolution.md")]
+mod guide_evolution {}

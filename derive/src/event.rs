@@ -10,13 +10,28 @@ use crate::{
     names, paths,
     serde::SerdeAttributes,
     shape::Describer,
+    upcast::{self, Chain, Retired},
 };
 
-const ENUM: Place = Place { namespace: "event", on: "on the enum", keys: &[Key::text("prefix")] };
+const ENUM: Place = Place {
+    namespace: "event",
+    on: "on the enum",
+    keys: &[
+        Key::text("prefix"),
+        Key::texts("dropped").repeatable(),
+        Key::named("split").repeatable(),
+    ],
+};
 const VARIANT: Place = Place {
     namespace: "event",
     on: "on a variant",
-    keys: &[Key::text("name"), Key::number("version"), Key::text("alias").repeatable()],
+    keys: &[
+        Key::text("name"),
+        Key::number("version"),
+        Key::text("alias").repeatable(),
+        Key::chain("upcast_from"),
+        Key::chain("split_from"),
+    ],
 };
 
 /// Serde's attributes that turn an enum into something else than named variants.
@@ -35,12 +50,17 @@ const SERDE_ON_ENUM: [&str; 9] = [
 const SERDE_ON_VARIANT: [&str; 5] =
     ["other", "skip", "skip_deserializing", "skip_serializing", "untagged"];
 
+const ONE_VARIANT: &str = "each name and alias belongs to one variant, choose another with \
+                           `#[event(name = \"...\")]`";
+
 /// How one variant is stored.
 struct Kind<'a> {
     variant: &'a Variant,
     name: String,
     version: u32,
     aliases: Vec<String>,
+    /// How payloads of earlier versions are read, if not like those of this one.
+    chain: Option<Chain>,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
@@ -49,7 +69,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
         &input.generics,
         "events are owned, because they are read back from the store: use String instead of &str",
     );
-    let kinds = match &input.data {
+    let (kinds, retired) = match &input.data {
         Data::Enum(data) => read(input, data, &mut errors),
         Data::Struct(_) | Data::Union(_) => {
             let ident = &input.ident;
@@ -60,14 +80,18 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
                      `enum {ident}Event {{ {ident}({ident}) }}`, and derive Event for the enum"
                 ),
             );
-            Vec::new()
+            (Vec::new(), Vec::new())
         }
     };
     errors.finish()?;
-    generate(input, &kinds)
+    generate(input, &kinds, &retired)
 }
 
-fn read<'a>(input: &DeriveInput, data: &'a DataEnum, errors: &mut Errors) -> Vec<Kind<'a>> {
+fn read<'a>(
+    input: &DeriveInput,
+    data: &'a DataEnum,
+    errors: &mut Errors,
+) -> (Vec<Kind<'a>>, Vec<Retired>) {
     if data.variants.is_empty() {
         errors.push(
             input.ident.span(),
@@ -91,7 +115,29 @@ fn read<'a>(input: &DeriveInput, data: &'a DataEnum, errors: &mut Errors) -> Vec
         None => String::new(),
     };
     let mut taken = Taken::default();
-    data.variants.iter().map(|variant| read_variant(variant, &prefix, &mut taken, errors)).collect()
+    let variants = data.variants.iter();
+    let kinds =
+        variants.map(|variant| read_variant(variant, &prefix, &mut taken, errors)).collect();
+    (kinds, read_retired(&attributes, &mut taken, errors))
+}
+
+/// The stored types that are no variants any more.
+fn read_retired(attributes: &Attributes, taken: &mut Taken, errors: &mut Errors) -> Vec<Retired> {
+    let dropped = attributes.texts("dropped").map(|name| (name, None));
+    let split = attributes.named("split").map(|(name, types)| (name, Some(Chain::split(types))));
+    dropped
+        .chain(split)
+        .map(|(name, chain)| {
+            check_name(&name.value(), name.span(), errors);
+            let key = if chain.is_some() { "split" } else { "dropped" };
+            let advice = format!(
+                "what is {key} is no variant or alias any more, and stands there once; remove one"
+            );
+            let user = format!("{key}({:?})", name.value());
+            taken.take(&name.value(), name.span(), &user, &advice, errors);
+            Retired { name: name.value(), chain }
+        })
+        .collect()
 }
 
 fn read_variant<'a>(
@@ -131,11 +177,12 @@ fn read_variant<'a>(
             (name, span)
         }
     };
-    taken.take(&name, span, variant, errors);
+    let ident = variant.ident.to_string();
+    taken.take(&name, span, &ident, ONE_VARIANT, errors);
     let mut aliases = Vec::new();
     for alias in attributes.texts("alias") {
         check_name(&alias.value(), alias.span(), errors);
-        taken.take(&alias.value(), alias.span(), variant, errors);
+        taken.take(&alias.value(), alias.span(), &ident, ONE_VARIANT, errors);
         aliases.push(alias.value());
     }
     let version = match attributes.number("version") {
@@ -151,25 +198,22 @@ fn read_variant<'a>(
             })
         }
     };
-    Kind { variant, name, version, aliases }
+    let chain = Chain::read(&attributes, version, errors);
+    Kind { variant, name, version, aliases, chain }
 }
 
-/// The stored names that are in use, and by which variant.
+/// The stored names that are in use, and by what.
 #[derive(Default)]
 struct Taken(Vec<(String, String)>);
 
 impl Taken {
-    fn take(&mut self, name: &str, span: Span, variant: &Variant, errors: &mut Errors) {
-        let variant = variant.ident.to_string();
+    fn take(&mut self, name: &str, span: Span, user: &str, advice: &str, errors: &mut Errors) {
         match self.0.iter().find(|(taken, _)| taken == name) {
             Some((_, first)) => errors.push(
                 span,
-                format!(
-                    "the stored name {name:?} is already that of `{first}`; each name and alias \
-                     belongs to one variant, choose another with `#[event(name = \"...\")]`"
-                ),
+                format!("the stored name {name:?} is already that of `{first}`; {advice}"),
             ),
-            None => self.0.push((name.to_owned(), variant)),
+            None => self.0.push((name.to_owned(), user.to_owned())),
         }
     }
 }
@@ -188,7 +232,11 @@ fn refuse_serde(attrs: &[Attribute], refused: &[&str], why: &str, errors: &mut E
     }
 }
 
-fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Error> {
+fn generate(
+    input: &DeriveInput,
+    kinds: &[Kind<'_>],
+    retired: &[Retired],
+) -> Result<TokenStream, Error> {
     let root = paths::eventstore()?;
     let ident = &input.ident;
     let mut generics = input.generics.clone();
@@ -222,6 +270,9 @@ fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Erro
         let shape = describer.event(input, kind.variant);
         quote!(#index => { #shape })
     });
+    let chains = kinds.iter().map(|kind| kind.chain.as_ref()).enumerate();
+    let upcast = upcast::upcast(&root, chains.filter_map(|(index, chain)| Some((index, chain?))));
+    let retired = upcast::retired(&root, retired);
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #root::__private::Event for #ident #type_generics #where_clause {
@@ -240,6 +291,9 @@ fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Erro
                     _ => {}
                 }
             }
+
+            #upcast
+            #retired
         }
     })
 }

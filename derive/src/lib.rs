@@ -19,6 +19,7 @@ mod paths;
 mod read_model;
 mod serde;
 mod shape;
+mod upcast;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Error, parse_macro_input};
@@ -49,6 +50,10 @@ use syn::{DeriveInput, Error, parse_macro_input};
 ///
 /// - `#[event(prefix = "loan_")]` is put before the names that are made from variants. It leaves
 ///   explicit names and aliases alone.
+/// - `#[event(dropped("clicked"))]` lists stored names that are read as no event at all.
+/// - `#[event(split("moved", MovedV1, MovedV2))]` names a stored type that is no variant any more and is
+///   read as several events: version n of it into the n-th type, and by `From` from one to the next, and
+///   from the last one into `Vec` of the enum.
 ///
 /// # On a variant
 ///
@@ -57,6 +62,49 @@ use syn::{DeriveInput, Error, parse_macro_input};
 /// - `#[event(version = 2)]` is the schema version that it is written with, from 1, which is the
 ///   default. Events of a newer version are refused when they are read.
 /// - `#[event(alias = "...")]` is an earlier name under which it may be stored. It may be repeated.
+/// - `#[event(upcast_from = [SubmittedV1, SubmittedV2])]`, on version 3, says how earlier versions are
+///   read: payloads of version n into the n-th type, which implements `Deserialize`, and from there by
+///   `From` into the next one, and from the last one into the enum. `upcast_from = SubmittedV1` is for
+///   one. Without it, payloads of all versions are read like those of this one.
+/// - `#[event(split_from = ...)]` is the same for events that became several, or at times none: the
+///   last step is `From` into `Vec` of the enum.
+///
+/// ```
+/// use annals_eventstore::{Event, testkit};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// #[event(dropped("clicked"), split("moved", Moved))]
+/// enum AccountEvent {
+///     #[event(version = 2, upcast_from = DepositedV1)]
+///     Deposited { cents: i64 },
+///     Withdrawn { cents: i64 },
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct DepositedV1 { euros: i64 }
+///
+/// impl From<DepositedV1> for AccountEvent {
+///     fn from(old: DepositedV1) -> Self {
+///         AccountEvent::Deposited { cents: old.euros * 100 }
+///     }
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct Moved { out: i64, back: i64 }
+///
+/// impl From<Moved> for Vec<AccountEvent> {
+///     fn from(Moved { out, back }: Moved) -> Self {
+///         vec![AccountEvent::Withdrawn { cents: out }, AccountEvent::Deposited { cents: back }]
+///     }
+/// }
+///
+/// let old = testkit::stored::<AccountEvent>("deposited", 1, r#"{"euros":2}"#);
+/// assert_eq!(old, [AccountEvent::Deposited { cents: 200 }]);
+/// let moved = testkit::stored::<AccountEvent>("moved", 1, r#"{"out":2,"back":1}"#);
+/// assert_eq!(moved.len(), 2);
+/// assert_eq!(testkit::stored::<AccountEvent>("clicked", 1, "{}"), []);
+/// ```
 ///
 /// Names and aliases are 1 to 128 bytes of `A-Z a-z 0-9 _ . -`, and belong to one variant each.
 ///

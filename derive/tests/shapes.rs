@@ -1,6 +1,6 @@
 //! What the shapes of types say.
 #![deny(missing_docs, clippy::all, unused_qualifications)]
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::upper_case_acronyms)]
 
 use std::{
     borrow::Cow,

@@ -11,8 +11,10 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// No variant has this stored name.
-    #[error("no variant has this type name; add one, or an alias to the variant it became")]
+    /// Nothing has this stored name: no variant, no alias, no dropped or split type.
+    #[error(
+        "no variant has this type name; add one, or an alias to the variant it became, or declare it dropped or split"
+    )]
     UnknownType,
     /// A newer version of the code wrote it.
     #[error("this code knows the type up to version {supported}; deploy the newer code here")]

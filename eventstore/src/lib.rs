@@ -63,6 +63,7 @@
 //! - [`Append`] and [`EventStore::append`]: events without commands, for one or several streams
 //! - [`EventStore::read_all`], [`read_stream`](EventStore::read_stream): the log itself
 //! - [`testkit`]: given, when, then
+//! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
@@ -96,9 +97,11 @@ pub use self::{
     clock::{Clock, ManualClock, TimeSource},
     command::{Command, Committed, Envelope, Handle},
     error::{DecodeError, Error, ExecuteError},
-    event::{Event, EventType, Metadata, Payload, Recorded},
+    event::{
+        Decoded, DecodedIter, Event, EventType, Metadata, Payload, Recorded, RetiredType, Upcast,
+    },
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
-    shape::{Shape, ShapeText},
+    shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
     snapshot::Snapshots,
     store::{AsOf, EventStore, Options},
 };
@@ -107,8 +110,10 @@ pub use self::{
 #[doc(hidden)]
 pub mod __private {
     pub use crate::{
-        Aggregate, Command, Event, EventType, Shape, ShapeText, Snapshots,
+        Aggregate, Command, DecodeError, Decoded, Event, EventType, Payload, RetiredType, Shape,
+        ShapeText, Snapshots, Upcast,
         aggregate::{Copied, NotCopied, State},
+        event::read,
         shape::probe,
     };
 }

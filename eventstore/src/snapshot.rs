@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::{aggregate::Aggregate, command::Fingerprint};
+use crate::{aggregate::Aggregate, command::Fingerprint, event::Event};
 
 /// How an aggregate's state is kept in snapshots.
 ///
@@ -101,11 +101,21 @@ impl<A> Snapshots<A> {
 }
 
 impl<A: Aggregate> Snapshots<A> {
-    /// What a stored snapshot must bear to be used: it stands for the shape of the state.
+    /// What a stored snapshot must bear to be used: it stands for the shape of the state, and for what
+    /// has become of its events.
     pub(crate) fn kind(&self) -> SnapshotKind {
         let mut hash = Sha256::new();
         hash.update(self.version.to_le_bytes());
         hash.update(A::shape());
+        // An event that was brought up may be folded otherwise than before.
+        for kind in A::Event::TYPES.iter().filter(|kind| kind.version > 1) {
+            hash.update(kind.name);
+            hash.update(kind.version.to_le_bytes());
+        }
+        for kind in A::Event::RETIRED {
+            hash.update(kind.name);
+            hash.update(kind.version.to_le_bytes());
+        }
         SnapshotKind { name: self.name, fingerprint: hash.finalize().into() }
     }
 }

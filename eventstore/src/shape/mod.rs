@@ -3,7 +3,15 @@
 //! Events and snapshots outlive the code that wrote them. Their shapes as text tell when a type no
 //! longer writes what it used to: two texts are equal as long as the stored form is.
 
+mod change;
+mod lock;
+mod registry;
 mod types;
+
+pub use self::{
+    change::{LockError, ShapeChange, ShapeKey},
+    registry::EventShapes,
+};
 
 /// What a type looks like when it is serialized, as text.
 ///
@@ -64,6 +72,8 @@ pub struct ShapeText {
     depth: usize,
     /// The types that are being described, from the outermost.
     open: Vec<&'static str>,
+    /// What is opaque in it.
+    opaque: Vec<String>,
 }
 
 impl ShapeText {
@@ -88,6 +98,11 @@ impl ShapeText {
     pub fn opaque(&mut self, name: &str) {
         self.text.push_str("opaque ");
         self.text.push_str(name);
+        self.opaque.push(name.to_owned());
+    }
+
+    fn into_parts(self) -> (String, Vec<String>) {
+        (self.text, self.opaque)
     }
 
     /// Writes a form with other forms inside, such as `list<i64>`.
@@ -146,7 +161,7 @@ impl ShapeText {
 }
 
 /// How generated code describes a field of a type that may implement [`Shape`] or not: the method of
-/// [`Known`] is found first, and where it does not apply, that of [`Unknown`].
+/// `Known` is found first, and where it does not apply, that of `Unknown`.
 #[doc(hidden)]
 pub mod probe {
     use std::marker::PhantomData;

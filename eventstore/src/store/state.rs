@@ -126,15 +126,18 @@ impl<A: Aggregate> State<A> {
     }
 
     fn fold_one(&mut self, stream: &StreamId, stored: &StoredEvent) -> Result<(), Error> {
-        let event = A::Event::decode(&stored.event_type, stored.schema_version, &stored.payload)
+        let events = A::Event::decode(&stored.event_type, stored.schema_version, &stored.payload)
             .map_err(|source| Error::Decode {
-                stream: stream.clone(),
-                version: stored.version,
-                event_type: stored.event_type.to_string(),
-                schema_version: stored.schema_version,
-                source,
-            })?;
-        self.loaded.state.apply(&event);
+            stream: stream.clone(),
+            version: stored.version,
+            event_type: stored.event_type.to_string(),
+            schema_version: stored.schema_version,
+            source,
+        })?;
+        for event in events {
+            self.loaded.state.apply(&event);
+        }
+        // Also of an event that is read as none.
         self.loaded.version = stored.version;
         self.loaded.position = stored.position;
         self.folded += stored.payload.as_bytes().len();

@@ -20,7 +20,9 @@ async fn change_elsewhere(store: &EventStore, key: &str, by: i64) {
 async fn folded(store: &EventStore, key: &str) -> Counter {
     let mut state = Counter::default();
     for event in history(store, &counter(key)).await {
-        annals_eventstore::Apply::apply(&mut state, &event.decode::<CounterEvent>().unwrap().event);
+        for event in event.decode::<CounterEvent>().unwrap() {
+            annals_eventstore::Apply::apply(&mut state, &event.event);
+        }
     }
     state
 }

@@ -4,6 +4,7 @@
 mod append;
 mod cache;
 mod clock;
+mod evolution;
 mod execute;
 mod idempotency;
 mod load;
@@ -100,6 +101,15 @@ conformance! {
         an_answer_as_of_a_time_is_final,
         a_failed_command_leaves_no_time_behind,
         a_clock_that_passes_refuses_nobody,
+    }
+    evolution () {
+        each_version_loads_as_what_it_became,
+        renamed_types_and_fields_load,
+        the_parts_of_a_split_event_are_applied_in_order,
+        a_dropped_event_counts_as_a_version,
+        commands_are_decided_on_what_old_events_became,
+        as_of_a_version_old_events_count_too,
+        an_old_payload_that_does_not_fit_is_named,
     }
     execute () {
         a_command_leads_to_events,

@@ -27,7 +27,9 @@ async fn check<A: Aggregate>(
     let mut expected = Plain::default();
     for event in log {
         let (version, position) = (event.version, event.position);
-        annals_eventstore::Apply::apply(&mut expected, &event.decode().unwrap().event);
+        for event in event.decode().unwrap() {
+            annals_eventstore::Apply::apply(&mut expected, &event.event);
+        }
         for moment in [AsOf::Version(version), AsOf::Position(position)] {
             let then = store.load_as_of::<A>(key, moment).await.unwrap().unwrap();
             prop_assert_eq!(seen(&then.state), (expected.total, expected.last.clone()));

@@ -4,6 +4,7 @@
 
 mod catch_up;
 mod consistency;
+mod evolution;
 mod failures;
 mod feed;
 mod install;

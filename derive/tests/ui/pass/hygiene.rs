@@ -22,8 +22,27 @@ mod annals_projections {}
 mod serde_ {}
 
 #[derive(Event, Serialize, Deserialize)]
+#[event(dropped("clicked"), split("gone", Old))]
 enum LoanEvent {
+    #[event(version = 3, upcast_from = [Old, Old])]
     Submitted { id: ::std::primitive::i64 },
+    #[event(version = 2, split_from = Old)]
+    Moved,
+}
+
+#[derive(Deserialize)]
+struct Old {}
+
+impl ::std::convert::From<Old> for LoanEvent {
+    fn from(_: Old) -> Self {
+        LoanEvent::Moved
+    }
+}
+
+impl ::std::convert::From<Old> for ::std::vec::Vec<LoanEvent> {
+    fn from(_: Old) -> Self {
+        ::std::vec::Vec::new()
+    }
 }
 
 #[derive(Aggregate, Default)]
