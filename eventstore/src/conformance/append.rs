@@ -1,8 +1,7 @@
 //! What an append takes, refuses and promises.
 
 use annals_eventstore::{
-    Append, Appended, Error, EventStore, ExpectedVersion, Metadata, NewEvent, Payload,
-    Version,
+    Append, Appended, Error, EventStore, ExpectedVersion, Metadata, NewEvent, Payload, Version,
 };
 use futures::future::join_all;
 

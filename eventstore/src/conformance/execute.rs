@@ -1,13 +1,8 @@
 //! Commands: load, decide, append; one by one, in lots, and in each other's way.
 
-use std::sync::{
-    Arc,
-    atomic::Ordering,
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use annals_eventstore::{
-    Envelope, Error, EventStore, ExecuteError, Metadata, Position, Version,
-};
+use annals_eventstore::{Envelope, Error, EventStore, ExecuteError, Metadata, Position, Version};
 use futures::future::join_all;
 
 use super::support::{

@@ -144,7 +144,8 @@ pub(crate) async fn a_load_is_a_fold_of_what_was_recorded(stores: &dyn Stores) {
 /// Pages of any size, read from any checkpoint with any filter, make up what the filter lets through.
 pub(crate) async fn pages_of_any_size_make_up_the_log(stores: &dyn Stores) {
     let reused = Reused::of(stores);
-    let filters = vec![None, Some(vec!["thing"]), Some(vec!["other"]), Some(vec!["thing", "other"])];
+    let filters =
+        vec![None, Some(vec!["thing"]), Some(vec!["other"]), Some(vec!["thing", "other"])];
     let appends = vec((0..4u8, 1..6i64), 0..14);
     let limits = vec(1..9usize, 1..5);
     check(40, (appends, limits, select(filters)), async |(appends, limits, filter)| {
@@ -244,9 +245,10 @@ pub(crate) async fn what_is_written_comes_back(stores: &dyn Stores) {
         let case = reused.take().await;
         let new = written.iter().map(|(name, version, payload, (actor, custom))| {
             let payload = Payload::from_json(payload.to_string()).unwrap();
-            let custom = custom.iter().fold(Metadata::new().actor(actor), |metadata, (key, value)| {
-                metadata.with(key, value.clone())
-            });
+            let custom =
+                custom.iter().fold(Metadata::new().actor(actor), |metadata, (key, value)| {
+                    metadata.with(key, value.clone())
+                });
             NewEvent::raw(name, *version, payload).metadata(custom)
         });
         let new: Vec<_> = new.collect();
@@ -295,9 +297,8 @@ pub(crate) async fn concurrent_appends_are_as_if_one_after_the_other(stores: &dy
             });
             let (stream, expected, new) = parts.next().unwrap();
             let append = Append::to(stream, expected, new);
-            let append = parts.fold(append, |append, (stream, expected, new)| {
-                append.and(stream, expected, new)
-            });
+            let append = parts
+                .fold(append, |append, (stream, expected, new)| append.and(stream, expected, new));
             let store = case.store.clone();
             async move { tokio::spawn(async move { store.append(append).await }).await.unwrap() }
         }))

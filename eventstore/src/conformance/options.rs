@@ -17,7 +17,7 @@ use super::{
     stores::Stores,
     support::{
         counter::{BelowZero, Counter, CounterEvent, counter},
-        events, json, log, stream,
+        json, log, stream,
     },
 };
 
@@ -68,8 +68,8 @@ pub(crate) async fn the_limits_that_are_set_are_kept(stores: &dyn Stores) {
     let append = |events: Vec<NewEvent>| Append::to(stream("a"), ExpectedVersion::Any, events);
     let large = append(vec![json("\"1234567\"")]);
     assert_refused(store.append(large).await, "has 9 bytes, the limit is 8");
-    let events = append(events(1..=3));
-    assert_refused(store.append(events).await, "more than 2 events");
+    let many = append(vec![json("1"); 3]);
+    assert_refused(store.append(many).await, "more than 2 events");
     assert!(log(&store).await.is_empty());
     store.append(append(vec![json("\"123456\""), json("2")])).await.unwrap();
 }

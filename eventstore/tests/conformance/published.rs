@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use annals_eventstore::{
     Error, EventStore, Options,
     conformance::{
-        self, InMemory, Postgres, Report, Stores,
+        self, InMemory, Postgres, Report, Stores, Suite,
         broken::{Broken, Fault},
     },
 };
@@ -58,13 +58,61 @@ fn caught(report: &Report) -> Vec<String> {
     failures.map(|(behaviour, _)| behaviour.to_string()).collect()
 }
 
+/// What must catch each fault, whatever else does.
+fn must_catch(fault: Fault) -> &'static [&'static str] {
+    const READERS: &str = "order::readers_see_every_event_once_and_in_order";
+    match fault {
+        Fault::LosesAppends | Fault::RepeatsAppends => {
+            &[READERS, "append::many_writers_to_any_version_lose_nothing"]
+        }
+        Fault::LosesReads | Fault::RepeatsReads | Fault::ReordersReads => {
+            &[READERS, "laws::pages_of_any_size_make_up_the_log"]
+        }
+        Fault::ReordersAppends => &[READERS, "read::more_than_a_page_is_read_in_order"],
+        Fault::TearsAppends => &[READERS, "append::opposite_orders_of_streams_do_not_deadlock"],
+        Fault::IgnoresVersions => &[
+            "append::each_expectation_meets_each_state",
+            "append::one_of_two_writers_on_a_version_wins",
+            "laws::concurrent_appends_are_as_if_one_after_the_other",
+        ],
+        Fault::ForgetsKeys => &[
+            "idempotency::the_same_append_again_returns_the_recorded_outcome",
+            "laws::a_retried_append_counts_once",
+        ],
+        Fault::TurnsTimeBack => &[READERS, "clock::a_position_as_of_a_time_is_that_of_a_fold"],
+        Fault::IgnoresCategories => {
+            &[READERS, "order::a_reader_of_one_category_passes_what_it_does_not_match"]
+        }
+        Fault::ReadsTooFar => &["order::a_reader_of_one_category_passes_what_it_does_not_match"],
+        other => panic!("say what must catch {other:?}"),
+    }
+}
+
+async fn assert_red(fault: Fault, suite: Suite, stores: impl Stores) {
+    let report = suite.patience(Duration::from_secs(30)).run(Broken::new(stores, fault)).await;
+    assert!(!report.is_green());
+    let caught = caught(&report);
+    println!("{fault:?} is caught by {} of {}: {caught:#?}", caught.len(), report.outcomes.len());
+    for name in must_catch(fault) {
+        assert!(caught.iter().any(|caught| caught == name), "{fault:?}, {name}: {report}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_is_red_on_every_broken_store() {
     for fault in Fault::ALL {
-        let suite = conformance::suite().patience(Duration::from_secs(20));
-        let report = suite.run(Broken::new(InMemory, fault)).await;
-        let caught = caught(&report);
-        println!("{fault:?} is caught by {}: {caught:#?}", caught.len());
+        assert_red(fault, conformance::suite(), InMemory).await;
+    }
+}
+
+/// The same faults around the store on PostgreSQL: lost, repeated, reordered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_is_red_on_broken_stores_on_postgres() {
+    let database = TestDatabase::create().await;
+    for fault in [Fault::LosesAppends, Fault::RepeatsAppends, Fault::ReordersReads] {
+        let names = must_catch(fault);
+        let suite = conformance::suite().only(|it| names.contains(&it.to_string().as_str()));
+        assert_red(fault, suite, Postgres::at(database.url())).await;
     }
 }
 

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use annals_eventstore::{EventStore, Options};
 #[allow(unused_imports, reason = "each test program uses a part of it")]
 pub(crate) use annals_eventstore::conformance::support::*;
+use annals_eventstore::{EventStore, Options};
 use tokio_postgres::{Client, NoTls, config::Host};
 
 /// What everything else here waits for at most. It bounds a hang, not the speed.

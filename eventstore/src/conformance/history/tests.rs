@@ -229,11 +229,7 @@ fn what_began_later_stands_later() {
 fn an_event_behind_a_reader_is_skipped() {
     let (_, events) = good();
     // It reads to 4 while 4 is still in flight, and finds 5 and 6.
-    let reader = vec![
-        started(0, Filter::All),
-        page(0, 4, &events[..2]),
-        page(4, 6, &events[3..]),
-    ];
+    let reader = vec![started(0, Filter::All), page(0, 4, &events[..2]), page(4, 6, &events[3..])];
     let violation = only(with(reader, &events));
     let Violation::Skipped { up_to, event, .. } = violation else { panic!("{violation}") };
     assert_eq!((up_to.get(), event.place.position.get()), (4, 4));

@@ -140,7 +140,9 @@ pub enum Violation {
         append: Uuid,
     },
     /// An append that began after another was acknowledged stands before it.
-    #[error("reordered: append {later} began after {earlier} was acknowledged and stands before it")]
+    #[error(
+        "reordered: append {later} began after {earlier} was acknowledged and stands before it"
+    )]
     OutOfTime {
         /// The append acknowledged first.
         earlier: Uuid,
