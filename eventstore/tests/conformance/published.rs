@@ -101,7 +101,12 @@ async fn assert_red(fault: Fault, suite: Suite, stores: impl Stores) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_is_red_on_every_broken_store() {
     for fault in Fault::ALL {
-        assert_red(fault, conformance::suite(), InMemory).await;
+        // Making the smallest case of every law takes long; those that must catch it are enough.
+        let suite = conformance::suite().only(|it| {
+            !["laws", "model"].contains(&it.theme)
+                || must_catch(fault).contains(&it.to_string().as_str())
+        });
+        assert_red(fault, suite, InMemory).await;
     }
 }
 
