@@ -1,6 +1,11 @@
 //! Running behaviours and reporting what came of each.
 
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, future::BoxFuture, stream};
 
@@ -137,8 +142,9 @@ impl Suite {
         let runs = self.behaviours.into_iter().map(|behaviour| {
             let stores = Arc::clone(&stores);
             async move {
+                let start = Instant::now();
                 let result = behaviour.check(stores, self.patience).await;
-                Outcome { behaviour, result }
+                Outcome { behaviour, result, elapsed: start.elapsed() }
             }
         });
         let outcomes = stream::iter(runs).buffered(self.at_once).collect().await;
@@ -160,6 +166,8 @@ pub struct Outcome {
     pub behaviour: Behaviour,
     /// Whether the store has it.
     pub result: Result<(), Failure>,
+    /// How long it took, beside the other behaviours that ran at the same time.
+    pub elapsed: Duration,
 }
 
 /// What came of a run. Its text lists what failed and ends with a line of figures.

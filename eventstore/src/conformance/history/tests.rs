@@ -157,7 +157,11 @@ fn an_event_that_nobody_wrote_is_found() {
 fn a_refused_event_is_found_in_the_log_and_with_a_reader() {
     let (_, mut events) = good();
     let aborted = seen(5, "a-1", 7, 5);
-    let reader = vec![started(0, Filter::All), page(0, 6, &events), page(6, 7, &[aborted.clone()])];
+    let reader = vec![
+        started(0, Filter::All),
+        page(0, 6, &events),
+        page(6, 7, std::slice::from_ref(&aborted)),
+    ];
     let dirty = only(with(reader, &events));
     assert_eq!(dirty, Violation::Aborted(aborted.clone()));
     events.push(aborted.clone());
