@@ -26,7 +26,7 @@ async fn stress(reading: Reading) -> Report {
     report
 }
 
-/// Four readers, fourteen writers. `cargo xtask stress --seconds 60` does the same for longer.
+/// Five readers, fourteen writers. `cargo xtask stress --seconds 60` does the same for longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_see_every_event_once_and_in_order() {
     let report = stress(Reading::UpToSafePosition).await;

@@ -5,14 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use annals_eventstore::{EventStore, Position, conformance::history::Filter};
+use annals_eventstore::{EventStore, Position, Version, conformance::history::Filter};
 use futures::TryStreamExt;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio_postgres::Client;
 
 use crate::{
     support::TestDatabase,
-    writers::{CATEGORIES, Part},
+    writers::{CATEGORIES, Part, SHARED_STREAMS, shared_stream},
 };
 
 /// How far readers read.
@@ -35,16 +35,18 @@ pub(crate) enum Kind {
     Restarted,
     /// Reads to the end as a stream, again and again.
     Streaming,
+    /// Reads the streams that all writers share, each from where it was.
+    Following,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Restless, Self::OneCategory, Self::Restarted, Self::Streaming];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Restless, Self::OneCategory, Self::Restarted, Self::Streaming, Self::Following];
 
     fn filter(self) -> Filter {
         match self {
             Self::OneCategory => Filter::Categories(vec![CATEGORIES[1].to_owned()]),
-            Self::Restless | Self::Restarted | Self::Streaming => Filter::All,
+            _ => Filter::All,
         }
     }
 }
@@ -61,7 +63,34 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Reads until all is written and read. Returns how many pages it read.
-    pub(crate) async fn run(mut self) -> (Part, usize) {
+    pub(crate) async fn run(self) -> (Part, usize) {
+        match self.kind {
+            Kind::Following => self.follow().await,
+            _ => self.read().await,
+        }
+    }
+
+    async fn follow(mut self) -> (Part, usize) {
+        let mut streams: Vec<_> =
+            (0..SHARED_STREAMS).map(|number| (shared_stream(number), Version::NONE)).collect();
+        let mut pages = 0;
+        loop {
+            let last_poll = self.all_written.load(Ordering::Relaxed);
+            for (stream, version) in &mut streams {
+                let events = self.store.read_stream(stream, *version);
+                let events: Vec<_> = events.try_collect().await.unwrap();
+                let Some(last) = events.last() else { continue };
+                self.part.stream(stream, *version, &events);
+                *version = last.version;
+                pages += 1;
+            }
+            if last_poll {
+                return (self.part, pages);
+            }
+        }
+    }
+
+    async fn read(mut self) -> (Part, usize) {
         let mut random = StdRng::seed_from_u64(self.seed.wrapping_add(self.kind as u64));
         let client = self.database.client_as("annals-reader").await;
         let filter = self.kind.filter();

@@ -23,7 +23,7 @@ use crate::support::{TestDatabase, direct, event};
 /// The name by which the killer finds writers.
 pub(crate) const WRITER: &str = "annals-writer";
 /// Streams that all writers share. Each has one of its own as well.
-const SHARED_STREAMS: usize = 12;
+pub(crate) const SHARED_STREAMS: usize = 12;
 /// Every second stream is of the second one.
 pub(crate) const CATEGORIES: [&str; 2] = ["thing", "other"];
 
@@ -170,7 +170,7 @@ impl Writer {
     }
 }
 
-fn shared_stream(number: usize) -> StreamId {
+pub(crate) fn shared_stream(number: usize) -> StreamId {
     StreamId::new(CATEGORIES[number % 2], format!("shared {number:02}")).unwrap()
 }
 

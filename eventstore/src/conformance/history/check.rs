@@ -14,7 +14,8 @@ use crate::ids::Position;
 /// nothing refused is there, each append is there as a whole and in its order, positions rise, each
 /// stream's versions are 1, 2, 3, the recording time does not go back, and an append that began
 /// after another was acknowledged stands behind it. And of each reader: what it saw between two of
-/// its checkpoints is exactly what the log has there, so it read nothing too early and saw all once.
+/// its checkpoints is exactly what the log has there, so it read nothing too early and saw all once;
+/// what it saw of a stream comes version by version and is what the log has.
 pub fn check(history: &[Entry]) -> Verdict {
     let mut verdict = Verdict::default();
     let appends = Appends::of(history, &mut verdict);

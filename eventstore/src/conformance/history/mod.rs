@@ -56,7 +56,7 @@ use crate::{
     append::{Append, Appended},
     error::Error,
     event::Recorded,
-    ids::{Position, Version},
+    ids::{Position, StreamId, Version},
 };
 
 /// One line of a history.
@@ -111,6 +111,17 @@ pub enum Entry {
         after: Position,
         /// Up to this one. It will not look for anything at or below it again.
         up_to: Position,
+        /// In the order in which they came.
+        events: Vec<Seen>,
+    },
+    /// A reader of one stream saw these events, up to the stream's end.
+    Stream {
+        /// Who.
+        reader: String,
+        /// The stream.
+        stream: String,
+        /// From after this version.
+        after: Version,
         /// In the order in which they came.
         events: Vec<Seen>,
     },
@@ -274,6 +285,13 @@ impl<W: Write> Recorder<W> {
     pub fn page(&mut self, after: Position, up_to: Position, events: &[Recorded]) {
         let events = events.iter().map(Seen::from).collect();
         self.write(&Entry::Page { reader: self.name.clone(), after, up_to, events });
+    }
+
+    /// The reader has read a stream after a version.
+    pub fn stream(&mut self, stream: &StreamId, after: Version, events: &[Recorded]) {
+        let (reader, stream) = (self.name.clone(), stream.to_string());
+        let events = events.iter().map(Seen::from).collect();
+        self.write(&Entry::Stream { reader, stream, after, events });
     }
 
     /// The whole log.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Entry, Filter, Seen, Verdict, Violation, check::Appends};
-use crate::ids::Position;
+use crate::ids::{Position, Version};
 
 /// The readers, against the log as it is in the end.
 pub(super) struct Readers<'a> {
@@ -38,6 +38,10 @@ impl<'a> Readers<'a> {
                     verdict.seen += events.len();
                     self.page(reader, (*after, *up_to), events, &mut verdict.violations);
                 }
+                Entry::Stream { reader, stream, after, events } => {
+                    verdict.seen += events.len();
+                    self.stream((reader, stream), *after, events, &mut verdict.violations);
+                }
                 _ => {}
             }
         }
@@ -64,31 +68,55 @@ impl<'a> Readers<'a> {
             )));
         }
         reader.checkpoint = up_to;
+        let filter = reader.filter;
         let mut last = after;
         for event in events {
             let position = event.place.position;
-            if position <= last || position > up_to || !reader.filter.matches(&event.stream) {
+            if position <= last || position > up_to || !filter.matches(&event.stream) {
                 let (reader, event) = (name.to_owned(), event.clone());
                 violations.push(Violation::OutOfTurn { reader, after: last, event });
             }
             last = last.max(position);
-            if self.appends.refused(event) {
-                violations.push(Violation::Aborted(event.clone()));
-            } else if !at(&self.log, position).contains(&event) {
-                let (reader, event) = (name.to_owned(), event.clone());
-                violations.push(Violation::Different { reader, event });
-            }
+            violations.extend(self.not_as_recorded(name, event));
         }
         let start = self.log.partition_point(|event| event.place.position <= after);
         let end = self.log.partition_point(|event| event.place.position <= up_to);
         let mut seen: Vec<_> = events.iter().map(|event| event.id).collect();
         seen.sort_unstable();
         for event in self.log.get(start..end).unwrap_or_default() {
-            if reader.filter.matches(&event.stream) && seen.binary_search(&event.id).is_err() {
+            if filter.matches(&event.stream) && seen.binary_search(&event.id).is_err() {
                 let (reader, event) = (name.to_owned(), (*event).clone());
                 violations.push(Violation::Skipped { reader, up_to, event });
             }
         }
+    }
+
+    /// A stream has an order of its own: its events come without gap, however far it is safe to read.
+    fn stream(
+        &self,
+        (name, stream): (&str, &str),
+        after: Version,
+        events: &[Seen],
+        violations: &mut Vec<Violation>,
+    ) {
+        let mut expected = after;
+        for event in events {
+            expected = expected.plus(1);
+            if event.place.version != expected || event.stream != stream {
+                let (expected, event) = (expected.get(), event.clone());
+                violations.push(Violation::Versions { expected, event });
+            }
+            violations.extend(self.not_as_recorded(name, event));
+        }
+    }
+
+    fn not_as_recorded(&self, name: &str, event: &Seen) -> Option<Violation> {
+        if self.appends.refused(event) {
+            return Some(Violation::Aborted(event.clone()));
+        }
+        let recorded = at(&self.log, event.place.position).contains(&event);
+        let different = || Violation::Different { reader: name.to_owned(), event: event.clone() };
+        (!recorded).then(different)
     }
 }
 

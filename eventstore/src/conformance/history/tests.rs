@@ -273,6 +273,29 @@ fn an_event_seen_otherwise_than_it_is_recorded_is_different() {
 }
 
 #[test]
+fn a_stream_is_read_without_gap() {
+    let (_, events) = good();
+    let read = |after: i64, events: &[&Seen]| Entry::Stream {
+        reader: "r".to_owned(),
+        stream: "a-1".to_owned(),
+        after: Version::new(after),
+        events: events.iter().copied().cloned().collect(),
+    };
+    let (one, two, three) = (&events[0], &events[1], &events[3]);
+    let good = [read(0, &[one, two]), read(2, &[]), read(1, &[two, three])];
+    let verdict = with(good.to_vec(), &events);
+    assert!(verdict.is_sound(), "{verdict}");
+    for bad in [read(0, &[one, three]), read(0, &[two]), read(0, &[&events[2]])] {
+        assert!(matches!(only(with(vec![bad], &events)), Violation::Versions { .. }));
+    }
+    let aborted = seen(5, "a-1", 7, 4);
+    let dirty = with(vec![read(3, &[&aborted])], &events);
+    assert_eq!(only(dirty), Violation::Aborted(aborted));
+    let gone = with(vec![read(0, &[&seen(1, "a-1", 9, 1)])], &events);
+    assert!(matches!(only(gone), Violation::Different { .. }));
+}
+
+#[test]
 fn a_history_that_makes_no_sense_is_not_sound() {
     let (writers, events) = good();
     let whole = [writers.clone(), vec![log(&events)]].concat();

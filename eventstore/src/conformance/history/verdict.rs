@@ -45,14 +45,13 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "{}: {} appends acknowledged, {} refused, {} unknown; {} events in the log, {} seen by \
-             {} readers with {} restarts; {} violations",
+             readers, which started again {} times; {} violations",
             if self.is_sound() { "SOUND" } else { "BROKEN" },
             self.acknowledged,
             self.refused,
             self.indeterminate,
             self.events,
             self.seen,
-            self.reached.len(),
             self.restarts,
             self.violations.len()
         )
