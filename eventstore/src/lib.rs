@@ -67,6 +67,10 @@
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
+#![cfg_attr(
+    feature = "conformance",
+    doc = "- [`conformance`]: how every store behaves, as a suite to run, and a checker of histories"
+)]
 
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_eventstore;
@@ -76,6 +80,8 @@ mod append;
 mod backend;
 mod clock;
 mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod event;
 mod ids;

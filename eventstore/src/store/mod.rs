@@ -94,6 +94,15 @@ impl EventStore {
         Self { backend, database, options: Arc::new(options), cache, snapshots }
     }
 
+    /// The same store around another backend.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn with_backend(
+        self,
+        wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>,
+    ) -> Self {
+        Self { backend: wrap(self.backend), ..self }
+    }
+
     /// The database behind this store, for the read side and for SQL of the program's own.
     ///
     /// # Errors

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use annals_eventstore::{Append, EventStore, ExecuteError, ExpectedVersion, NewEvent, Version};
-use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
-    counter::{BelowZero, Change, Counter, CounterEvent, Write, counter, load},
-    history,
+use super::{
+    laws,
+    support::{
+        counter::{BelowZero, Change, Counter, CounterEvent, Write, counter, load},
+        history,
+    },
 };
 
 /// Changes a counter behind the back of the cache, as another process does.
@@ -134,23 +137,13 @@ async fn outcome(store: &EventStore, prefix: &str, step: &Step) -> String {
 
 pub(crate) async fn whatever_is_done_comes_to_the_same_without_a_cache(store: &EventStore) {
     let steps = vec(step(), 1..20);
-    let mut runner = TestRunner::new(ProptestConfig { cases: 24, ..ProptestConfig::default() });
-    let runtime = tokio::runtime::Handle::current();
     let cases = AtomicUsize::new(0);
-    tokio::task::block_in_place(|| {
-        runner
-            .run(&steps, |steps| {
-                let case = cases.fetch_add(1, Ordering::Relaxed);
-                runtime.block_on(async {
-                    let without = EventStore::options().cache_bytes(0).in_memory();
-                    let prefix = format!("case{case}-");
-                    for step in &steps {
-                        let expected = outcome(&without, &prefix, step).await;
-                        prop_assert_eq!(outcome(store, &prefix, step).await, expected);
-                    }
-                    Ok(())
-                })
-            })
-            .unwrap();
+    laws::check(24, steps, async |steps| {
+        let without = EventStore::options().cache_bytes(0).in_memory();
+        let prefix = format!("case{}-", cases.fetch_add(1, Ordering::Relaxed));
+        for step in &steps {
+            let expected = outcome(&without, &prefix, step).await;
+            assert_eq!(outcome(store, &prefix, step).await, expected, "{step:?}");
+        }
     });
 }

@@ -12,10 +12,10 @@ macro_rules! counters {
             #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
             #[aggregate(category = "counter", event = CounterEvent)]
             $(#[$attribute])*
-            pub(crate) struct $name {
-                pub(crate) total: i64,
+            pub struct $name {
+                pub total: i64,
                 /// What the order of events changes.
-                pub(crate) last: Vec<i64>,
+                pub last: Vec<i64>,
             }
 
             impl Apply<CounterEvent> for $name {
@@ -40,17 +40,17 @@ counters! {
 }
 
 /// The same name as [`EveryOne`] above, from an earlier version of the program.
-pub(crate) mod earlier {
+pub mod earlier {
     use super::*;
 
     #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
     #[aggregate(category = "counter", event = CounterEvent)]
     #[snapshot(every = 1)]
-    pub(crate) struct EveryOne {
-        pub(crate) total: i64,
+    pub struct EveryOne {
+        pub total: i64,
         // An older state reads as one of today, and is not.
         #[serde(default)]
-        pub(crate) counted_twice: i64,
+        pub counted_twice: i64,
     }
 
     impl Apply<CounterEvent> for EveryOne {
@@ -64,7 +64,7 @@ pub(crate) mod earlier {
 
 #[derive(Command, Serialize, Clone, Debug)]
 #[command(aggregate = KeepTwo)]
-pub(crate) struct Count(#[command(id)] pub(crate) String, pub(crate) i64);
+pub struct Count(#[command(id)] pub String, pub i64);
 
 impl Handle<Count> for KeepTwo {
     fn handle(&self, command: Count) -> Result<Vec<CounterEvent>, Self::Error> {

@@ -1,14 +1,19 @@
 //! Loading from a snapshot is folding all events, only sooner.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use annals_eventstore::{
     Aggregate, Append, AsOf, Error, EventStore, ExpectedVersion, NewEvent, Version,
 };
-use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
-    counter::{CounterEvent, counter},
-    history,
-    snapshots::{AfterATime, ByHand, EveryOne, EveryThree, KeepTwo, Plain, earlier},
+use super::{
+    laws,
+    support::{
+        counter::{CounterEvent, counter},
+        history,
+        snapshots::{AfterATime, ByHand, EveryOne, EveryThree, KeepTwo, Plain, earlier},
+    },
 };
 
 async fn append(store: &EventStore, key: &str, numbers: &[i64]) {
@@ -18,11 +23,7 @@ async fn append(store: &EventStore, key: &str, numbers: &[i64]) {
 }
 
 /// Loads an aggregate now and at each version and position, and compares it with a fold of all.
-async fn check<A: Aggregate>(
-    store: &EventStore,
-    key: &str,
-    seen: impl Fn(&A) -> (i64, Vec<i64>),
-) -> Result<(), TestCaseError> {
+async fn check<A: Aggregate>(store: &EventStore, key: &str, seen: impl Fn(&A) -> (i64, Vec<i64>)) {
     let log = history(store, &counter(key)).await;
     let mut expected = Plain::default();
     for event in log {
@@ -32,43 +33,32 @@ async fn check<A: Aggregate>(
         }
         for moment in [AsOf::Version(version), AsOf::Position(position)] {
             let then = store.load_as_of::<A>(key, moment).await.unwrap().unwrap();
-            prop_assert_eq!(seen(&then.state), (expected.total, expected.last.clone()));
-            prop_assert_eq!((then.version, then.position), (version, position));
+            assert_eq!(seen(&then.state), (expected.total, expected.last.clone()));
+            assert_eq!((then.version, then.position), (version, position));
         }
     }
     let now = store.load::<A>(key).await.unwrap().unwrap();
-    prop_assert_eq!(seen(&now.state), (expected.total, expected.last));
-    Ok(())
+    assert_eq!(seen(&now.state), (expected.total, expected.last));
 }
 
 macro_rules! check_each {
     ($store:ident $key:ident $($aggregate:ident)*) => {
-        $(check::<$aggregate>($store, &$key, |a| (a.total, a.last.clone())).await?;)*
+        $(check::<$aggregate>($store, &$key, |a| (a.total, a.last.clone())).await;)*
     };
 }
 
 pub(crate) async fn a_load_with_snapshots_equals_a_fold_of_all(store: &EventStore) {
-    let runtime = tokio::runtime::Handle::current();
-    let mut runner = TestRunner::new(ProptestConfig { cases: 8, ..ProptestConfig::default() });
     let appends = vec((vec(-9..9i64, 1..5), any::<bool>()), 1..5);
-    let cases = std::sync::atomic::AtomicUsize::new(0);
-    tokio::task::block_in_place(|| {
-        runner
-            .run(&appends, |appends| {
-                let case = cases.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let key = format!("case-{case}");
-                runtime.block_on(async {
-                    for (numbers, by_hand) in &appends {
-                        append(store, &key, numbers).await;
-                        if *by_hand {
-                            store.snapshot::<ByHand>(&key).await.unwrap();
-                        }
-                        check_each!(store key EveryOne EveryThree KeepTwo AfterATime ByHand);
-                    }
-                    Ok(())
-                })
-            })
-            .unwrap();
+    let cases = AtomicUsize::new(0);
+    laws::check(8, appends, async |appends| {
+        let key = format!("case-{}", cases.fetch_add(1, Ordering::Relaxed));
+        for (numbers, by_hand) in &appends {
+            append(store, &key, numbers).await;
+            if *by_hand {
+                store.snapshot::<ByHand>(&key).await.unwrap();
+            }
+            check_each!(store key EveryOne EveryThree KeepTwo AfterATime ByHand);
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use annals_eventstore::{
 };
 use futures::future::join_all;
 
-use crate::support::{
+use super::support::{
     assert_sound,
     counter::{BelowZero, Change, load},
     event, events, json, log, numbers, one, stream,

@@ -159,7 +159,7 @@ pub(crate) async fn a_dropped_event_counts_as_a_version(store: &EventStore) {
     assert_eq!(loaded.state.happened, [paid_in(100, "nobody")]);
     assert_eq!(loaded.version, Version::new(4));
     let stream = StreamId::new("purse", "a").unwrap();
-    let last = crate::support::log(store).await;
+    let last = super::support::log(store).await;
     let last = last.iter().rfind(|event| event.stream == stream).unwrap();
     assert_eq!(loaded.position, last.position);
 }
