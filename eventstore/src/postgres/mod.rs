@@ -2,10 +2,13 @@
 
 mod appender;
 mod checkpoint;
+mod inline;
 mod lease;
 mod listener;
 mod migrate;
 mod read;
+mod transaction;
+mod unit;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,16 +27,22 @@ use tokio_postgres::{
 use self::appender::Appender;
 pub use self::{
     checkpoint::Checkpoint,
+    inline::{InlineLocks, InlineProjection},
     lease::{Lease, LeaseOptions},
     listener::Listener,
+    transaction::OwnedTransaction,
 };
 use crate::{
-    backend::{Backend, KnownKey, Outcome, Page, Range, Request},
+    backend::{Backend, KnownKey, Outcome, Page, Range, Request, Session},
+    clock::Clock,
     error::Error,
     event::Recorded,
     ids::{Position, StreamId},
     store::Options,
 };
+
+/// What [`Client`] and [`Transaction`] have in common.
+pub use deadpool_postgres::GenericClient;
 
 /// A connection from the store's pool.
 pub type Client = deadpool_postgres::Client;
@@ -54,6 +63,7 @@ struct Inner {
     /// For reading, projecting and the program's own statements. Appends have their own.
     pool: Pool,
     appender: Appender,
+    clock: Clock,
     statements: Statements,
 }
 
@@ -103,7 +113,9 @@ impl Database {
         let appender = Appender::start(pool(options.writers + 1)?, &schema, options);
         let statements = Statements::new(&schema);
         let pool = pool(options.readers)?;
-        Ok(Self(Arc::new(Inner { config, schema, read_models, pool, appender, statements })))
+        let clock = options.clock.clone();
+        let inner = Inner { config, schema, read_models, pool, appender, clock, statements };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// A connection for reading, projecting, or SQL of the program's own.
@@ -145,6 +157,10 @@ impl Backend for Database {
         range: Range,
     ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
         read::streams(self, streams, range)
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(unit::Unit::begin(self).await?))
     }
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
@@ -201,6 +217,8 @@ impl Schema {
 
 /// The statements of the hot paths, with the schema's name in them.
 struct Statements {
+    append: String,
+    enter_inline: String,
     page: String,
     streams: String,
     outcomes: String,
@@ -212,6 +230,8 @@ struct Statements {
 impl Statements {
     fn new(schema: &Schema) -> Self {
         Self {
+            append: schema.sql(include_str!("sql/append.sql")),
+            enter_inline: schema.sql("select {schema}.enter_inline($1, $2, $3, $4)"),
             page: schema.sql(include_str!("sql/page.sql")),
             streams: schema.sql(include_str!("sql/streams.sql")),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
@@ -289,7 +309,7 @@ fn target(config: &tokio_postgres::Config) -> String {
 }
 
 /// Whether a failed statement surely had no effect and may be tried again as it is.
-fn is_transient(state: &SqlState) -> bool {
+pub(crate) fn is_transient(state: &SqlState) -> bool {
     [
         SqlState::T_R_SERIALIZATION_FAILURE,
         SqlState::T_R_DEADLOCK_DETECTED,

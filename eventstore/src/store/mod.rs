@@ -6,13 +6,19 @@ mod load;
 mod lot;
 mod options;
 mod read;
+mod transact;
+mod unit;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-pub use self::{load::AsOf, options::Options};
+pub use self::{
+    load::AsOf,
+    options::Options,
+    unit::{Decided, UnitCommitted, UnitOfWork},
+};
 use crate::{
     append::{Append, Appended},
     backend::{Backend, KeyRecord, KnownKey, Outcome, Page, Request},
@@ -21,7 +27,7 @@ use crate::{
     error::Error,
     ids::{Position, StreamId, Version},
     memory::Memory,
-    postgres::Database,
+    postgres::{Database, InlineProjection},
 };
 
 /// An append-only store of events.
@@ -46,6 +52,8 @@ pub struct EventStore {
     backend: Arc<dyn Backend>,
     database: Option<Database>,
     options: Arc<Options>,
+    /// What every append must be seen by before it commits.
+    inline: Arc<[Arc<dyn InlineProjection>]>,
 }
 
 impl std::fmt::Debug for EventStore {
@@ -79,12 +87,14 @@ impl EventStore {
             backend: Arc::new(database.clone()),
             database: Some(database),
             options: Arc::new(options),
+            inline: Arc::default(),
         })
     }
 
     fn open_in_memory(options: Options) -> Self {
         let memory = Memory::new(options.clock.clone());
-        Self { backend: Arc::new(memory), database: None, options: Arc::new(options) }
+        let (backend, options) = (Arc::new(memory), Arc::new(options));
+        Self { backend, database: None, options, inline: Arc::default() }
     }
 
     /// The database behind this store, for the read side and for SQL of the program's own.
@@ -143,7 +153,12 @@ impl EventStore {
     async fn record(&self, request: Request) -> Result<Outcome, Error> {
         let brought = request.events.first().and_then(|(_, event)| event.recorded_at);
         let given = brought.or_else(|| self.options.clock.supplied_now());
-        self.backend.append(request).await.map_err(|error| match (error, given) {
+        let recorded = if unit::concerns(&self.inline, &request) {
+            self.record_inline(request).await
+        } else {
+            self.backend.append(request).await
+        };
+        recorded.map_err(|error| match (error, given) {
             (Error::ClockWentBack { last, .. }, Some(given)) => {
                 Error::ClockWentBack { given, last }
             }
@@ -153,17 +168,8 @@ impl EventStore {
 
     /// Checks an append.
     fn request(&self, append: Append) -> Result<Request, Error> {
+        append.check_streams()?;
         let Append { streams, mut events, idempotency_key } = append;
-        let mut names: Vec<_> = streams.iter().map(|(stream, _)| stream).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::invalid_append(format!("stream {} is named twice", twice[0])));
-        }
-        if let Some(index) =
-            (0..streams.len()).find(|index| events.iter().all(|(stream, _)| stream != index))
-        {
-            return Err(Error::invalid_append(format!("no events for {}", streams[index].0)));
-        }
         let mut check = check::Check::new(&self.options);
         for (_, event) in &mut events {
             check.event(event)?;

@@ -10,6 +10,7 @@ mod model;
 mod read;
 #[path = "../support/mod.rs"]
 mod support;
+mod unit;
 
 /// Expands to one test for each behaviour and store. A behaviour takes the store; of a theme with
 /// `(clock)`, also the clock that the store was opened with.
@@ -137,5 +138,20 @@ conformance! {
         more_than_a_page_is_read_in_order,
         a_page_ends_where_it_is_told_to,
         streams_of_similar_names_are_told_apart,
+    }
+    unit () {
+        commands_on_several_aggregates_are_recorded_together,
+        a_unit_sees_its_own_events,
+        what_is_dropped_or_rolled_back_leaves_nothing,
+        a_unit_rests_on_all_that_it_loaded,
+        a_unit_that_only_reads_holds_what_it_read,
+        expectations_are_of_what_the_unit_sees,
+        a_bad_append_leaves_the_unit_as_it_was,
+        keys_of_commands_count_in_a_unit,
+        a_unit_under_a_key_is_done_once,
+        concurrent_units_under_one_key_are_recorded_once,
+        concurrent_transfers_keep_the_sum,
+        a_unit_is_done_again_after_a_conflict_only,
+        limits_hold_for_the_unit_as_a_whole,
     }
 }
