@@ -10,3 +10,4 @@ mod position_at;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;
+mod unit;
