@@ -21,8 +21,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
+use tokio_postgres::types::ToSql;
 
-use super::{Client, Database, OwnedTransaction, is_lost, is_transient, read};
+use super::{
+    Client, Database, GenericClient, OwnedTransaction, database_error, is_lost, is_transient, read,
+};
 use crate::{
     backend::{Page, Request},
     error::Error,
@@ -94,6 +97,71 @@ pub(super) fn number(database: &Database, projection: &str) -> i32 {
     hash.update(projection);
     let hash = hash.finalize();
     i32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) | i32::MIN
+}
+
+impl Database {
+    /// The categories of a projection that is registered as inline; `None` if it is not.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn inline_categories(&self, projection: &str) -> Result<Option<Vec<String>>, Error> {
+        let sql = "select categories from {schema}.inline_projections where name = $1";
+        let row = self.client().await?.query_opt(&self.schema().sql(sql), &[&projection]).await;
+        let row = row.map_err(|error| database_error("look up an inline projection", error))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// Registers a projection as inline, at the end of this transaction. Until then no append is under
+    /// way and none starts: project what is recorded meanwhile in this transaction, and end it soon.
+    /// From then on, an append that the projection would not see is refused.
+    ///
+    /// # Errors
+    /// If it is registered already, or the database fails.
+    pub async fn register_inline(
+        &self,
+        transaction: &OwnedTransaction,
+        projection: &dyn InlineProjection,
+    ) -> Result<(), Error> {
+        let sql = self.schema().sql("select {schema}.register_inline($1, $2, $3)");
+        let (name, categories) = (projection.name(), projection.categories());
+        let params: [&(dyn ToSql + Sync); 3] = [&name, &number(self, name), &categories];
+        let registered = transaction.client()?.execute(&sql, &params).await;
+        registered.map(drop).map_err(|error| database_error("register an inline projection", error))
+    }
+
+    /// A page of the log as the connection's transaction sees it: at most `limit` events after a
+    /// position, of the given categories. It is complete only while no append can be in flight, as
+    /// after [`register_inline`](Self::register_inline); else see
+    /// [`EventStore::read_page`](crate::EventStore::read_page).
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn read_page_on(
+        &self,
+        client: &Client,
+        categories: &[String],
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, Error> {
+        let up_to = Position::new(i64::MAX);
+        let page = Page { after, up_to, limit, categories: Some(categories) };
+        read::page_on(client, &self.0.statements.page, page).await
+    }
+
+    /// Takes the registration of an inline projection away, if there is one, at the end of this
+    /// transaction. Appends under way that it sees are waited for.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn forget_inline(
+        &self,
+        client: &impl GenericClient,
+        projection: &str,
+    ) -> Result<(), Error> {
+        let sql = self.schema().sql("select {schema}.forget_inline($1, $2)");
+        let forgotten = client.execute(&sql, &[&projection, &number(self, projection)]).await;
+        forgotten.map(drop).map_err(|error| database_error("forget an inline projection", error))
+    }
 }
 
 /// The inline projections that an append concerns.
@@ -212,7 +280,7 @@ pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<Error> {
 }
 
 fn refused(action: &'static str, error: tokio_postgres::Error) -> Error {
-    refusal(&error).unwrap_or_else(|| super::database_error(action, error))
+    refusal(&error).unwrap_or_else(|| database_error(action, error))
 }
 
 /// Nothing is committed yet, so trying again is safe wherever it may help.

@@ -6,6 +6,7 @@ mod catch_up;
 mod consistency;
 mod failures;
 mod feed;
+mod inline;
 mod install;
 mod leases;
 mod paused;

@@ -76,8 +76,6 @@ begin
         after insert on events referencing new table as added
         for each statement execute function refuse_bypass();
     insert into inline_projections (name, categories) values (projection, of_categories);
-    -- No worker has so late an epoch: one that still runs is fenced.
-    update checkpoints set epoch = 9223372036854775807 where name = projection;
 end $$;
 
 -- Takes it away again, once the appends under way that it sees have ended.
