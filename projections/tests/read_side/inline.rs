@@ -62,15 +62,15 @@ async fn rows_are_up_to_date_when_an_append_returns() {
     assert_eq!(before.total, 4);
     let client = database.client().await;
     let sql =
-        format!("select total from tally_as_of({}) where ledger = 'b'", committed.last_position);
+        format!("select total from tallies_as_of({}::bigint) where ledger = 'b'", committed.last_position);
     assert_eq!(value::<i64>(&client, &sql).await, 28);
     let beyond = Position::new(committed.last_position.get() + 1);
     let future = query().as_of(AsOf::Position(beyond)).all().await;
     assert!(matches!(future, Err(ProjectionError::NotReached { .. })), "{future:?}");
-    let sql = format!("select total from tally_as_of({beyond})");
+    let sql = format!("select total from tallies_as_of({beyond}::bigint)");
     assert_eq!(refusal(&client, &sql).await.0, "AN004");
     client.batch_execute("begin isolation level repeatable read").await.unwrap();
-    assert_eq!(refusal(&client, "select total from tally_as_of(1)").await.0, "AN005");
+    assert_eq!(refusal(&client, "select total from tallies_as_of(1::bigint)").await.0, "AN005");
     client.batch_execute("rollback").await.unwrap();
     assert_exact::<Tally>(&store, &client).await;
 }
@@ -117,7 +117,7 @@ async fn a_store_without_it_cannot_bypass_it() {
     for store in [&plain, &other] {
         let added = store.execute(Add { ledger: "a".to_owned(), amount: 1 }).await;
         let error = added.expect_err("it bypasses");
-        assert!(text(&error).contains("projection:tally"), "{}", text(&error));
+        assert!(text(&error).contains("projection:tallies"), "{}", text(&error));
         let append = || Append::to(ledger("a"), ExpectedVersion::Any, [event(LedgerEvent::Noted)]);
         let appended = store.append(append()).await;
         assert!(matches!(appended, Err(Error::BypassesInline { .. })), "{appended:?}");
