@@ -15,3 +15,8 @@ pub mod __private {
     pub use annals_eventstore::__private::*;
     pub use annals_projections::__private::*;
 }
+
+// The guide's programs are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/unit-of-work.md")]
+mod unit_of_work {}
