@@ -250,21 +250,3 @@ fn skip_item(input: ParseStream<'_>) {
         }
     }
 }
-
-/// The keys of one serde attribute list, for the checks of what the store cannot represent.
-pub(crate) fn serde_keys(attrs: &[Attribute]) -> Vec<Ident> {
-    let mut keys = Vec::new();
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident("serde")) {
-        // What serde itself does not understand, it reports itself.
-        let _ = attr.parse_args_with(|input: ParseStream<'_>| {
-            while !input.is_empty() {
-                if let Ok(key) = input.call(Ident::parse_any) {
-                    keys.push(key);
-                }
-                skip_item(input);
-            }
-            Ok(())
-        });
-    }
-    keys
-}

@@ -5,9 +5,11 @@ use quote::quote;
 use syn::{Attribute, Data, DataEnum, DeriveInput, Error, Variant, ext::IdentExt, parse_quote};
 
 use crate::{
-    attributes::{Attributes, Key, Place, serde_keys},
+    attributes::{Attributes, Key, Place},
     errors::Errors,
     names, paths,
+    serde::SerdeAttributes,
+    shape::Describer,
 };
 
 const ENUM: Place = Place { namespace: "event", on: "on the enum", keys: &[Key::text("prefix")] };
@@ -179,7 +181,7 @@ fn check_name(name: &str, span: Span, errors: &mut Errors) {
 }
 
 fn refuse_serde(attrs: &[Attribute], refused: &[&str], why: &str, errors: &mut Errors) {
-    for key in serde_keys(attrs) {
+    for key in SerdeAttributes::read(attrs).keys() {
         if refused.iter().any(|refused| key == refused) {
             errors.push(key.span(), format!("`#[serde({key})]` {why}"));
         }
@@ -214,6 +216,12 @@ fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Erro
         let variant = &kind.variant.ident;
         quote!(Self::#variant { .. } => #index)
     });
+    let describer = Describer::new(&root, input);
+    let uses = describer.uses();
+    let shapes = kinds.iter().enumerate().map(|(index, kind)| {
+        let shape = describer.event(input, kind.variant);
+        quote!(#index => { #shape })
+    });
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #root::__private::Event for #ident #type_generics #where_clause {
@@ -222,6 +230,14 @@ fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Erro
             fn type_index(&self) -> ::std::primitive::usize {
                 match self {
                     #(#arms,)*
+                }
+            }
+
+            fn describe(index: ::std::primitive::usize, text: &mut #root::__private::ShapeText) {
+                #uses
+                match index {
+                    #(#shapes,)*
+                    _ => {}
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command` and
-//! `ReadModel`.
+//! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command`,
+//! `ReadModel` and `Shape`.
 //!
 //! `annals`, `annals-eventstore` and `annals-projections` re-export them beside the traits of the
 //! same names; depend on one of those instead of this crate. The generated code finds the traits
@@ -17,6 +17,8 @@ mod event;
 mod names;
 mod paths;
 mod read_model;
+mod serde;
+mod shape;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Error, parse_macro_input};
@@ -119,7 +121,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// The type also implements `Default`, the state before the first event, and `Apply` for its
 /// events. Type and const parameters are carried over: it is an aggregate for those parameters for
 /// which all of this holds. Lifetimes are refused.
-#[proc_macro_derive(Aggregate, attributes(aggregate))]
+#[proc_macro_derive(Aggregate, attributes(aggregate, snapshot))]
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(aggregate::expand(&input))
@@ -264,6 +266,33 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 pub fn derive_read_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(read_model::expand(&input))
+}
+
+/// Implements `Shape` for a struct or an enum that is a part of events or of an aggregate's state.
+///
+/// ```
+/// use annals_eventstore::{Shape, ShapeText};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Shape)]
+/// #[serde(rename_all = "snake_case")]
+/// enum Purpose {
+///     House { #[serde(rename = "address")] at: String },
+///     OwnCar,
+/// }
+///
+/// let shape = "enum {\n  house: struct {\n    address: string\n  }\n  own_car: unit\n}";
+/// assert_eq!(ShapeText::of::<Purpose>(), shape);
+/// ```
+///
+/// It has no attributes of its own and follows serde's: names are those that serde writes; `default`,
+/// `flatten`, `tag` and whatever else changes the form is part of the text; what only helps reading,
+/// such as `alias`, is not. Fields written by functions of your own (`with`) are opaque, and so are
+/// fields whose types do not implement `Shape`. Type parameters implement `Shape`.
+#[proc_macro_derive(Shape)]
+pub fn derive_shape(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(shape::expand(&input))
 }
 
 fn tokens(expanded: Result<proc_macro2::TokenStream, Error>) -> TokenStream {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 
@@ -10,9 +11,10 @@ use crate::{
     append::{ExpectedVersion, NewEvent},
     command::Fingerprint,
     error::Error,
-    event::Recorded,
+    event::{Payload, Recorded},
     ids::{Position, StreamId, Version},
     postgres::{Client, InlineProjection},
+    snapshot::SnapshotKind,
 };
 
 /// An append, checked and ready to be recorded as a whole or not at all.
@@ -62,6 +64,56 @@ pub(crate) struct KnownKey {
     pub(crate) events: usize,
 }
 
+/// What to load of one stream, to be folded.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) stream: StreamId,
+    pub(crate) after: Version,
+    pub(crate) up_to_version: Version,
+    pub(crate) up_to_position: Position,
+    /// Start from the latest snapshot of this kind that lies in the range, if there is one.
+    pub(crate) snapshot: Option<SnapshotKind>,
+}
+
+/// What was loaded of a stream: a snapshot, and the first events after it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) snapshot: Option<StoredSnapshot>,
+    pub(crate) events: Vec<StoredEvent>,
+    /// There may be more after the last of them.
+    pub(crate) more: bool,
+}
+
+/// What a fold needs of an event.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredEvent {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) event_type: Arc<str>,
+    pub(crate) schema_version: u32,
+    pub(crate) payload: Payload,
+}
+
+/// A state as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredSnapshot {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) state: Bytes,
+}
+
+/// A state to be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSnapshot {
+    pub(crate) stream: StreamId,
+    pub(crate) kind: SnapshotKind,
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) state: Vec<u8>,
+    /// How many of the latest of the stream stay.
+    pub(crate) keep: Option<u32>,
+}
+
 /// A range of events of some streams.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
@@ -96,6 +148,12 @@ pub(crate) trait Backend: Send + Sync {
     /// Records a request.
     async fn append(&self, request: Request) -> Result<Outcome, Error>;
 
+    /// The next part of each of some streams.
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error>;
+
+    /// Keeps a snapshot, in place of those of another shape.
+    async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error>;
+
     /// Events of streams, by stream and version, each with the index of its stream.
     fn streams<'a>(
         &'a self,
@@ -129,12 +187,8 @@ pub(crate) trait Backend: Send + Sync {
 /// A unit of work under way. Dropping it leaves nothing behind.
 #[async_trait]
 pub(crate) trait Session: Send + Sync {
-    /// As [`Backend::streams`], as the unit's transaction sees them.
-    fn streams<'a>(
-        &'a self,
-        streams: &'a [StreamId],
-        range: Range,
-    ) -> BoxStream<'a, Result<(usize, Recorded), Error>>;
+    /// As [`Backend::load`], as the unit's transaction sees it.
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error>;
 
     /// As [`Backend::known_keys`].
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error>;

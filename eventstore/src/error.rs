@@ -172,6 +172,12 @@ pub enum Error {
         /// Whether the same statement may succeed when tried again.
         retryable: bool,
     },
+    /// A snapshot was asked for of an aggregate that has none.
+    #[error("the aggregate of {category:?} has no snapshots; add #[snapshot(by_hand)] to it")]
+    NoSnapshots {
+        /// The aggregate's category.
+        category: &'static str,
+    },
     /// Another owner has taken the lease, or moved the checkpoint.
     #[error("{name:?} is now run by another owner; this one stops")]
     Fenced {

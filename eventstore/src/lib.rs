@@ -83,11 +83,13 @@ mod ids;
 pub mod kafka;
 mod memory;
 pub mod postgres;
+mod shape;
+mod snapshot;
 mod store;
 pub mod testkit;
 
 #[doc(no_inline)]
-pub use annals_derive::{Aggregate, Command, Event};
+pub use annals_derive::{Aggregate, Command, Event, Shape};
 
 pub use self::{
     aggregate::{Aggregate, Apply, Loaded},
@@ -97,11 +99,17 @@ pub use self::{
     error::{DecodeError, Error, ExecuteError},
     event::{Event, EventType, Metadata, Payload, Recorded},
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
+    shape::{Shape, ShapeText},
+    snapshot::Snapshots,
     store::{AsOf, Decided, EventStore, Options, UnitCommitted, UnitOfWork},
 };
 
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::{Aggregate, Command, Event, EventType};
+    pub use crate::{
+        Aggregate, Command, Event, EventType, Shape, ShapeText, Snapshots,
+        aggregate::{Copied, NotCopied, State},
+        shape::probe,
+    };
 }

@@ -10,7 +10,7 @@ pub use self::{
     metadata::Metadata,
     recorded::{Payload, Recorded},
 };
-use crate::error::DecodeError;
+use crate::{error::DecodeError, shape::ShapeText};
 
 /// How one kind of event is stored: its name, its schema version, and the names it had before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,14 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The stored name and version of this event.
     fn event_type(&self) -> &'static EventType {
         &Self::TYPES[self.type_index()]
+    }
+
+    /// Writes the shape of the payload of the kind of event with this index in [`Event::TYPES`].
+    ///
+    /// What does not say otherwise is opaque: changes of it are not noticed.
+    fn describe(index: usize, text: &mut ShapeText) {
+        let _ = index;
+        text.opaque(std::any::type_name::<Self>());
     }
 
     /// This event's payload as it is stored: the JSON of the variant's fields.

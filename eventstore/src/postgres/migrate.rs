@@ -10,6 +10,7 @@ use crate::error::Error;
 /// A migration is never edited once it has landed; a change is a new one.
 const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0001_store.sql"),
+    include_str!("sql/migrations/0002_snapshots.sql"),
     include_str!("sql/migrations/0005_inline_projections.sql"),
 ];
 

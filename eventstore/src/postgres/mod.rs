@@ -5,6 +5,7 @@ mod checkpoint;
 mod inline;
 mod lease;
 mod listener;
+mod loader;
 mod migrate;
 mod read;
 mod transaction;
@@ -24,7 +25,7 @@ use tokio_postgres::{
     error::{Severity, SqlState},
 };
 
-use self::appender::Appender;
+use self::{appender::Appender, loader::Loader};
 pub use self::{
     checkpoint::Checkpoint,
     inline::{InlineLocks, InlineProjection},
@@ -33,7 +34,7 @@ pub use self::{
     transaction::OwnedTransaction,
 };
 use crate::{
-    backend::{Backend, KnownKey, Outcome, Page, Range, Request, Session},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session},
     clock::Clock,
     error::Error,
     event::Recorded,
@@ -64,6 +65,7 @@ struct Inner {
     pool: Pool,
     appender: Appender,
     clock: Clock,
+    loader: Loader,
     statements: Statements,
 }
 
@@ -114,7 +116,9 @@ impl Database {
         let statements = Statements::new(&schema);
         let pool = pool(options.readers)?;
         let clock = options.clock.clone();
-        let inner = Inner { config, schema, read_models, pool, appender, clock, statements };
+        let loader = Loader::start(pool.clone(), &schema);
+        let inner =
+            Inner { config, schema, read_models, pool, appender, loader, clock, statements };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -149,6 +153,14 @@ impl Database {
 impl Backend for Database {
     async fn append(&self, request: Request) -> Result<Outcome, Error> {
         self.0.appender.append(request).await
+    }
+
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
+        self.0.loader.load(loads).await
+    }
+
+    async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
+        loader::save_snapshot(&self.0.pool, &self.0.statements.save_snapshot, snapshot).await
     }
 
     fn streams<'a>(
@@ -218,6 +230,7 @@ impl Schema {
 /// The statements of the hot paths, with the schema's name in them.
 struct Statements {
     append: String,
+    load: String,
     enter_inline: String,
     page: String,
     streams: String,
@@ -225,12 +238,14 @@ struct Statements {
     safe_position: String,
     position_at: String,
     last_position: String,
+    save_snapshot: String,
 }
 
 impl Statements {
     fn new(schema: &Schema) -> Self {
         Self {
             append: schema.sql(include_str!("sql/append.sql")),
+            load: schema.sql(include_str!("sql/load.sql")),
             enter_inline: schema.sql("select {schema}.enter_inline($1, $2, $3, $4)"),
             page: schema.sql(include_str!("sql/page.sql")),
             streams: schema.sql(include_str!("sql/streams.sql")),
@@ -239,6 +254,7 @@ impl Statements {
             position_at: schema
                 .sql("select asked_when, at_position from {schema}.try_position_at($1, $2, $3)"),
             last_position: schema.sql("select {schema}.last_position()"),
+            save_snapshot: schema.sql(include_str!("sql/save_snapshot.sql")),
         }
     }
 }

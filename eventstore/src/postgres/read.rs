@@ -62,24 +62,6 @@ pub(super) fn streams<'a>(
     futures::stream::once(rows).try_flatten().boxed()
 }
 
-/// The same on a connection that the caller holds, in its transaction if it is in one.
-pub(super) fn streams_on<'a>(
-    client: &'a Client,
-    sql: &'a str,
-    streams: &'a [StreamId],
-    range: Range,
-) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-    let failed = |error| database_error("read a stream", error);
-    let rows = async move {
-        let rows = stream_rows(client, sql, streams, range).await.map_err(failed)?;
-        let mut names = Names::default();
-        Ok::<_, Error>(
-            rows.map(move |row| row.and_then(|row| indexed(&row, &mut names)).map_err(failed)),
-        )
-    };
-    futures::stream::once(rows).try_flatten().boxed()
-}
-
 async fn stream_rows(
     client: &Client,
     sql: &str,
@@ -174,10 +156,10 @@ pub(super) async fn position_at(
 
 /// The few names that repeat in nearly every row, each held once.
 #[derive(Default)]
-struct Names(Vec<Arc<str>>);
+pub(super) struct Names(Vec<Arc<str>>);
 
 impl Names {
-    fn get(&mut self, name: &str) -> Arc<str> {
+    pub(super) fn get(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.0.iter().find(|known| &***known == name) {
             return known.clone();
         }
@@ -207,7 +189,7 @@ fn recorded(row: &Row, names: &mut Names) -> Result<Recorded, tokio_postgres::Er
 }
 
 /// JSON text as it is stored.
-struct JsonText(Payload);
+pub(super) struct JsonText(pub(super) Payload);
 
 impl<'a> FromSql<'a> for JsonText {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {

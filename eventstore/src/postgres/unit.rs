@@ -1,22 +1,22 @@
 //! A unit of work on PostgreSQL: one transaction, in which positions are drawn at the very end.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 
 use super::{
     Client, Database, InlineProjection, OwnedTransaction,
     appender::{CLOCK_WENT_BACK, Failure, KEY_TAKEN_MEANWHILE, record_on},
     database_error,
     inline::Running,
-    is_lost, read,
+    is_lost, loader, read,
 };
 use crate::{
-    backend::{KnownKey, Outcome, Range, Request, Session},
+    backend::{KnownKey, Load, Outcome, Part, Request, Session},
     error::Error,
-    event::Recorded,
-    ids::StreamId,
 };
 
 /// How often an append is tried that lost to another through no fault of its own.
@@ -26,11 +26,14 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Unit {
     database: Database,
     transaction: OwnedTransaction,
+    /// True once the program has asked for the connection.
+    is_shared: AtomicBool,
 }
 
 impl Unit {
     pub(super) async fn begin(database: &Database) -> Result<Self, Error> {
-        Ok(Self { database: database.clone(), transaction: database.begin().await? })
+        let transaction = database.begin().await?;
+        Ok(Self { database: database.clone(), transaction, is_shared: AtomicBool::new(false) })
     }
 
     /// Records the request. From here to the commit it is registered as in flight, so nothing may come
@@ -80,17 +83,12 @@ fn outcome(result: Result<Vec<Outcome>, Failure>) -> Result<Outcome, Error> {
 
 #[async_trait]
 impl Session for Unit {
-    fn streams<'a>(
-        &'a self,
-        streams: &'a [StreamId],
-        range: Range,
-    ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-        match self.transaction.client() {
-            Ok(client) => {
-                read::streams_on(client, &self.database.0.statements.streams, streams, range)
-            }
-            Err(error) => Box::pin(futures::stream::once(async { Err(error) })),
-        }
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
+        // On this connection and not through the loader, whose connections may all be taken by units.
+        let loads: Vec<_> = loads.iter().collect();
+        let sql = &self.database.0.statements.load;
+        let parts = loader::fetch_on(self.transaction.client()?, sql, &loads).await;
+        parts.map_err(|error| database_error("load streams", error))
     }
 
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
@@ -99,6 +97,7 @@ impl Session for Unit {
     }
 
     fn sql(&self) -> Result<&Client, Error> {
+        self.is_shared.store(true, Ordering::Relaxed);
         self.transaction.client()
     }
 
@@ -109,7 +108,9 @@ impl Session for Unit {
     ) -> Result<Outcome, Error> {
         // A failed statement of the program's own would turn the commit into a rollback without an
         // error, and an ended transaction would let the events be recorded without the rest.
-        self.transaction.check().await?;
+        if self.is_shared.load(Ordering::Relaxed) {
+            self.transaction.check().await?;
+        }
         let mut outcome = Outcome::Recorded { before: Vec::new(), first: Default::default() };
         if !request.streams.is_empty() {
             let running = Running::of(&self.database, &self.transaction, inline, &request);

@@ -1,11 +1,13 @@
 //! The event store: one API over PostgreSQL and, for unit tests, memory.
 
+mod cache;
 mod check;
 mod execute;
 mod load;
 mod lot;
 mod options;
 mod read;
+mod state;
 mod transact;
 mod unit;
 
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use self::{cache::Cache, load::Saving};
 pub use self::{
     load::AsOf,
     options::Options,
@@ -54,6 +57,8 @@ pub struct EventStore {
     options: Arc<Options>,
     /// What every append must be seen by before it commits.
     inline: Arc<[Arc<dyn InlineProjection>]>,
+    cache: Cache,
+    snapshots: Arc<Saving>,
 }
 
 impl std::fmt::Debug for EventStore {
@@ -83,18 +88,19 @@ impl EventStore {
 
     async fn open(url: &str, options: Options) -> Result<Self, Error> {
         let database = Database::connect(url, &options).await?;
-        Ok(Self {
-            backend: Arc::new(database.clone()),
-            database: Some(database),
-            options: Arc::new(options),
-            inline: Arc::default(),
-        })
+        Ok(Self::over(Arc::new(database.clone()), Some(database), options))
     }
 
     fn open_in_memory(options: Options) -> Self {
         let memory = Memory::new(options.clock.clone());
-        let (backend, options) = (Arc::new(memory), Arc::new(options));
-        Self { backend, database: None, options, inline: Arc::default() }
+        Self::over(Arc::new(memory), None, options)
+    }
+
+    fn over(backend: Arc<dyn Backend>, database: Option<Database>, options: Options) -> Self {
+        let cache = Cache::new(options.cache_bytes);
+        let snapshots = Arc::new(Saving::new());
+        let (options, inline) = (Arc::new(options), Arc::default());
+        Self { backend, database, options, cache, snapshots, inline }
     }
 
     /// The database behind this store, for the read side and for SQL of the program's own.
@@ -112,8 +118,9 @@ impl EventStore {
     ///
     /// # Errors
     /// [`Error::Conflict`] if a stream is not as expected, [`Error::KeyReused`],
-    /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Indeterminate`] if the connection
-    /// was lost meanwhile, or a failure of the database.
+    /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Inline`] or
+    /// [`Error::BypassesInline`] where projections run inline, [`Error::Indeterminate`] if the
+    /// connection was lost meanwhile, or a failure of the database.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
         let request = self.request(append)?;
         let key = request.keys.first().map(|key| key.key.clone());

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod append;
+mod cache;
 mod clock;
 mod execute;
 mod idempotency;
 mod load;
 mod model;
 mod read;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod unit;
@@ -78,6 +80,14 @@ conformance! {
         what_cannot_be_stored_is_refused,
         a_bad_append_among_many_fails_alone,
         a_caller_that_goes_away_leaves_the_append_whole,
+    }
+    cache () {
+        what_others_append_is_decided_on,
+        a_command_without_events_knows_what_others_appended,
+        a_load_knows_what_others_appended,
+        what_was_not_recorded_is_not_remembered,
+        a_dropped_command_leaves_no_trace_in_the_cache,
+        whatever_is_done_comes_to_the_same_without_a_cache,
     }
     clock (clock) {
         events_bear_the_time_of_the_clock,
@@ -153,5 +163,11 @@ conformance! {
         concurrent_transfers_keep_the_sum,
         a_unit_is_done_again_after_a_conflict_only,
         limits_hold_for_the_unit_as_a_whole,
+    }
+    snapshots () {
+        a_load_with_snapshots_equals_a_fold_of_all,
+        a_snapshot_by_hand_is_of_the_state_as_it_is,
+        a_snapshot_of_another_shape_is_ignored,
+        an_aggregate_without_snapshots_refuses_one,
     }
 }

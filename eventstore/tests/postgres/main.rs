@@ -8,6 +8,7 @@ mod killed;
 mod lost_answers;
 mod position_at;
 mod schema;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod unit;

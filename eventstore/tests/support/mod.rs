@@ -4,6 +4,7 @@
 pub(crate) mod counter;
 pub(crate) mod direct;
 pub(crate) mod proxy;
+pub(crate) mod snapshots;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

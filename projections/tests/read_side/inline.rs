@@ -61,8 +61,10 @@ async fn rows_are_up_to_date_when_an_append_returns() {
     let before = query().as_of(then).get(&"b".to_owned()).await.unwrap().unwrap();
     assert_eq!(before.total, 4);
     let client = database.client().await;
-    let sql =
-        format!("select total from tallies_as_of({}::bigint) where ledger = 'b'", committed.last_position);
+    let sql = format!(
+        "select total from tallies_as_of({}::bigint) where ledger = 'b'",
+        committed.last_position
+    );
     assert_eq!(value::<i64>(&client, &sql).await, 28);
     let beyond = Position::new(committed.last_position.get() + 1);
     let future = query().as_of(AsOf::Position(beyond)).all().await;

@@ -4,7 +4,6 @@ mod collected;
 
 use std::{collections::HashMap, sync::Arc};
 
-use futures::TryStreamExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     aggregate::{Aggregate, Loaded},
     append::{Append, NewEvent},
-    backend::{KeyRecord, KnownKey, Outcome, Range, Request, Session},
+    backend::{KeyRecord, KnownKey, Outcome, Request, Session},
     command::{Command, Committed, Envelope, Fingerprint, Handle, fingerprint},
     error::{Error, ExecuteError},
     ids::{Position, StreamId, Version},
@@ -81,7 +80,9 @@ impl EventStore {
             match session.commit(request.clone(), &self.inline).await {
                 // It surely left nothing behind.
                 Err(
-                    Error::Inline { retryable: true, .. } | Error::Database { retryable: true, .. },
+                    Error::Inline { retryable: true, .. }
+                    | Error::Database { retryable: true, .. }
+                    | Error::KeyInFlight,
                 ) => {}
                 result => return result,
             }
@@ -387,24 +388,10 @@ impl UnitOfWork {
         {
             return Ok(index);
         }
-        let loaded = self.fold::<A>(stream).await;
+        let loaded = self.store.load_in::<A>(&*self.session, stream).await;
         let loaded = self.note(loaded)?;
         let inserted = self.collected.insert(stream, loaded);
         self.note(inserted)
-    }
-
-    /// Folds a stream as it is recorded.
-    async fn fold<A: Aggregate>(&self, stream: &StreamId) -> Result<Loaded<A>, Error> {
-        let mut loaded = Loaded::<A>::initial();
-        let stream = std::slice::from_ref(stream);
-        let mut events = self.session.streams(stream, Range::ALL);
-        while let Some((_, event)) = events.try_next().await? {
-            let event = event.decode::<A::Event>()?;
-            loaded.state.apply(&event.event);
-            loaded.version = event.version;
-            loaded.position = event.position;
-        }
-        Ok(loaded)
     }
 
     /// The outcome under a key that is known from before or from this unit; `None` if it is new.
