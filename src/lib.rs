@@ -16,7 +16,10 @@ pub mod __private {
     pub use annals_projections::__private::*;
 }
 
-// The programs in the guide are compiled and run as tests.
+// The programs in the guide are compiled as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/evolution.md")]
 mod guide_evolution {}
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/unit-of-work.md")]
+mod guide_unit_of_work {}

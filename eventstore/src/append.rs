@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    event::{Event, Metadata, Payload},
+    event::{Event, Metadata, Payload, Recorded},
     ids::{Position, StreamId, Version},
 };
 
@@ -94,6 +94,22 @@ impl NewEvent {
         }
     }
 
+    /// The event as a record that has no place in the log yet: no position and no recording time.
+    pub(crate) fn provisional(&self, stream: &StreamId, version: Version) -> Recorded {
+        Recorded {
+            position: Position::START,
+            stream: stream.clone(),
+            version,
+            id: self.id,
+            event_type: self.event_type.as_str().into(),
+            schema_version: self.schema_version,
+            recorded_at: DateTime::UNIX_EPOCH,
+            occurred_at: self.occurred_at,
+            metadata: self.metadata.clone(),
+            event: self.payload.clone(),
+        }
+    }
+
     /// Sets the metadata.
     #[must_use]
     pub fn metadata(mut self, metadata: Metadata) -> Self {
@@ -164,6 +180,24 @@ impl Append {
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
+    }
+}
+
+impl Append {
+    /// Each of its streams stands in it once, with events.
+    pub(crate) fn check_streams(&self) -> Result<(), Error> {
+        let (streams, events) = (&self.streams, &self.events);
+        let mut names: Vec<_> = streams.iter().map(|(stream, _)| stream).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid_append(format!("stream {} is named twice", twice[0])));
+        }
+        if let Some(index) =
+            (0..streams.len()).find(|index| events.iter().all(|(stream, _)| stream != index))
+        {
+            return Err(Error::invalid_append(format!("no events for {}", streams[index].0)));
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     event::{Payload, Recorded},
     ids::{Position, StreamId, Version},
+    postgres::{Client, InlineProjection},
     snapshot::SnapshotKind,
 };
 
@@ -160,6 +161,9 @@ pub(crate) trait Backend: Send + Sync {
         range: Range,
     ) -> BoxStream<'a, Result<(usize, Recorded), Error>>;
 
+    /// Begins a unit: what it reads and writes shares one transaction.
+    async fn begin(&self) -> Result<Box<dyn Session>, Error>;
+
     /// A page of the log, by position.
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error>;
 
@@ -178,4 +182,29 @@ pub(crate) trait Backend: Send + Sync {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error>;
+}
+
+/// A unit of work under way. Dropping it leaves nothing behind.
+#[async_trait]
+pub(crate) trait Session: Send + Sync {
+    /// As [`Backend::load`], as the unit's transaction sees it.
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error>;
+
+    /// As [`Backend::known_keys`].
+    async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error>;
+
+    /// The connection, in the unit's transaction.
+    fn sql(&self) -> Result<&Client, Error>;
+
+    /// Records a request, projects it inline and commits. Unless the outcome is
+    /// [`Outcome::Recorded`], nothing is left behind. A request without events only holds its streams
+    /// to their versions.
+    async fn commit(
+        self: Box<Self>,
+        request: Request,
+        inline: &[Arc<dyn InlineProjection>],
+    ) -> Result<Outcome, Error>;
+
+    /// Ends the transaction and leaves nothing behind.
+    async fn rollback(self: Box<Self>) -> Result<(), Error>;
 }

@@ -195,6 +195,40 @@ pub enum Error {
         /// The operation.
         what: &'static str,
     },
+    /// An inline projection failed, and the append with it. Nothing is recorded.
+    #[error("inline projection {projection:?} failed, so nothing was recorded")]
+    Inline {
+        /// The projection.
+        projection: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Whether the same append may succeed when tried again.
+        retryable: bool,
+    },
+    /// The append would have gone past inline projections that this store does not run.
+    #[error(
+        "inline projections must see this append, and this store does not run them: {projections}; \
+         append through a store that was opened with them"
+    )]
+    BypassesInline {
+        /// Their names.
+        projections: String,
+    },
+    /// An inline projection that this store runs was taken away.
+    #[error(
+        "inline projection {projection:?} is not registered any more; \
+         open the store with it again, or without it"
+    )]
+    InlineRemoved {
+        /// Its name.
+        projection: String,
+    },
+    /// The unit's transaction was ended by a statement of the program's own.
+    #[error(
+        "the unit of work has no READ COMMITTED transaction of its own any more; \
+         do not begin, end or set transactions through sql()"
+    )]
+    UnitEnded,
     /// The broker failed, or refused.
     #[error("Kafka: cannot {action}")]
     Broker {
@@ -212,7 +246,7 @@ impl Error {
     /// [`Indeterminate`](Self::Indeterminate) is, if the append carried an idempotency key.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Database { retryable, .. } => *retryable,
+            Self::Database { retryable, .. } | Self::Inline { retryable, .. } => *retryable,
             // What the server refuses by name, such as a role or a database, it will refuse again.
             Self::Connect { source, .. } => source
                 .downcast_ref::<tokio_postgres::Error>()

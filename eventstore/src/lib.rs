@@ -60,6 +60,7 @@
 //! # Where to go from here
 //! - [`Envelope`]: metadata, idempotency keys and times for a command
 //! - [`EventStore::execute_all`]: many commands in one go
+//! - [`EventStore::begin`]: several aggregates and SQL of your own in one transaction
 //! - [`Append`] and [`EventStore::append`]: events without commands, for one or several streams
 //! - [`EventStore::read_all`], [`read_stream`](EventStore::read_stream): the log itself
 //! - [`testkit`]: given, when, then
@@ -109,7 +110,7 @@ pub use self::{
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
     shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
     snapshot::Snapshots,
-    store::{AsOf, EventStore, Options},
+    store::{AsOf, Decided, EventStore, Options, UnitCommitted, UnitOfWork},
 };
 
 /// What the derive macros' output refers to. Not public API.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -11,20 +11,21 @@ use futures::{StreamExt, stream, stream::BoxStream};
 
 use crate::{
     backend::{
-        Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, StoredEvent,
-        StoredSnapshot,
+        Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session,
+        StoredEvent, StoredSnapshot,
     },
     clock::{Clock, to_micros},
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
+    postgres::{Client, InlineProjection},
 };
 
 /// A log in memory. An append holds the lock from its checks to its end, so there is never one in
 /// flight: every position is safe.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Memory {
-    log: Mutex<Log>,
+    log: Arc<Mutex<Log>>,
     clock: Clock,
 }
 
@@ -40,7 +41,7 @@ struct Log {
 
 impl Memory {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { log: Mutex::default(), clock }
+        Self { log: Arc::default(), clock }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -200,6 +201,10 @@ impl Backend for Memory {
         stream::iter(events).boxed()
     }
 
+    async fn begin(&self) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(self.clone()))
+    }
+
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
         let log = self.log();
         let after = log.events.iter().skip(page.after.get() as usize);
@@ -235,5 +240,33 @@ impl Backend for Memory {
             return Err(Error::Future { at: time, now });
         }
         Ok(Position::START.plus(count))
+    }
+}
+
+/// A unit reads what is there and writes once, at its end, so it needs no transaction here.
+#[async_trait]
+impl Session for Memory {
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
+        Backend::load(self, loads).await
+    }
+
+    async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
+        Backend::known_keys(self, keys).await
+    }
+
+    fn sql(&self) -> Result<&Client, Error> {
+        Err(Error::NeedsPostgres { what: "SQL in a unit of work" })
+    }
+
+    async fn commit(
+        self: Box<Self>,
+        request: Request,
+        _: &[Arc<dyn InlineProjection>],
+    ) -> Result<Outcome, Error> {
+        self.log().append(request, &self.clock)
+    }
+
+    async fn rollback(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
     }
 }

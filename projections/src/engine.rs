@@ -7,9 +7,10 @@ use std::{
 };
 
 use annals_eventstore::{
-    Position, Recorded,
-    postgres::{Checkpoint, Database, Transaction},
+    Position, Recorded, Version,
+    postgres::{Checkpoint, Client, Database, GenericClient},
 };
+use chrono::DateTime;
 use tokio_postgres::types::ToSql;
 
 use crate::{
@@ -82,14 +83,77 @@ impl<R: ReadModel> Engine<R> {
         };
         let advanced = async { Ok(checkpoint.advance(&transaction, to).await?) };
         tokio::try_join!(limited, advanced)?;
-        if !steps.is_empty() {
-            let rows = self.load(&transaction, steps).await?;
-            let changes = fold(steps, rows)?;
-            self.write(&transaction, &changes).await?;
-        }
+        self.fold_in(&transaction, steps).await?;
         transaction.commit().await.map_err(self::failed::<R>("commit"))?;
         checkpoint.moved(to);
         Ok(())
+    }
+
+    /// Folds the events into their rows, as a part of the client's transaction.
+    async fn fold_in(
+        &self,
+        transaction: &impl GenericClient,
+        steps: &[Step<R>],
+    ) -> Result<(), Error> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let rows = self.load(transaction, steps).await?;
+        let changes = fold(steps, rows)?;
+        self.write(transaction, &changes).await
+    }
+
+    /// Hashes of the keys of the rows that events touch, the same in every program. More than `limit`
+    /// are not worth the question: then `None`.
+    pub(crate) async fn lock_numbers(
+        &self,
+        client: &Client,
+        events: &[Recorded],
+        limit: usize,
+    ) -> Result<Option<Vec<i32>>, Error> {
+        let steps = self.all_steps(events.to_vec())?;
+        let keys: HashSet<_> =
+            steps.iter().flat_map(|step| step.keys.as_slice()).cloned().collect();
+        if keys.len() > limit {
+            return Ok(None);
+        }
+        let keys: Vec<_> = keys.into_iter().collect();
+        let columns = R::Key::columns(&keys);
+        let failed = || failed::<R>("hash the keys of rows");
+        let statement = client.prepare_cached(&self.table.lock_numbers).await.map_err(failed())?;
+        let rows = client.query(&statement, &params(&columns)).await.map_err(failed())?;
+        Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
+    }
+
+    /// Projects events that are recorded in the client's transaction, whose rows are locked.
+    pub(crate) async fn apply_inline(
+        &self,
+        client: &Client,
+        events: &[Recorded],
+    ) -> Result<(), Error> {
+        let steps = self.all_steps(events.to_vec())?;
+        // The rows were locked before the events had a place in the log.
+        let unplaced = events.iter().cloned().map(|mut event| {
+            event.position = Position::START;
+            event.version = Version::NONE;
+            event.recorded_at = DateTime::UNIX_EPOCH;
+            event
+        });
+        for (step, locked) in steps.iter().zip(self.all_steps(unplaced.collect())?) {
+            let locked = locked.keys.as_slice();
+            if step.keys.as_slice().iter().any(|key| !locked.contains(key)) {
+                let (projection, position) = (R::TABLE, step.position);
+                return Err(Error::UnlockedKey { projection, position });
+            }
+        }
+        self.fold_in(client, &steps).await
+    }
+
+    fn all_steps(&self, events: Vec<Recorded>) -> Result<Vec<Step<R>>, Error> {
+        match self.steps(events) {
+            (steps, None) => Ok(steps),
+            (_, Some((_, failure))) => Err(failure),
+        }
     }
 
     /// Decodes the events, up to the first that cannot be projected, if there is one.
@@ -113,7 +177,7 @@ impl<R: ReadModel> Engine<R> {
     /// The rows that a batch touches, in one query.
     async fn load(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &impl GenericClient,
         steps: &[Step<R>],
     ) -> Result<HashMap<R::Key, R>, Error> {
         let failed = || failed::<R>("load the rows of a batch");
@@ -140,7 +204,7 @@ impl<R: ReadModel> Engine<R> {
 
     async fn write(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &impl GenericClient,
         changes: &Changes<R>,
     ) -> Result<(), Error> {
         let table = &self.table;
@@ -180,7 +244,7 @@ fn params<'a>(columns: &'a [Box<crate::SqlParam<'_>>]) -> Vec<&'a (dyn ToSql + S
 }
 
 async fn run<R: ReadModel>(
-    transaction: &Transaction<'_>,
+    transaction: &impl GenericClient,
     action: &'static str,
     sql: &str,
     params: Vec<&(dyn ToSql + Sync)>,

@@ -50,6 +50,56 @@ pub enum Error {
         /// The projection.
         projection: &'static str,
     },
+    /// The rows that an event touches changed once it had its position: they were not locked.
+    #[error(
+        "projection {projection:?} runs inline and names other keys for the event at position \
+         {position} than before it had one; Project::keys must not look at position, version or \
+         recording time"
+    )]
+    UnlockedKey {
+        /// The projection.
+        projection: &'static str,
+        /// The event's position.
+        position: Position,
+    },
+    /// A worker was to run a projection that runs inline.
+    #[error("projection {projection:?} runs inline, so no worker runs it; reset it to change that")]
+    RunsInline {
+        /// The projection.
+        projection: &'static str,
+    },
+    /// Strong consistency was asked of a read model that is not inline.
+    #[error(
+        "read model {projection:?} does not run inline, so it can be behind; \
+         ask for Consistency::AtLeast, or open the store with_inline"
+    )]
+    NotInline {
+        /// The read model.
+        projection: &'static str,
+    },
+    /// An inline projection is registered with other categories.
+    #[error(
+        "inline projection {projection:?} is registered for the categories {registered:?}, not for \
+         {wanted:?}; reset it to build it anew"
+    )]
+    OtherCategories {
+        /// The projection.
+        projection: String,
+        /// What is registered.
+        registered: Vec<String>,
+        /// What this program wants.
+        wanted: Vec<String>,
+    },
+    /// A projection in SQL failed on events from before it was inline.
+    #[error("inline projection {projection:?} failed on events after position {after}")]
+    CatchUp {
+        /// The projection.
+        projection: String,
+        /// Up to where it has come.
+        after: Position,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The table in the database does not fit the struct.
     #[error(
         "table {table:?} does not fit the read model: {difference}; \

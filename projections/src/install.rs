@@ -126,6 +126,8 @@ pub async fn reset<R: ReadModel>(store: &EventStore) -> Result<(), Error> {
     let table = Table::of::<R>(database);
     let mut client = database.client().await?;
     let transaction = client.transaction().await.map_err(failed())?;
+    // First, so that no append is under way that projects into it.
+    database.forget_inline(&transaction, &checkpoint_name::<R>()).await?;
     let forget = database.schema().sql("delete from {schema}.checkpoints where name = $1");
     transaction.execute(&forget, &[&checkpoint_name::<R>()]).await.map_err(failed())?;
     // Kept by this code or by earlier code; a table of another's that only bears the name stays.

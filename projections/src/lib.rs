@@ -54,6 +54,7 @@ mod column;
 mod engine;
 mod error;
 mod fold;
+mod inline;
 mod install;
 mod query;
 mod read_model;
@@ -68,6 +69,7 @@ pub use annals_derive::ReadModel;
 pub use self::{
     column::{Column, SqlParam},
     error::Error as ProjectionError,
+    inline::InlineProjections,
     install::reset,
     query::{Consistency, Query, QueryReadModels},
     read_model::{

@@ -2,10 +2,7 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use annals_eventstore::{
-    AsOf, EventStore, Position,
-    postgres::{Checkpoint, Database},
-};
+use annals_eventstore::{AsOf, EventStore, Position, postgres::Database};
 use futures::{Stream, StreamExt, TryStreamExt};
 use tokio_postgres::{error::SqlState, types::ToSql};
 
@@ -26,6 +23,9 @@ pub enum Consistency {
     /// At least everything up to this position, for example that of the caller's own command
     /// ([`Committed::position`](annals_eventstore::Committed)). Waits up to the given time.
     AtLeast(Position, Duration),
+    /// Everything that was committed before the query, without waiting. Only a read model that runs
+    /// inline has it (see [`InlineProjections`](crate::InlineProjections)); of others it is an error.
+    Strong,
 }
 
 /// Queries on read models, as methods of the store.
@@ -168,6 +168,15 @@ impl<R: ReadModel> Query<'_, R> {
                     return Err(Error::NotReached { projection: R::TABLE, reached, needed });
                 }
             }
+            (Consistency::Strong, at) => {
+                let name = checkpoint_name::<R>();
+                if database.inline_categories(&name).await?.is_none() {
+                    return Err(Error::NotInline { projection: R::TABLE });
+                }
+                if let Some(needed) = at {
+                    settle::<R>(self.store, needed).await?;
+                }
+            }
             (Consistency::AtLeast(position, timeout), at) => {
                 let needed = at.map_or(position, |at| at.max(position));
                 wait::<R>(database, needed, timeout).await?;
@@ -179,7 +188,31 @@ impl<R: ReadModel> Query<'_, R> {
 
 /// Where the read model is; `None` if it has no tables yet, which come with the checkpoint.
 async fn reached<R: ReadModel>(database: &Database) -> Result<Option<Position>, Error> {
-    Ok(Checkpoint::position_of(database, &checkpoint_name::<R>()).await?)
+    let sql = database.schema().sql("select {schema}.reached($1)");
+    let failed = || failed::<R>("see how far it has come");
+    let client = database.client().await?;
+    let statement = client.prepare_cached(&sql).await.map_err(failed())?;
+    let row = client.query_one(&statement, &[&checkpoint_name::<R>()]).await.map_err(failed())?;
+    Ok(row.get::<_, Option<i64>>(0).map(Position::new))
+}
+
+/// Waits for the appends in flight at or below a position, which an inline read model has with them.
+async fn settle<R: ReadModel>(store: &EventStore, needed: Position) -> Result<(), Error> {
+    let mut reached = store.safe_position().await?;
+    if reached < needed {
+        // Beyond the end of the log, there is nothing to wait for.
+        let sql = store.database()?.schema().sql("select {schema}.last_position()");
+        let row = store.database()?.client().await?.query_one(&sql, &[]).await;
+        let last = Position::new(row.map_err(failed::<R>("find the end of the log"))?.get(0));
+        if last < needed {
+            return Err(Error::NotReached { projection: R::TABLE, reached, needed });
+        }
+    }
+    while reached < needed {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        reached = store.safe_position().await?;
+    }
+    Ok(())
 }
 
 fn unanswered<R: ReadModel>() -> impl FnOnce(tokio_postgres::Error) -> Error {

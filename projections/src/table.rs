@@ -20,6 +20,8 @@ pub(crate) struct Table {
     pub(crate) drop_history: String,
     /// Current rows: by keys given as arrays, by one key, all.
     pub(crate) load: String,
+    /// A number for each of the keys, given as arrays, by which its row is locked.
+    pub(crate) lock_numbers: String,
     pub(crate) get: String,
     pub(crate) all: String,
     pub(crate) upsert: String,
@@ -47,6 +49,7 @@ impl Table {
             drop: format!("drop table if exists {}", sql.name("")),
             drop_history: sql.drop_history(),
             load: sql.load(),
+            lock_numbers: sql.lock_numbers(),
             get: sql.select(&sql.name(""), &sql.key_params(1)),
             all: sql.select(&sql.name(""), "true"),
             upsert: sql.upsert(),
@@ -148,6 +151,15 @@ impl Sql {
             self.names(),
             self.arrays(|_| true),
             self.keys(),
+        )
+    }
+
+    fn lock_numbers(&self) -> String {
+        // By the types' own hashes: equal keys have equal ones, whatever the session's settings.
+        format!(
+            "select pg_catalog.hash_record(row({0})) from unnest({1}) given({0})",
+            self.keys(),
+            self.arrays(|column| column.key),
         )
     }
 

@@ -224,7 +224,7 @@ async fn hold_lease<R: ReadModel>(feed: &Feed, engine: &Engine<R>) -> Result<(),
 }
 
 /// Renews a lease until that fails.
-async fn keep(lease: Arc<Lease>) -> StoreError {
+pub(crate) async fn keep(lease: Arc<Lease>) -> StoreError {
     loop {
         tokio::time::sleep(lease.renewal_interval()).await;
         if let Err(error) = lease.renew().await {
@@ -240,6 +240,9 @@ async fn work<R: ReadModel>(
     name: &str,
     epoch: i64,
 ) -> Result<(), Error> {
+    if feed.database.inline_categories(name).await?.is_some() {
+        return Err(Error::RunsInline { projection: R::TABLE });
+    }
     install::<R>(&feed.database).await?;
     let mut checkpoint = Checkpoint::take_over(&feed.database, name, epoch).await?;
     let categories = engine.categories();

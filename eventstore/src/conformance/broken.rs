@@ -24,7 +24,7 @@ use futures::{StreamExt, TryFutureExt, TryStreamExt, stream, stream::BoxStream};
 use super::stores::Stores;
 use crate::{
     append::ExpectedVersion,
-    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session},
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
@@ -228,6 +228,11 @@ impl Backend for Faulty {
         let mut parts = self.backend.load(loads).await?;
         parts.iter_mut().for_each(|part| self.spoil_order(&mut part.events));
         Ok(parts)
+    }
+
+    /// Units of work have none of the faults.
+    async fn begin(&self) -> Result<Box<dyn Session>, Error> {
+        self.backend.begin().await
     }
 
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use super::{
     Behaviour, Needs, append, cache, clock, evolution, execute, idempotency, laws, load, model,
-    options, order, read, snapshots, stores::Stores,
+    options, order, read, snapshots, stores::Stores, unit,
 };
 use crate::{Clock, EventStore, Options};
 
@@ -122,6 +122,21 @@ macro_rules! __conformance_behaviours {
                 a_snapshot_by_hand_is_of_the_state_as_it_is,
                 a_snapshot_of_another_shape_is_ignored,
                 an_aggregate_without_snapshots_refuses_one,
+            }
+            unit () {
+                commands_on_several_aggregates_are_recorded_together,
+                a_unit_sees_its_own_events,
+                what_is_dropped_or_rolled_back_leaves_nothing,
+                a_unit_rests_on_all_that_it_loaded,
+                a_unit_that_only_reads_holds_what_it_read,
+                expectations_are_of_what_the_unit_sees,
+                a_bad_append_leaves_the_unit_as_it_was,
+                keys_of_commands_count_in_a_unit,
+                a_unit_under_a_key_is_done_once,
+                concurrent_units_under_one_key_are_recorded_once,
+                concurrent_transfers_keep_the_sum,
+                a_unit_is_done_again_after_a_conflict_only,
+                limits_hold_for_the_unit_as_a_whole,
             }
             model (stores) {
                 a_store_does_what_the_one_in_memory_does,

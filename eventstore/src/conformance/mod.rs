@@ -21,6 +21,7 @@ mod stores;
 mod suite;
 #[doc(hidden)]
 pub mod support;
+mod unit;
 
 pub use self::{
     stores::{InMemory, Postgres, Stores},

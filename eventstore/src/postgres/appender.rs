@@ -19,7 +19,7 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use super::{Schema, channel, database_error, is_lost, is_transient};
+use super::{Client, Schema, channel, database_error, inline::refusal, is_lost, is_transient};
 use crate::{
     append::ExpectedVersion,
     backend::{Outcome, Request},
@@ -43,6 +43,7 @@ const NUDGE_INTERVAL: Duration = Duration::from_millis(5);
 /// The door to the tasks that append.
 pub(super) struct Appender {
     queue: mpsc::Sender<Pending>,
+    nudge: Arc<Notify>,
 }
 
 struct Pending {
@@ -74,8 +75,14 @@ impl Appender {
                 }
             });
         }
-        tokio::spawn(announce(pool, channel(schema), nudge, Arc::downgrade(&gathering)));
-        Self { queue }
+        let announcing = announce(pool, channel(schema), nudge.clone(), Arc::downgrade(&gathering));
+        tokio::spawn(announcing);
+        Self { queue, nudge }
+    }
+
+    /// Tells readers that something was committed past the queue.
+    pub(super) fn nudge(&self) {
+        self.nudge.notify_one();
     }
 
     /// Queues a request and waits for its outcome.
@@ -211,46 +218,54 @@ impl Writer {
     async fn try_record(&self, requests: &[&Request]) -> Result<Vec<Outcome>, Failure> {
         let client =
             self.pool.get().await.map_err(|error| Failure::NoConnection(Arc::new(error)))?;
-        let statement = client
-            .prepare_cached(&self.statement)
-            .await
-            .map_err(|e| Failure::Unsent(Arc::new(e)))?;
-        let arrays = Arrays::of(requests, &self.clock)?;
-        let rows = client
-            .query(&statement, &arrays.params())
-            .await
-            .map_err(|error| Failure::Statement(Arc::new(error)))?;
-        let mut rows = rows.iter();
-        let mut next = Position::START;
-        Ok(requests
-            .iter()
-            .map(|request| {
-                let rows: Vec<_> = rows.by_ref().take(request.streams.len()).collect();
-                let before = || rows.iter().map(|row| Version::new(row.get(1))).collect::<Vec<_>>();
-                match rows[0].get::<_, i32>(0) {
-                    0 => {
-                        let first = next.max(Position::new(rows[0].get(2)));
-                        next = first.plus(request.events.len());
-                        Outcome::Recorded { before: before(), first }
-                    }
-                    1 => {
-                        let before = before();
-                        // The database found one that was not as expected, by the same rules.
-                        let stream = std::iter::zip(&request.streams, &before)
-                            .position(|((_, expected), actual)| !expected.accepts(*actual))
-                            .unwrap_or(0);
-                        Outcome::Conflict { stream, actual: before[stream] }
-                    }
-                    _ => Outcome::KeyTaken,
-                }
-            })
-            .collect())
+        record_on(&client, &self.statement, &self.clock, requests).await
     }
+}
+
+/// Sends a batch on this connection, as a part of its transaction if it is in one.
+pub(super) async fn record_on(
+    client: &Client,
+    statement: &str,
+    clock: &Clock,
+    requests: &[&Request],
+) -> Result<Vec<Outcome>, Failure> {
+    let statement =
+        client.prepare_cached(statement).await.map_err(|e| Failure::Unsent(Arc::new(e)))?;
+    let arrays = Arrays::of(requests, clock)?;
+    let rows = client
+        .query(&statement, &arrays.params())
+        .await
+        .map_err(|error| Failure::Statement(Arc::new(error)))?;
+    let mut rows = rows.iter();
+    let mut next = Position::START;
+    Ok(requests
+        .iter()
+        .map(|request| {
+            let rows: Vec<_> = rows.by_ref().take(request.streams.len()).collect();
+            let before = || rows.iter().map(|row| Version::new(row.get(1))).collect::<Vec<_>>();
+            match rows[0].get::<_, i32>(0) {
+                0 => {
+                    let first = next.max(Position::new(rows[0].get(2)));
+                    next = first.plus(request.events.len());
+                    Outcome::Recorded { before: before(), first }
+                }
+                1 => {
+                    let before = before();
+                    // The database found one that was not as expected, by the same rules.
+                    let stream = std::iter::zip(&request.streams, &before)
+                        .position(|((_, expected), actual)| !expected.accepts(*actual))
+                        .unwrap_or(0);
+                    Outcome::Conflict { stream, actual: before[stream] }
+                }
+                _ => Outcome::KeyTaken,
+            }
+        })
+        .collect())
 }
 
 /// Why a batch failed. Shared by all its appends.
 #[derive(Clone)]
-enum Failure {
+pub(super) enum Failure {
     NoConnection(Arc<deadpool_postgres::PoolError>),
     /// The statement was not sent.
     Unsent(Arc<tokio_postgres::Error>),
@@ -260,8 +275,8 @@ enum Failure {
 }
 
 /// SQLSTATEs that the store's functions raise.
-const CLOCK_WENT_BACK: &str = "AN001";
-const KEY_TAKEN_MEANWHILE: &str = "AN002";
+pub(super) const CLOCK_WENT_BACK: &str = "AN001";
+pub(super) const KEY_TAKEN_MEANWHILE: &str = "AN002";
 
 impl Failure {
     /// True if no append of the batch is to blame: sending them one by one would not help, or, where
@@ -293,7 +308,7 @@ impl Failure {
         }
     }
 
-    fn to_error(&self) -> Error {
+    pub(super) fn to_error(&self) -> Error {
         match self {
             Self::Time(time) => (*time).into(),
             Self::NoConnection(error) => Error::Connect {
@@ -308,17 +323,19 @@ impl Failure {
             Self::Statement(error) if is_lost(error) => {
                 Error::Indeterminate { source: Box::new(error.clone()) }
             }
-            Self::Statement(error) => clock_went_back(error).unwrap_or_else(|| Error::Database {
-                action: "append",
-                source: Box::new(error.clone()),
-                retryable: error.code().is_some_and(is_transient),
-            }),
+            Self::Statement(error) => clock_went_back(error)
+                .or_else(|| refusal(error))
+                .unwrap_or_else(|| Error::Database {
+                    action: "append",
+                    source: Box::new(error.clone()),
+                    retryable: error.code().is_some_and(is_transient),
+                }),
         }
     }
 }
 
 /// Reads the refusal of a supplied time; the time given is filled in by who knows it.
-fn clock_went_back(error: &tokio_postgres::Error) -> Option<Error> {
+pub(super) fn clock_went_back(error: &tokio_postgres::Error) -> Option<Error> {
     let error = error.as_db_error().filter(|error| error.code().code() == CLOCK_WENT_BACK)?;
     let last = DateTime::from_timestamp_micros(error.detail()?.parse().ok()?)?;
     Some(Error::ClockWentBack { given: last, last })

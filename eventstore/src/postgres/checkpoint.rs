@@ -1,6 +1,6 @@
 //! How far a reader of the log has come.
 
-use super::{Database, Transaction, database_error};
+use super::{Database, GenericClient, database_error};
 use crate::{error::Error, ids::Position};
 
 /// The checkpoint of one reader: everything up to its position has been dealt with.
@@ -14,6 +14,7 @@ pub struct Checkpoint {
     position: Position,
     epoch: i64,
     advance: String,
+    close: String,
 }
 
 impl Checkpoint {
@@ -41,6 +42,10 @@ impl Checkpoint {
             epoch,
             advance: database.schema().sql(
                 "update {schema}.checkpoints set position = $3, updated_at = clock_timestamp()
+                 where name = $1 and position = $2 and epoch = $4",
+            ),
+            close: database.schema().sql(
+                "update {schema}.checkpoints set epoch = $3, updated_at = clock_timestamp()
                  where name = $1 and position = $2 and epoch = $4",
             ),
         })
@@ -71,12 +76,30 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Fenced`] if another reader has taken over; roll the transaction back then.
-    pub async fn advance(&self, transaction: &Transaction<'_>, to: Position) -> Result<(), Error> {
+    pub async fn advance(
+        &self,
+        transaction: &impl GenericClient,
+        to: Position,
+    ) -> Result<(), Error> {
         let moved = transaction
             .execute(&self.advance, &[&self.name, &self.position.get(), &to.get(), &self.epoch])
             .await
             .map_err(|error| database_error("move a checkpoint", error))?;
         if moved == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
+    }
+
+    /// Ends it at the end of the caller's transaction, where it stands: no reader of any epoch moves it
+    /// from then on. A projection that runs inline needs none.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another reader has taken over; roll the transaction back then.
+    pub async fn close(&self, transaction: &impl GenericClient) -> Result<(), Error> {
+        // The reader's own epoch is compared, and no lease comes to this one.
+        let closed = transaction
+            .execute(&self.close, &[&self.name, &self.position.get(), &i64::MAX, &self.epoch])
+            .await
+            .map_err(|error| database_error("close a checkpoint", error))?;
+        if closed == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
     }
 
     /// Notes that the move to this position is committed.

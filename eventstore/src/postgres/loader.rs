@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    Schema, database_error, is_lost,
+    Client, Schema, database_error, is_lost,
     read::{JsonText, Names},
 };
 use crate::{
@@ -107,8 +107,16 @@ async fn answer(pool: &Pool, query: &str, batch: Vec<Pending>) {
 
 async fn fetch(pool: &Pool, query: &str, loads: &[&Load]) -> Result<Vec<Part>, Failure> {
     let client = pool.get().await.map_err(|error| Failure::NoConnection(Arc::new(error)))?;
-    let failed = |error| Failure::Statement(Arc::new(error));
-    let statement = client.prepare_cached(query).await.map_err(failed)?;
+    fetch_on(&client, query, loads).await.map_err(|error| Failure::Statement(Arc::new(error)))
+}
+
+/// The same on a connection that the caller holds, in its transaction if it is in one.
+pub(super) async fn fetch_on(
+    client: &Client,
+    query: &str,
+    loads: &[&Load],
+) -> Result<Vec<Part>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(query).await?;
     let arrays = Arrays::of(loads);
     let limit = (MAX_EVENTS / loads.len().max(1)).max(MIN_EVENTS);
     let limit_parameter = limit as i64;
@@ -124,10 +132,10 @@ async fn fetch(pool: &Pool, query: &str, loads: &[&Load]) -> Result<Vec<Part>, F
     ];
     let mut parts: Vec<Part> = loads.iter().map(|_| Part::default()).collect();
     let mut names = Names::default();
-    let rows = client.query_raw(&statement, params).await.map_err(failed)?;
+    let rows = client.query_raw(&statement, params).await?;
     let mut rows = std::pin::pin!(rows);
-    while let Some(row) = rows.try_next().await.map_err(failed)? {
-        add(&mut parts, &row, &mut names).map_err(failed)?;
+    while let Some(row) = rows.try_next().await? {
+        add(&mut parts, &row, &mut names)?;
     }
     for part in &mut parts {
         part.more = part.events.len() == limit;

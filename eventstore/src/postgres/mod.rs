@@ -2,11 +2,14 @@
 
 mod appender;
 mod checkpoint;
+mod inline;
 mod lease;
 mod listener;
 mod loader;
 mod migrate;
 mod read;
+mod transaction;
+mod unit;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,16 +28,22 @@ use tokio_postgres::{
 use self::{appender::Appender, loader::Loader};
 pub use self::{
     checkpoint::Checkpoint,
+    inline::{InlineLocks, InlineProjection},
     lease::{Lease, LeaseOptions},
     listener::Listener,
+    transaction::OwnedTransaction,
 };
 use crate::{
-    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session},
+    clock::Clock,
     error::Error,
     event::Recorded,
     ids::{Position, StreamId},
     store::Options,
 };
+
+/// What [`Client`] and [`Transaction`] have in common.
+pub use deadpool_postgres::GenericClient;
 
 /// A connection from the store's pool.
 pub type Client = deadpool_postgres::Client;
@@ -55,6 +64,7 @@ struct Inner {
     /// For reading, projecting and the program's own statements. Appends have their own.
     pool: Pool,
     appender: Appender,
+    clock: Clock,
     loader: Loader,
     statements: Statements,
 }
@@ -105,8 +115,10 @@ impl Database {
         let appender = Appender::start(pool(options.writers + 1)?, &schema, options);
         let statements = Statements::new(&schema);
         let pool = pool(options.readers)?;
+        let clock = options.clock.clone();
         let loader = Loader::start(pool.clone(), &schema);
-        let inner = Inner { config, schema, read_models, pool, appender, loader, statements };
+        let inner =
+            Inner { config, schema, read_models, pool, appender, loader, clock, statements };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -157,6 +169,10 @@ impl Backend for Database {
         range: Range,
     ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
         read::streams(self, streams, range)
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(unit::Unit::begin(self).await?))
     }
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
@@ -213,6 +229,9 @@ impl Schema {
 
 /// The statements of the hot paths, with the schema's name in them.
 struct Statements {
+    append: String,
+    load: String,
+    enter_inline: String,
     page: String,
     streams: String,
     outcomes: String,
@@ -225,6 +244,9 @@ struct Statements {
 impl Statements {
     fn new(schema: &Schema) -> Self {
         Self {
+            append: schema.sql(include_str!("sql/append.sql")),
+            load: schema.sql(include_str!("sql/load.sql")),
+            enter_inline: schema.sql("select {schema}.enter_inline($1, $2, $3, $4)"),
             page: schema.sql(include_str!("sql/page.sql")),
             streams: schema.sql(include_str!("sql/streams.sql")),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
@@ -303,7 +325,7 @@ fn target(config: &tokio_postgres::Config) -> String {
 }
 
 /// Whether a failed statement surely had no effect and may be tried again as it is.
-fn is_transient(state: &SqlState) -> bool {
+pub(crate) fn is_transient(state: &SqlState) -> bool {
     [
         SqlState::T_R_SERIALIZATION_FAILURE,
         SqlState::T_R_DEADLOCK_DETECTED,

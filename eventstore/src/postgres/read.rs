@@ -5,11 +5,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use tokio_postgres::{
-    Row,
+    Row, RowStream,
     types::{FromSql, ToSql, Type, accepts},
 };
 
-use super::{Database, database_error};
+use super::{Client, Database, database_error};
 use crate::{
     backend::{KnownKey, Page, Range},
     error::Error,
@@ -21,9 +21,18 @@ use crate::{
 const RETRY: std::time::Duration = std::time::Duration::from_millis(3);
 
 pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-    let failed = |error| database_error("read the log", error);
     let client = database.client().await?;
-    let statement = client.prepare_cached(&database.0.statements.page).await.map_err(failed)?;
+    page_on(&client, &database.0.statements.page, page).await
+}
+
+/// The same on a connection that the caller holds, in its transaction if it is in one.
+pub(super) async fn page_on(
+    client: &Client,
+    sql: &str,
+    page: Page<'_>,
+) -> Result<Vec<Recorded>, Error> {
+    let failed = |error| database_error("read the log", error);
+    let statement = client.prepare_cached(sql).await.map_err(failed)?;
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
     let rows = client
         .query(&statement, &[&page.after.get(), &page.up_to.get(), &limit, &page.categories])
@@ -41,33 +50,54 @@ pub(super) fn streams<'a>(
     let failed = |error| database_error("read a stream", error);
     let rows = async move {
         let client = database.client().await?;
-        let statement =
-            client.prepare_cached(&database.0.statements.streams).await.map_err(failed)?;
-        let categories: Vec<_> = streams.iter().map(StreamId::category).collect();
-        let keys: Vec<_> = streams.iter().map(StreamId::key).collect();
-        let (after, version) = (range.after.get(), range.up_to_version.get());
-        let params: [&(dyn ToSql + Sync); 6] =
-            [&categories, &keys, &after, &version, &range.up_to_position.get(), &range.limit];
-        let rows = client.query_raw(&statement, params).await.map_err(failed)?;
+        let sql = &database.0.statements.streams;
+        let rows = stream_rows(&client, sql, streams, range).await.map_err(failed)?;
         let mut names = Names::default();
         Ok::<_, Error>(rows.map(move |row| {
             // The connection goes back to the pool once its rows are read.
             let _ = &client;
-            let row = row.map_err(failed)?;
-            let index: i64 = row.try_get(11).map_err(failed)?;
-            Ok((index as usize - 1, recorded(&row, &mut names).map_err(failed)?))
+            row.and_then(|row| indexed(&row, &mut names)).map_err(failed)
         }))
     };
     futures::stream::once(rows).try_flatten().boxed()
+}
+
+async fn stream_rows(
+    client: &Client,
+    sql: &str,
+    streams: &[StreamId],
+    range: Range,
+) -> Result<RowStream, tokio_postgres::Error> {
+    let statement = client.prepare_cached(sql).await?;
+    let categories: Vec<_> = streams.iter().map(StreamId::category).collect();
+    let keys: Vec<_> = streams.iter().map(StreamId::key).collect();
+    let (after, version) = (range.after.get(), range.up_to_version.get());
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&categories, &keys, &after, &version, &range.up_to_position.get(), &range.limit];
+    client.query_raw(&statement, params).await
+}
+
+fn indexed(row: &Row, names: &mut Names) -> Result<(usize, Recorded), tokio_postgres::Error> {
+    let index: i64 = row.try_get(11)?;
+    Ok((index as usize - 1, recorded(row, names)?))
 }
 
 pub(super) async fn known_keys(
     database: &Database,
     keys: &[String],
 ) -> Result<Vec<KnownKey>, Error> {
-    let failed = |error| database_error("look up idempotency keys", error);
     let client = database.client().await?;
-    let statement = client.prepare_cached(&database.0.statements.outcomes).await.map_err(failed)?;
+    known_keys_on(&client, &database.0.statements.outcomes, keys).await
+}
+
+/// The same on a connection that the caller holds, in its transaction if it is in one.
+pub(super) async fn known_keys_on(
+    client: &Client,
+    sql: &str,
+    keys: &[String],
+) -> Result<Vec<KnownKey>, Error> {
+    let failed = |error| database_error("look up idempotency keys", error);
+    let statement = client.prepare_cached(sql).await.map_err(failed)?;
     let rows = client.query(&statement, &[&keys]).await.map_err(failed)?;
     Ok(rows
         .iter()

@@ -9,6 +9,12 @@ use crate::{append::NewEvent, clock::to_micros, error::Error};
 #[derive(Clone, Copy)]
 pub(super) struct Check<'a> {
     options: &'a Options,
+    so_far: SoFar,
+}
+
+/// What the events checked so far come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SoFar {
     /// The last time that an event brought.
     last: Option<DateTime<Utc>>,
     events: usize,
@@ -20,7 +26,16 @@ const MAX_APPEND_BYTES: usize = 256 * 1024 * 1024;
 
 impl<'a> Check<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
-        Self { options, last: None, events: 0, bytes: 0 }
+        Self::resume(options, SoFar::default())
+    }
+
+    /// Goes on where another check of the same append stopped.
+    pub(super) fn resume(options: &'a Options, so_far: SoFar) -> Self {
+        Self { options, so_far }
+    }
+
+    pub(super) fn so_far(&self) -> SoFar {
+        self.so_far
     }
 
     /// Checks the next event and brings its times into the database's form.
@@ -37,18 +52,18 @@ impl<'a> Check<'a> {
                  open the store with a supplied clock",
             ));
         }
-        if let (Some(given), Some(last)) = (event.recorded_at, self.last)
+        if let (Some(given), Some(last)) = (event.recorded_at, self.so_far.last)
             && given < last
         {
             return Err(Error::ClockWentBack { given, last });
         }
-        self.last = self.last.max(event.recorded_at);
-        self.events += 1;
+        self.so_far.last = self.so_far.last.max(event.recorded_at);
+        self.so_far.events += 1;
         Ok(())
     }
 
     fn size(&mut self, event: &NewEvent) -> Result<(), Error> {
-        if self.events == self.options.max_append_events {
+        if self.so_far.events == self.options.max_append_events {
             return Err(Error::invalid_append(format!(
                 "it has more than {} events; split it, or raise max_append_events",
                 self.options.max_append_events
@@ -67,8 +82,8 @@ impl<'a> Check<'a> {
                 event.event_type, self.options.max_event_bytes
             )));
         }
-        self.bytes += bytes;
-        if self.bytes > MAX_APPEND_BYTES {
+        self.so_far.bytes += bytes;
+        if self.so_far.bytes > MAX_APPEND_BYTES {
             return Err(Error::invalid_append(format!(
                 "its events have more than {MAX_APPEND_BYTES} bytes together; split it"
             )));

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::{EventStore, cache::Held, state::State};
 use crate::{
     aggregate::{Aggregate, Loaded},
-    backend::{Load, NewSnapshot, StoredSnapshot},
+    backend::{Load, NewSnapshot, Session, StoredSnapshot},
     error::Error,
     ids::{Position, StreamId, Version},
     snapshot::{SnapshotKind, Snapshots},
@@ -58,7 +58,7 @@ impl EventStore {
         let stream = StreamId::new(A::CATEGORY, key)?;
         let mut state = self.cache.copy::<A>(&stream);
         let started = Instant::now();
-        self.fold(vec![(&stream, &mut state)], UpTo::END).await?;
+        self.fold(None, vec![(&stream, &mut state)], UpTo::END).await?;
         let mut state = state.unwrap_or_else(State::initial);
         state.spent = started.elapsed();
         self.snapshot_if_due(&stream, &mut state);
@@ -130,8 +130,19 @@ impl EventStore {
         up_to: UpTo,
     ) -> Result<State<A>, Error> {
         let mut state = None;
-        self.fold(vec![(stream, &mut state)], up_to).await?;
+        self.fold(None, vec![(stream, &mut state)], up_to).await?;
         Ok(state.unwrap_or_else(State::initial))
+    }
+
+    /// Loads an aggregate as a unit of work sees it recorded, past the cache.
+    pub(super) async fn load_in<A: Aggregate>(
+        &self,
+        session: &dyn Session,
+        stream: &StreamId,
+    ) -> Result<Loaded<A>, Error> {
+        let mut state = None;
+        self.fold(Some(session), vec![(stream, &mut state)], UpTo::END).await?;
+        Ok(state.unwrap_or_else(State::initial).loaded)
     }
 
     /// Brings states that are held up to date with the log, in as few queries as can be.
@@ -146,7 +157,7 @@ impl EventStore {
             targets.push((&held.stream, &mut held.state));
         }
         let alone = targets.len() == 1;
-        for state in self.fold(targets, UpTo::END).await? {
+        for state in self.fold(None, targets, UpTo::END).await? {
             state.is_current = true;
             if alone {
                 // Of a load of many, nobody knows which one took the time.
@@ -214,6 +225,7 @@ impl EventStore {
     /// a state that begins with a snapshot or nothing.
     async fn fold<'a, A: Aggregate>(
         &self,
+        session: Option<&dyn Session>,
         targets: Vec<(&'a StreamId, &'a mut Option<State<A>>)>,
         up_to: UpTo,
     ) -> Result<Vec<&'a mut State<A>>, Error> {
@@ -234,7 +246,10 @@ impl EventStore {
                 up_to_position: up_to.position,
                 snapshot: *snapshot,
             });
-            let parts = self.backend.load(loads.collect()).await?;
+            let parts = match session {
+                Some(session) => session.load(loads.collect()).await?,
+                None => self.backend.load(loads.collect()).await?,
+            };
             for ((stream, state, _), part) in std::mem::take(&mut waiting).into_iter().zip(parts) {
                 let usable = match (&part.snapshot, &A::SNAPSHOTS) {
                     (Some(stored), Some(snapshots)) => restore(state, stream, stored, snapshots),

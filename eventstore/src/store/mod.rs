@@ -8,6 +8,8 @@ mod lot;
 mod options;
 mod read;
 mod state;
+mod transact;
+mod unit;
 
 use std::sync::Arc;
 
@@ -15,7 +17,11 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use self::{cache::Cache, load::Saving};
-pub use self::{load::AsOf, options::Options};
+pub use self::{
+    load::AsOf,
+    options::Options,
+    unit::{Decided, UnitCommitted, UnitOfWork},
+};
 use crate::{
     append::{Append, Appended},
     backend::{Backend, KeyRecord, KnownKey, Outcome, Page, Request},
@@ -24,7 +30,7 @@ use crate::{
     error::Error,
     ids::{Position, StreamId, Version},
     memory::Memory,
-    postgres::Database,
+    postgres::{Database, InlineProjection},
 };
 
 /// An append-only store of events.
@@ -49,6 +55,8 @@ pub struct EventStore {
     backend: Arc<dyn Backend>,
     database: Option<Database>,
     options: Arc<Options>,
+    /// What every append must be seen by before it commits.
+    inline: Arc<[Arc<dyn InlineProjection>]>,
     cache: Cache,
     snapshots: Arc<Saving>,
 }
@@ -91,7 +99,8 @@ impl EventStore {
     fn over(backend: Arc<dyn Backend>, database: Option<Database>, options: Options) -> Self {
         let cache = Cache::new(options.cache_bytes);
         let snapshots = Arc::new(Saving::new());
-        Self { backend, database, options: Arc::new(options), cache, snapshots }
+        let (options, inline) = (Arc::new(options), Arc::default());
+        Self { backend, database, options, cache, snapshots, inline }
     }
 
     /// The same store around another backend.
@@ -118,8 +127,9 @@ impl EventStore {
     ///
     /// # Errors
     /// [`Error::Conflict`] if a stream is not as expected, [`Error::KeyReused`],
-    /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Indeterminate`] if the connection
-    /// was lost meanwhile, or a failure of the database.
+    /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Inline`] or
+    /// [`Error::BypassesInline`] where projections run inline, [`Error::Indeterminate`] if the
+    /// connection was lost meanwhile, or a failure of the database.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
         let request = self.request(append)?;
         let key = request.keys.first().map(|key| key.key.clone());
@@ -159,7 +169,12 @@ impl EventStore {
     async fn record(&self, request: Request) -> Result<Outcome, Error> {
         let brought = request.events.first().and_then(|(_, event)| event.recorded_at);
         let given = brought.or_else(|| self.options.clock.supplied_now());
-        self.backend.append(request).await.map_err(|error| match (error, given) {
+        let recorded = if unit::concerns(&self.inline, &request) {
+            self.record_inline(request).await
+        } else {
+            self.backend.append(request).await
+        };
+        recorded.map_err(|error| match (error, given) {
             (Error::ClockWentBack { last, .. }, Some(given)) => {
                 Error::ClockWentBack { given, last }
             }
@@ -169,17 +184,8 @@ impl EventStore {
 
     /// Checks an append.
     fn request(&self, append: Append) -> Result<Request, Error> {
+        append.check_streams()?;
         let Append { streams, mut events, idempotency_key } = append;
-        let mut names: Vec<_> = streams.iter().map(|(stream, _)| stream).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::invalid_append(format!("stream {} is named twice", twice[0])));
-        }
-        if let Some(index) =
-            (0..streams.len()).find(|index| events.iter().all(|(stream, _)| stream != index))
-        {
-            return Err(Error::invalid_append(format!("no events for {}", streams[index].0)));
-        }
         let mut check = check::Check::new(&self.options);
         for (_, event) in &mut events {
             check.event(event)?;

@@ -11,3 +11,4 @@ mod schema;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
+mod unit;

@@ -10,8 +10,7 @@ create unique index if not exists {index} on {history} ({keys}) where valid_to =
 -- The table as of a position. One that the projection has not come to is an error, not a guess.
 create or replace function {as_of}(bigint) returns setof {table} language plpgsql volatile as $$
 declare
-    annals_reached bigint := coalesce(
-        (select c.position from {store}.checkpoints c where c.name = '{checkpoint}'), 0);
+    annals_reached bigint := coalesce({store}.reached('{checkpoint}'), 0);
 begin
     if $1 is null then
         raise exception 'a moment is needed, not null' using errcode = 'null_value_not_allowed';

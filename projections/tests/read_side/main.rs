@@ -7,6 +7,7 @@ mod consistency;
 mod evolution;
 mod failures;
 mod feed;
+mod inline;
 mod install;
 mod leases;
 mod paused;
