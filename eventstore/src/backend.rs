@@ -1,5 +1,7 @@
 //! What a store must be able to do; [`EventStore`](crate::EventStore) builds all else on it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
@@ -118,4 +120,8 @@ pub(crate) trait Backend: Send + Sync {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error>;
+
+    /// Takes no more appends, and waits until those accepted are done, at most for `limit`; returns
+    /// how many were given up.
+    async fn close(&self, limit: Option<Duration>) -> usize;
 }

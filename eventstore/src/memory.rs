@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -32,11 +33,18 @@ struct Log {
     /// The indexes of each stream's events.
     streams: HashMap<StreamId, Vec<usize>>,
     keys: HashMap<String, KnownKey>,
+    closed: bool,
 }
 
 impl Memory {
     pub(crate) fn new(clock: Clock) -> Self {
         Self { log: Mutex::default(), clock }
+    }
+
+    /// The log of a store that is not closed.
+    fn open(&self) -> Result<MutexGuard<'_, Log>, Error> {
+        let log = self.log();
+        if log.closed { Err(Error::Closed) } else { Ok(log) }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -110,7 +118,12 @@ impl Log {
 #[async_trait]
 impl Backend for Memory {
     async fn append(&self, request: Request) -> Result<Outcome, Error> {
-        self.log().append(request, &self.clock)
+        self.open()?.append(request, &self.clock)
+    }
+
+    async fn close(&self, _: Option<Duration>) -> usize {
+        self.log().closed = true;
+        0
     }
 
     fn streams<'a>(
@@ -118,7 +131,10 @@ impl Backend for Memory {
         streams: &'a [StreamId],
         range: Range,
     ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-        let log = self.log();
+        let log = match self.open() {
+            Ok(log) => log,
+            Err(error) => return stream::iter([Err(error)]).boxed(),
+        };
         let mut events = Vec::new();
         for (index, stream) in streams.iter().enumerate() {
             let all = log.streams.get(stream).into_iter().flatten().map(|at| &log.events[*at]);
@@ -134,7 +150,7 @@ impl Backend for Memory {
     }
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-        let log = self.log();
+        let log = self.open()?;
         let after = log.events.iter().skip(page.after.get() as usize);
         let wanted = after.take_while(|event| event.position <= page.up_to).filter(|event| {
             page.categories.is_none_or(|names| names.iter().any(|n| n == event.stream.category()))
@@ -143,12 +159,12 @@ impl Backend for Memory {
     }
 
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
-        let log = self.log();
+        let log = self.open()?;
         Ok(keys.iter().filter_map(|key| log.keys.get(key).cloned()).collect())
     }
 
     async fn safe_position(&self) -> Result<Position, Error> {
-        Ok(Position::START.plus(self.log().events.len()))
+        Ok(Position::START.plus(self.open()?.events.len()))
     }
 
     async fn last_position(&self) -> Result<Position, Error> {
@@ -160,7 +176,7 @@ impl Backend for Memory {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error> {
-        let log = self.log();
+        let log = self.open()?;
         // Recording times never decrease.
         let count = log.events.partition_point(|event| event.recorded_at <= time);
         let now = clock.unwrap_or_else(Utc::now);
