@@ -15,3 +15,8 @@ pub mod __private {
     pub use annals_eventstore::__private::*;
     pub use annals_projections::__private::*;
 }
+
+/// The snippets of the guide, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/operations.md")]
+struct Operations;

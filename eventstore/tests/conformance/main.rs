@@ -1,4 +1,5 @@
-//! How every store behaves: one suite, run against PostgreSQL and against the store in memory.
+//! How every store behaves: one suite, run against PostgreSQL, directly and through a pooler, and
+//! against the store in memory.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod append;
@@ -23,6 +24,19 @@ macro_rules! conformance {
                     let clock = crate::clock::start();
                     let options = crate::options!($takes clock);
                     let store = database.store_with(options).await;
+                    crate::behaviour!($takes $theme $behaviour store clock).await;
+                }
+            )* })*
+        }
+        mod through_a_pooler {
+            $(mod $theme { $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $behaviour() {
+                    let database = crate::support::TestDatabase::create().await;
+                    let pooler = database.pooler().await;
+                    let clock = crate::clock::start();
+                    let options = crate::options!($takes clock).transaction_pooler();
+                    let store = options.connect(&pooler.url()).await.unwrap();
                     crate::behaviour!($takes $theme $behaviour store clock).await;
                 }
             )* })*

@@ -85,12 +85,29 @@ impl Report {
     }
 }
 
+/// How the stores get to the database.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Way {
+    Direct,
+    ThroughPooler,
+}
+
 /// Runs writers against a reader and checks all but whether the reader lost events.
-pub(crate) async fn run(seed: u64, reading: Reading) -> Report {
+pub(crate) async fn run(seed: u64, reading: Reading, way: Way) -> Report {
     println!("seed {seed}");
     let database = Arc::new(TestDatabase::create().await);
     let elsewhere = TestDatabase::create().await;
-    let store = EventStore::connect(&database.url_as("annals-reader")).await.unwrap();
+    let pooler = if way == Way::ThroughPooler { Some(database.pooler().await) } else { None };
+    let connect = async |name: &str| {
+        let connecting = match &pooler {
+            None => EventStore::options().connect(&database.url_as(name)).await,
+            Some(pooler) => {
+                EventStore::options().transaction_pooler().connect(&pooler.url_as(name)).await
+            }
+        };
+        connecting.unwrap()
+    };
+    let store = connect("annals-reader").await;
     // Open write transactions from before the first event until after the last.
     let unrelated = [open_transaction(&database).await, open_transaction(&elsewhere).await];
 
@@ -99,7 +116,7 @@ pub(crate) async fn run(seed: u64, reading: Reading) -> Report {
         tokio::spawn(read(database.clone(), store.clone(), reading, seed, all_written.clone()));
     let done = Arc::new(AtomicUsize::new(0));
     // The store's own backends are killed too, but not while it connects for the first time.
-    let appending = EventStore::connect(&database.url_as(WRITER)).await.unwrap();
+    let appending = connect(WRITER).await;
     let killer = tokio::spawn(kill_writers(database.clone(), seed, all_written.clone()));
     let writers = (0..WRITERS).map(|number| {
         let (database, done) = (database.clone(), done.clone());

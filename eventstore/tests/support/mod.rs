@@ -3,6 +3,7 @@
 
 pub(crate) mod counter;
 pub(crate) mod direct;
+pub(crate) mod pooler;
 pub(crate) mod proxy;
 pub(crate) mod server;
 
@@ -77,6 +78,11 @@ impl TestDatabase {
             config.password(password);
         }
         url(&config, "annals")
+    }
+
+    /// A pooler in transaction mode before this database.
+    pub(crate) async fn pooler(&self) -> pooler::Pooler {
+        pooler::Pooler::start(&self.config()).await
     }
 
     pub(crate) async fn proxy(&self) -> proxy::Proxy {
