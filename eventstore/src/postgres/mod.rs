@@ -340,20 +340,25 @@ fn is_transient(state: &SqlState) -> bool {
     .contains(state)
 }
 
-/// True if the connection is gone, or the backend said that it is going.
+/// True if the connection is gone, or the backend said that it is going, or a pooler that it is gone.
 fn is_lost(error: &tokio_postgres::Error) -> bool {
-    match error.as_db_error() {
-        Some(error) => {
-            matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
-        }
-        None => true,
-    }
+    let Some(error) = error.as_db_error() else { return true };
+    // Poolers do not say how severe it is in the form that does not depend on the language; what they
+    // say of the connection has a class of its own.
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+        || error.parsed_severity().is_none() && matches!(error.severity(), "FATAL" | "PANIC")
+        || is_of_connection(error.code())
+}
+
+/// Connection exceptions.
+fn is_of_connection(state: &SqlState) -> bool {
+    state.code().starts_with("08")
 }
 
 /// The error of a statement that is not an append.
 pub(crate) fn database_error(action: &'static str, error: tokio_postgres::Error) -> Error {
     let retryable = match error.code() {
-        Some(state) => is_transient(state),
+        Some(state) => is_transient(state) || is_of_connection(state),
         // Without a word from the server: what came cannot be read, or nothing came.
         None => is_broken(&error),
     };

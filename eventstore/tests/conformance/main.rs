@@ -4,6 +4,7 @@
 
 mod append;
 mod clock;
+mod close;
 mod execute;
 mod idempotency;
 mod load;
@@ -104,6 +105,11 @@ conformance! {
         an_answer_as_of_a_time_is_final,
         a_failed_command_leaves_no_time_behind,
         a_clock_that_passes_refuses_nobody,
+    }
+    close () {
+        a_closed_store_is_closed_for_all_its_clones,
+        closing_twice_is_no_error,
+        closing_records_what_was_accepted_and_nothing_else,
     }
     execute () {
         a_command_leads_to_events,

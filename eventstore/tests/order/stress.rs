@@ -133,7 +133,7 @@ pub(crate) async fn run(seed: u64, reading: Reading, way: Way) -> Report {
     all_written.store(true, Ordering::Relaxed);
     let killed = killer.await.unwrap();
     let read = reader.await.unwrap();
-    let log = log(&store).await;
+    let log = log(&connect("annals-afterwards").await).await;
     for transaction in unrelated {
         transaction.batch_execute("commit").await.unwrap();
     }
@@ -212,14 +212,26 @@ async fn read(
         let last_poll = all_written.load(Ordering::Relaxed);
         read.polls += 1;
         let up_to = match reading {
-            Reading::UpToSafePosition => store.safe_position().await.unwrap(),
+            Reading::UpToSafePosition => match store.safe_position().await {
+                Ok(position) => position,
+                Err(error) => {
+                    assert_interrupted(&error);
+                    continue;
+                }
+            },
             Reading::UpToNewestPosition => {
                 Position::new(client.query_one(newest, &[]).await.unwrap().get(0))
             }
         };
         while up_to > checkpoint {
             let limit = random.random_range(1..40);
-            let page = store.read_page(None, checkpoint, up_to, limit).await.unwrap();
+            let page = match store.read_page(None, checkpoint, up_to, limit).await {
+                Ok(page) => page,
+                Err(error) => {
+                    assert_interrupted(&error);
+                    continue;
+                }
+            };
             read.pages += 1;
             checkpoint = match page.last() {
                 Some(last) if page.len() == limit => last.position,
@@ -231,6 +243,11 @@ async fn read(
             return read;
         }
     }
+}
+
+/// Behind a pooler a reader may get the session of a writer that is just being killed.
+fn assert_interrupted(error: &annals_eventstore::Error) {
+    assert!(error.is_retryable(), "{error:?}");
 }
 
 /// Checks that nothing is left of the writers that is still in flight; returns the last position.

@@ -480,3 +480,27 @@ async fn what_cannot_be_read_is_not_worth_another_try() {
     let error = futures::TryStreamExt::try_next(&mut events).await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
 }
+
+/// Of programs whose clocks are the same, each append comes through, however often others come first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_with_clocks_of_their_own_all_come_through() {
+    struct System;
+    impl annals_eventstore::TimeSource for System {
+        fn now(&self) -> chrono::DateTime<chrono::Utc> {
+            chrono::Utc::now()
+        }
+    }
+    in_time(async {
+        let database = TestDatabase::create().await;
+        let options = || EventStore::options().clock(annals_eventstore::Clock::supplied(System));
+        let stores = join_all((0..6).map(|_| database.store_with(options().writers(4)))).await;
+        let appends = stores.iter().enumerate().flat_map(|(n, store)| {
+            (0..40).map(move |m| store.append(one(stream(format!("{n}-{m}")), m)))
+        });
+        for appended in join_all(appends).await {
+            appended.unwrap();
+        }
+        crate::support::assert_sound(&log(&stores[0]).await);
+    })
+    .await;
+}

@@ -5,15 +5,16 @@
 mod support;
 
 use annals_eventstore::{Error, EventStore};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{TestDatabase, log, one, server::PrivateServer, stream, text};
 
 /// An authority that signs certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -26,7 +27,7 @@ impl Authority {
     fn sign(&self, name: &str) -> (String, String) {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         // PostgreSQL takes the user of a client's certificate from here.
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
@@ -43,7 +44,7 @@ const ENCRYPTED_ONLY: &str = "local all all trust\nhostssl all all 127.0.0.1/32 
 
 impl Secured {
     async fn start(name: &str, access: &str) -> Self {
-        let authority = Authority::new();
+        let authority = Authority::new("the server's");
         let mut server = PrivateServer::create().await;
         let (certificate, key) = authority.sign(name);
         let settings = [
@@ -109,7 +110,7 @@ async fn who_trusts_the_authority_is_connected_and_encrypted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_another_authority_is_refused() {
     let secured = Secured::start("127.0.0.1", ENCRYPTED_ONLY).await;
-    let other = secured.file("other.crt", &Authority::new().pem());
+    let other = secured.file("other.crt", &Authority::new("another").pem());
     for mode in ["require", "verify-full", "verify-ca", "prefer"] {
         let url = secured.url(&format!("sslmode={mode}&sslrootcert={other}"));
         assert_refused(EventStore::connect(&url).await, "UnknownIssuer");
