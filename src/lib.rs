@@ -16,7 +16,11 @@ pub mod __private {
     pub use annals_projections::__private::*;
 }
 
-/// The snippets of the guide, compiled as tests.
+// The programs in the guide are compiled and run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/operations.md")]
-struct Operations;
+mod guide_operations {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/evolution.md")]
+mod guide_evolution {}

@@ -2,8 +2,12 @@
 
 use proc_macro2::{Span, TokenTree};
 use syn::{
-    Attribute, Error, Ident, LitInt, LitStr, Meta, Token, Type, ext::IdentExt, parenthesized,
-    parse::ParseStream, punctuated::Punctuated,
+    Attribute, Error, Ident, LitInt, LitStr, Meta, Token, Type, bracketed,
+    ext::IdentExt,
+    parenthesized,
+    parse::{Parse, ParseStream},
+    punctuated::Punctuated,
+    token::Bracket,
 };
 
 use crate::errors::Errors;
@@ -15,6 +19,9 @@ enum Shape {
     Number,
     Type,
     Types,
+    Chain,
+    Texts,
+    Named,
     Flag,
 }
 
@@ -45,6 +52,18 @@ impl Key {
     pub(crate) const fn types(name: &'static str) -> Self {
         Self::new(name, Shape::Types)
     }
+    /// `key = Type`, or `key = [Type, ...]`
+    pub(crate) const fn chain(name: &'static str) -> Self {
+        Self::new(name, Shape::Chain)
+    }
+    /// `key("...", ...)`
+    pub(crate) const fn texts(name: &'static str) -> Self {
+        Self::new(name, Shape::Texts)
+    }
+    /// `key("...", Type, ...)`
+    pub(crate) const fn named(name: &'static str) -> Self {
+        Self::new(name, Shape::Named)
+    }
     /// `key`
     pub(crate) const fn flag(name: &'static str) -> Self {
         Self::new(name, Shape::Flag)
@@ -61,6 +80,9 @@ impl Key {
             Shape::Number => format!("`{name} = 1`"),
             Shape::Type => format!("`{name} = Type`"),
             Shape::Types => format!("`{name}(Type, ...)`"),
+            Shape::Chain => format!("`{name} = [Type, ...]`"),
+            Shape::Texts => format!("`{name}(\"...\")`"),
+            Shape::Named => format!("`{name}(\"...\", Type)`"),
             Shape::Flag => format!("`{name}`"),
         }
     }
@@ -71,6 +93,9 @@ impl Key {
             Shape::Number => "is followed by a whole number",
             Shape::Type => "is followed by a type, without quotes",
             Shape::Types => "is followed by types in parentheses",
+            Shape::Chain => "is followed by a type, or by types in brackets",
+            Shape::Texts => "is followed by strings in parentheses",
+            Shape::Named => "is followed by a string and types, in parentheses",
             Shape::Flag => "stands alone",
         };
         format!("`{}` {value}: write {}", self.name, self.usage())
@@ -98,12 +123,14 @@ enum Value {
     Number(LitInt),
     Type(Type),
     Types(Vec<Type>),
+    Texts(Vec<LitStr>),
+    Named(LitStr, Vec<Type>),
     Flag,
 }
 
 impl Value {
     fn parse(shape: Shape, input: ParseStream<'_>) -> syn::Result<Self> {
-        if let Shape::Text | Shape::Number | Shape::Type = shape {
+        if let Shape::Text | Shape::Number | Shape::Type | Shape::Chain = shape {
             input.parse::<Token![=]>()?;
         }
         Ok(match shape {
@@ -113,12 +140,46 @@ impl Value {
             Shape::Types => {
                 let content;
                 parenthesized!(content in input);
-                let types = Punctuated::<Type, Token![,]>::parse_terminated(&content)?;
-                Self::Types(types.into_iter().collect())
+                Self::Types(list(&content)?)
+            }
+            Shape::Chain if input.peek(Bracket) => {
+                let content;
+                bracketed!(content in input);
+                Self::Types(some(&content)?)
+            }
+            Shape::Chain => Self::Types(vec![input.parse()?]),
+            Shape::Texts => {
+                let content;
+                parenthesized!(content in input);
+                Self::Texts(some(&content)?)
+            }
+            Shape::Named => {
+                let content;
+                parenthesized!(content in input);
+                let name = content.parse().and_then(|name| {
+                    content.parse::<Token![,]>()?;
+                    Ok(name)
+                });
+                let types = some(&content);
+                Self::Named(name?, types?)
             }
             Shape::Flag => Self::Flag,
         })
     }
+}
+
+/// A list to the end of its parentheses or brackets.
+fn list<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {
+    let items = Punctuated::<T, Token![,]>::parse_terminated(input);
+    // What is left behind a mistake would be reported as another one.
+    skip(input);
+    Ok(items?.into_iter().collect())
+}
+
+/// A list that is not empty.
+fn some<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {
+    let items = list(input)?;
+    if items.is_empty() { Err(input.error("expected an item")) } else { Ok(items) }
 }
 
 /// The keys and values of all attributes of one item.
@@ -201,11 +262,25 @@ impl Attributes {
         }
     }
 
+    /// The strings of a key that is repeatable, or takes several.
     pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = &LitStr> {
-        self.found.iter().filter_map(move |(name, value)| match value {
-            Value::Text(text) if name == key => Some(text),
+        self.all(key).flat_map(|value| match value {
+            Value::Text(text) => std::slice::from_ref(text),
+            Value::Texts(texts) => texts.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// The strings of a key, each with the types that follow it.
+    pub(crate) fn named(&self, key: &str) -> impl Iterator<Item = (&LitStr, &[Type])> {
+        self.all(key).filter_map(|value| match value {
+            Value::Named(name, types) => Some((name, types.as_slice())),
             _ => None,
         })
+    }
+
+    fn all(&self, key: &str) -> impl Iterator<Item = &Value> {
+        self.found.iter().filter(move |(name, _)| name == key).map(|(_, value)| value)
     }
 
     pub(crate) fn number(&self, key: &str) -> Option<&LitInt> {
@@ -240,6 +315,10 @@ impl Attributes {
     }
 }
 
+fn skip(input: ParseStream<'_>) {
+    while !input.is_empty() && input.parse::<TokenTree>().is_ok() {}
+}
+
 /// Skips to the next item of a list.
 fn skip_item(input: ParseStream<'_>) {
     while !input.is_empty() {
@@ -249,22 +328,4 @@ fn skip_item(input: ParseStream<'_>) {
             _ => {}
         }
     }
-}
-
-/// The keys of one serde attribute list, for the checks of what the store cannot represent.
-pub(crate) fn serde_keys(attrs: &[Attribute]) -> Vec<Ident> {
-    let mut keys = Vec::new();
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident("serde")) {
-        // What serde itself does not understand, it reports itself.
-        let _ = attr.parse_args_with(|input: ParseStream<'_>| {
-            while !input.is_empty() {
-                if let Ok(key) = input.call(Ident::parse_any) {
-                    keys.push(key);
-                }
-                skip_item(input);
-            }
-            Ok(())
-        });
-    }
-    keys
 }

@@ -5,16 +5,33 @@ use quote::quote;
 use syn::{Attribute, Data, DataEnum, DeriveInput, Error, Variant, ext::IdentExt, parse_quote};
 
 use crate::{
-    attributes::{Attributes, Key, Place, serde_keys},
+    attributes::{Attributes, Key, Place},
     errors::Errors,
     names, paths,
+    serde::SerdeAttributes,
+    shape::Describer,
+    upcast::{self, Chain, Retired},
 };
 
-const ENUM: Place = Place { namespace: "event", on: "on the enum", keys: &[Key::text("prefix")] };
+const ENUM: Place = Place {
+    namespace: "event",
+    on: "on the enum",
+    keys: &[
+        Key::text("prefix"),
+        Key::texts("dropped").repeatable(),
+        Key::named("split").repeatable(),
+    ],
+};
 const VARIANT: Place = Place {
     namespace: "event",
     on: "on a variant",
-    keys: &[Key::text("name"), Key::number("version"), Key::text("alias").repeatable()],
+    keys: &[
+        Key::text("name"),
+        Key::number("version"),
+        Key::text("alias").repeatable(),
+        Key::chain("upcast_from"),
+        Key::chain("split_from"),
+    ],
 };
 
 /// Serde's attributes that turn an enum into something else than named variants.
@@ -33,12 +50,17 @@ const SERDE_ON_ENUM: [&str; 9] = [
 const SERDE_ON_VARIANT: [&str; 5] =
     ["other", "skip", "skip_deserializing", "skip_serializing", "untagged"];
 
+const ONE_VARIANT: &str = "each name and alias belongs to one variant, choose another with \
+                           `#[event(name = \"...\")]`";
+
 /// How one variant is stored.
 struct Kind<'a> {
     variant: &'a Variant,
     name: String,
     version: u32,
     aliases: Vec<String>,
+    /// How payloads of earlier versions are read, if not like those of this one.
+    chain: Option<Chain>,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
@@ -47,7 +69,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
         &input.generics,
         "events are owned, because they are read back from the store: use String instead of &str",
     );
-    let kinds = match &input.data {
+    let (kinds, retired) = match &input.data {
         Data::Enum(data) => read(input, data, &mut errors),
         Data::Struct(_) | Data::Union(_) => {
             let ident = &input.ident;
@@ -58,14 +80,18 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
                      `enum {ident}Event {{ {ident}({ident}) }}`, and derive Event for the enum"
                 ),
             );
-            Vec::new()
+            (Vec::new(), Vec::new())
         }
     };
     errors.finish()?;
-    generate(input, &kinds)
+    generate(input, &kinds, &retired)
 }
 
-fn read<'a>(input: &DeriveInput, data: &'a DataEnum, errors: &mut Errors) -> Vec<Kind<'a>> {
+fn read<'a>(
+    input: &DeriveInput,
+    data: &'a DataEnum,
+    errors: &mut Errors,
+) -> (Vec<Kind<'a>>, Vec<Retired>) {
     if data.variants.is_empty() {
         errors.push(
             input.ident.span(),
@@ -89,7 +115,29 @@ fn read<'a>(input: &DeriveInput, data: &'a DataEnum, errors: &mut Errors) -> Vec
         None => String::new(),
     };
     let mut taken = Taken::default();
-    data.variants.iter().map(|variant| read_variant(variant, &prefix, &mut taken, errors)).collect()
+    let variants = data.variants.iter();
+    let kinds =
+        variants.map(|variant| read_variant(variant, &prefix, &mut taken, errors)).collect();
+    (kinds, read_retired(&attributes, &mut taken, errors))
+}
+
+/// The stored types that are no variants any more.
+fn read_retired(attributes: &Attributes, taken: &mut Taken, errors: &mut Errors) -> Vec<Retired> {
+    let dropped = attributes.texts("dropped").map(|name| (name, None));
+    let split = attributes.named("split").map(|(name, types)| (name, Some(Chain::split(types))));
+    dropped
+        .chain(split)
+        .map(|(name, chain)| {
+            check_name(&name.value(), name.span(), errors);
+            let key = if chain.is_some() { "split" } else { "dropped" };
+            let advice = format!(
+                "what is {key} is no variant or alias any more, and stands there once; remove one"
+            );
+            let user = format!("{key}({:?})", name.value());
+            taken.take(&name.value(), name.span(), &user, &advice, errors);
+            Retired { name: name.value(), chain }
+        })
+        .collect()
 }
 
 fn read_variant<'a>(
@@ -129,11 +177,12 @@ fn read_variant<'a>(
             (name, span)
         }
     };
-    taken.take(&name, span, variant, errors);
+    let ident = variant.ident.to_string();
+    taken.take(&name, span, &ident, ONE_VARIANT, errors);
     let mut aliases = Vec::new();
     for alias in attributes.texts("alias") {
         check_name(&alias.value(), alias.span(), errors);
-        taken.take(&alias.value(), alias.span(), variant, errors);
+        taken.take(&alias.value(), alias.span(), &ident, ONE_VARIANT, errors);
         aliases.push(alias.value());
     }
     let version = match attributes.number("version") {
@@ -149,25 +198,22 @@ fn read_variant<'a>(
             })
         }
     };
-    Kind { variant, name, version, aliases }
+    let chain = Chain::read(&attributes, version, errors);
+    Kind { variant, name, version, aliases, chain }
 }
 
-/// The stored names that are in use, and by which variant.
+/// The stored names that are in use, and by what.
 #[derive(Default)]
 struct Taken(Vec<(String, String)>);
 
 impl Taken {
-    fn take(&mut self, name: &str, span: Span, variant: &Variant, errors: &mut Errors) {
-        let variant = variant.ident.to_string();
+    fn take(&mut self, name: &str, span: Span, user: &str, advice: &str, errors: &mut Errors) {
         match self.0.iter().find(|(taken, _)| taken == name) {
             Some((_, first)) => errors.push(
                 span,
-                format!(
-                    "the stored name {name:?} is already that of `{first}`; each name and alias \
-                     belongs to one variant, choose another with `#[event(name = \"...\")]`"
-                ),
+                format!("the stored name {name:?} is already that of `{first}`; {advice}"),
             ),
-            None => self.0.push((name.to_owned(), variant)),
+            None => self.0.push((name.to_owned(), user.to_owned())),
         }
     }
 }
@@ -179,14 +225,18 @@ fn check_name(name: &str, span: Span, errors: &mut Errors) {
 }
 
 fn refuse_serde(attrs: &[Attribute], refused: &[&str], why: &str, errors: &mut Errors) {
-    for key in serde_keys(attrs) {
+    for key in SerdeAttributes::read(attrs).keys() {
         if refused.iter().any(|refused| key == refused) {
             errors.push(key.span(), format!("`#[serde({key})]` {why}"));
         }
     }
 }
 
-fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Error> {
+fn generate(
+    input: &DeriveInput,
+    kinds: &[Kind<'_>],
+    retired: &[Retired],
+) -> Result<TokenStream, Error> {
     let root = paths::eventstore()?;
     let ident = &input.ident;
     let mut generics = input.generics.clone();
@@ -214,6 +264,15 @@ fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Erro
         let variant = &kind.variant.ident;
         quote!(Self::#variant { .. } => #index)
     });
+    let describer = Describer::new(&root, input);
+    let uses = describer.uses();
+    let shapes = kinds.iter().enumerate().map(|(index, kind)| {
+        let shape = describer.event(input, kind.variant);
+        quote!(#index => { #shape })
+    });
+    let chains = kinds.iter().map(|kind| kind.chain.as_ref()).enumerate();
+    let upcast = upcast::upcast(&root, chains.filter_map(|(index, chain)| Some((index, chain?))));
+    let retired = upcast::retired(&root, retired);
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #root::__private::Event for #ident #type_generics #where_clause {
@@ -224,6 +283,17 @@ fn generate(input: &DeriveInput, kinds: &[Kind<'_>]) -> Result<TokenStream, Erro
                     #(#arms,)*
                 }
             }
+
+            fn describe(index: ::std::primitive::usize, text: &mut #root::__private::ShapeText) {
+                #uses
+                match index {
+                    #(#shapes,)*
+                    _ => {}
+                }
+            }
+
+            #upcast
+            #retired
         }
     })
 }

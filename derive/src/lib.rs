@@ -1,5 +1,5 @@
-//! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command` and
-//! `ReadModel`.
+//! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command`,
+//! `ReadModel` and `Shape`.
 //!
 //! `annals`, `annals-eventstore` and `annals-projections` re-export them beside the traits of the
 //! same names; depend on one of those instead of this crate. The generated code finds the traits
@@ -17,6 +17,9 @@ mod event;
 mod names;
 mod paths;
 mod read_model;
+mod serde;
+mod shape;
+mod upcast;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Error, parse_macro_input};
@@ -47,6 +50,10 @@ use syn::{DeriveInput, Error, parse_macro_input};
 ///
 /// - `#[event(prefix = "loan_")]` is put before the names that are made from variants. It leaves
 ///   explicit names and aliases alone.
+/// - `#[event(dropped("clicked"))]` lists stored names that are read as no event at all.
+/// - `#[event(split("moved", MovedV1, MovedV2))]` names a stored type that is no variant any more and is
+///   read as several events: version n of it into the n-th type, and by `From` from one to the next, and
+///   from the last one into `Vec` of the enum.
 ///
 /// # On a variant
 ///
@@ -55,6 +62,49 @@ use syn::{DeriveInput, Error, parse_macro_input};
 /// - `#[event(version = 2)]` is the schema version that it is written with, from 1, which is the
 ///   default. Events of a newer version are refused when they are read.
 /// - `#[event(alias = "...")]` is an earlier name under which it may be stored. It may be repeated.
+/// - `#[event(upcast_from = [SubmittedV1, SubmittedV2])]`, on version 3, says how earlier versions are
+///   read: payloads of version n into the n-th type, which implements `Deserialize`, and from there by
+///   `From` into the next one, and from the last one into the enum. `upcast_from = SubmittedV1` is for
+///   one. Without it, payloads of all versions are read like those of this one.
+/// - `#[event(split_from = ...)]` is the same for events that became several, or at times none: the
+///   last step is `From` into `Vec` of the enum.
+///
+/// ```
+/// use annals_eventstore::{Event, testkit};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// #[event(dropped("clicked"), split("moved", Moved))]
+/// enum AccountEvent {
+///     #[event(version = 2, upcast_from = DepositedV1)]
+///     Deposited { cents: i64 },
+///     Withdrawn { cents: i64 },
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct DepositedV1 { euros: i64 }
+///
+/// impl From<DepositedV1> for AccountEvent {
+///     fn from(old: DepositedV1) -> Self {
+///         AccountEvent::Deposited { cents: old.euros * 100 }
+///     }
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct Moved { out: i64, back: i64 }
+///
+/// impl From<Moved> for Vec<AccountEvent> {
+///     fn from(Moved { out, back }: Moved) -> Self {
+///         vec![AccountEvent::Withdrawn { cents: out }, AccountEvent::Deposited { cents: back }]
+///     }
+/// }
+///
+/// let old = testkit::stored::<AccountEvent>("deposited", 1, r#"{"euros":2}"#);
+/// assert_eq!(old, [AccountEvent::Deposited { cents: 200 }]);
+/// let moved = testkit::stored::<AccountEvent>("moved", 1, r#"{"out":2,"back":1}"#);
+/// assert_eq!(moved.len(), 2);
+/// assert_eq!(testkit::stored::<AccountEvent>("clicked", 1, "{}"), []);
+/// ```
 ///
 /// Names and aliases are 1 to 128 bytes of `A-Z a-z 0-9 _ . -`, and belong to one variant each.
 ///
@@ -119,7 +169,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// The type also implements `Default`, the state before the first event, and `Apply` for its
 /// events. Type and const parameters are carried over: it is an aggregate for those parameters for
 /// which all of this holds. Lifetimes are refused.
-#[proc_macro_derive(Aggregate, attributes(aggregate))]
+#[proc_macro_derive(Aggregate, attributes(aggregate, snapshot))]
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(aggregate::expand(&input))
@@ -264,6 +314,33 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 pub fn derive_read_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(read_model::expand(&input))
+}
+
+/// Implements `Shape` for a struct or an enum that is a part of events or of an aggregate's state.
+///
+/// ```
+/// use annals_eventstore::{Shape, ShapeText};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Shape)]
+/// #[serde(rename_all = "snake_case")]
+/// enum Purpose {
+///     House { #[serde(rename = "address")] at: String },
+///     OwnCar,
+/// }
+///
+/// let shape = "enum {\n  house: struct {\n    address: string\n  }\n  own_car: unit\n}";
+/// assert_eq!(ShapeText::of::<Purpose>(), shape);
+/// ```
+///
+/// It has no attributes of its own and follows serde's: names are those that serde writes; `default`,
+/// `flatten`, `tag` and whatever else changes the form is part of the text; what only helps reading,
+/// such as `alias`, is not. Fields written by functions of your own (`with`) are opaque, and so are
+/// fields whose types do not implement `Shape`. Type parameters implement `Shape`.
+#[proc_macro_derive(Shape)]
+pub fn derive_shape(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(shape::expand(&input))
 }
 
 fn tokens(expanded: Result<proc_macro2::TokenStream, Error>) -> TokenStream {

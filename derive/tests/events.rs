@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use annals_eventstore::{DecodeError, Event, Payload};
+use annals_eventstore::{DecodeError, Decoded, Event, Payload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,8 @@ mod as_text {
 }
 
 fn decode(name: &str, version: u32, json: &'static str) -> Result<LoanEvent, DecodeError> {
-    LoanEvent::decode(name, version, &Payload::from_json(json).unwrap())
+    let decoded = LoanEvent::decode(name, version, &Payload::from_json(json).unwrap())?;
+    Ok(decoded.one().unwrap())
 }
 
 /// Holds that the event is stored as this, and that this reads back as the event.
@@ -78,7 +79,7 @@ fn stored<E: Event + Debug + PartialEq>(event: E, name: &str, json: &str) {
     assert_eq!(kind.name, name);
     let payload = event.encode().unwrap();
     assert_eq!(std::str::from_utf8(payload.as_bytes()).unwrap(), json);
-    assert_eq!(E::decode(name, kind.version, &payload).unwrap(), event);
+    assert_eq!(E::decode(name, kind.version, &payload).unwrap(), Decoded::One(event));
 }
 
 #[test]

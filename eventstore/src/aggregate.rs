@@ -3,6 +3,8 @@
 use crate::{
     event::Event,
     ids::{Position, Version},
+    shape::ShapeText,
+    snapshot::Snapshots,
 };
 
 /// The state of one stream, folded from its events.
@@ -44,6 +46,22 @@ pub trait Aggregate: Apply<Self::Event> + Default + Send + Sync + 'static {
     type Event: Event;
     /// Why it refuses commands.
     type Error: std::error::Error + Send + Sync + 'static;
+    /// How its state is kept in snapshots; never, if `None`. `#[snapshot(..)]` beside the derive sets it.
+    const SNAPSHOTS: Option<Snapshots<Self>> = None;
+
+    /// A copy of the state for a load that the cache answers; `None` where it cannot be copied, and
+    /// every load reads the database. The derive copies what is `Clone`.
+    fn duplicate(&self) -> Option<Self> {
+        None
+    }
+
+    /// The shape of the state when it is serialized, as text ([`Shape`](crate::Shape)): other text means
+    /// that what was written under the old one does not fit.
+    ///
+    /// What does not say otherwise is opaque: changes of it are not noticed.
+    fn shape() -> String {
+        ShapeText::written(|text| text.opaque(std::any::type_name::<Self>()))
+    }
 }
 
 /// How one event changes the state.
@@ -78,5 +96,34 @@ impl<A: Aggregate> Loaded<A> {
     /// `None` for a stream without events.
     pub(crate) fn if_exists(self) -> Option<Self> {
         (self.version > Version::NONE).then_some(self)
+    }
+}
+
+/// Lets the derive macro copy a state that is `Clone` and leave another alone: of the two traits, the
+/// compiler takes the one that needs no further reference, if the state has it.
+#[derive(Debug)]
+pub struct State<'a, A>(pub &'a A);
+
+/// The copy of a state that is `Clone`.
+pub trait Copied<A> {
+    /// Copies it.
+    fn copied(&self) -> Option<A>;
+}
+
+impl<A: Clone> Copied<A> for State<'_, A> {
+    fn copied(&self) -> Option<A> {
+        Some(self.0.clone())
+    }
+}
+
+/// A state that is not `Clone`.
+pub trait NotCopied<A> {
+    /// There is no copy.
+    fn copied(&self) -> Option<A>;
+}
+
+impl<A> NotCopied<A> for &State<'_, A> {
+    fn copied(&self) -> Option<A> {
+        None
     }
 }

@@ -1,8 +1,9 @@
 //! What a store must be able to do; [`EventStore`](crate::EventStore) builds all else on it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 
@@ -10,8 +11,9 @@ use crate::{
     append::{ExpectedVersion, NewEvent},
     command::Fingerprint,
     error::Error,
-    event::Recorded,
+    event::{Payload, Recorded},
     ids::{Position, StreamId, Version},
+    snapshot::SnapshotKind,
 };
 
 /// An append, checked and ready to be recorded as a whole or not at all.
@@ -61,6 +63,56 @@ pub(crate) struct KnownKey {
     pub(crate) events: usize,
 }
 
+/// What to load of one stream, to be folded.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) stream: StreamId,
+    pub(crate) after: Version,
+    pub(crate) up_to_version: Version,
+    pub(crate) up_to_position: Position,
+    /// Start from the latest snapshot of this kind that lies in the range, if there is one.
+    pub(crate) snapshot: Option<SnapshotKind>,
+}
+
+/// What was loaded of a stream: a snapshot, and the first events after it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) snapshot: Option<StoredSnapshot>,
+    pub(crate) events: Vec<StoredEvent>,
+    /// There may be more after the last of them.
+    pub(crate) more: bool,
+}
+
+/// What a fold needs of an event.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredEvent {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) event_type: Arc<str>,
+    pub(crate) schema_version: u32,
+    pub(crate) payload: Payload,
+}
+
+/// A state as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredSnapshot {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) state: Bytes,
+}
+
+/// A state to be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSnapshot {
+    pub(crate) stream: StreamId,
+    pub(crate) kind: SnapshotKind,
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) state: Vec<u8>,
+    /// How many of the latest of the stream stay.
+    pub(crate) keep: Option<u32>,
+}
+
 /// A range of events of some streams.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
@@ -94,6 +146,12 @@ pub(crate) struct Page<'a> {
 pub(crate) trait Backend: Send + Sync {
     /// Records a request.
     async fn append(&self, request: Request) -> Result<Outcome, Error>;
+
+    /// The next part of each of some streams.
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error>;
+
+    /// Keeps a snapshot, in place of those of another shape.
+    async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error>;
 
     /// Events of streams, by stream and version, each with the index of its stream.
     fn streams<'a>(

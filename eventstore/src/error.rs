@@ -13,8 +13,10 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// No variant has this stored name.
-    #[error("no variant has this type name; add one, or an alias to the variant it became")]
+    /// Nothing has this stored name: no variant, no alias, no dropped or split type.
+    #[error(
+        "no variant has this type name; add one, or an alias to the variant it became, or declare it dropped or split"
+    )]
     UnknownType,
     /// A newer version of the code wrote it.
     #[error("this code knows the type up to version {supported}; deploy the newer code here")]
@@ -226,6 +228,12 @@ pub enum Error {
         /// Whether the same statement may succeed when tried again.
         retryable: bool,
     },
+    /// A snapshot was asked for of an aggregate that has none.
+    #[error("the aggregate of {category:?} has no snapshots; add #[snapshot(by_hand)] to it")]
+    NoSnapshots {
+        /// The aggregate's category.
+        category: &'static str,
+    },
     /// Another owner has taken the lease, or moved the checkpoint.
     #[error("{name:?} is now run by another owner; this one stops")]
     Fenced {
@@ -268,6 +276,21 @@ impl Error {
             | Self::KeyInFlight
             | Self::Broker { .. } => true,
             _ => false,
+        }
+    }
+
+    /// A failure to connect, as each of those learns of it that waited for the connection.
+    pub(crate) fn shared(action: &'static str, error: &std::sync::Arc<Self>) -> Self {
+        match &**error {
+            Self::Closed => Self::Closed,
+            Self::Connect { target, .. } => {
+                Self::Connect { target: target.clone(), source: Box::new(error.clone()) }
+            }
+            other => Self::Database {
+                action,
+                retryable: other.is_retryable(),
+                source: Box::new(error.clone()),
+            },
         }
     }
 

@@ -63,9 +63,14 @@
 //! - [`Append`] and [`EventStore::append`]: events without commands, for one or several streams
 //! - [`EventStore::read_all`], [`read_stream`](EventStore::read_stream): the log itself
 //! - [`testkit`]: given, when, then
+//! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
+#![cfg_attr(
+    feature = "conformance",
+    doc = "- [`conformance`]: how every store behaves, as a suite to run, and a checker of histories"
+)]
 
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_eventstore;
@@ -75,6 +80,8 @@ mod append;
 mod backend;
 mod clock;
 mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod event;
 mod ids;
@@ -82,11 +89,13 @@ mod ids;
 pub mod kafka;
 mod memory;
 pub mod postgres;
+mod shape;
+mod snapshot;
 mod store;
 pub mod testkit;
 
 #[doc(no_inline)]
-pub use annals_derive::{Aggregate, Command, Event};
+pub use annals_derive::{Aggregate, Command, Event, Shape};
 
 pub use self::{
     aggregate::{Aggregate, Apply, Loaded},
@@ -94,13 +103,23 @@ pub use self::{
     clock::{Clock, ManualClock, TimeSource},
     command::{Command, Committed, Envelope, Handle},
     error::{DecodeError, Error, ExecuteError},
-    event::{Event, EventType, Metadata, Payload, Recorded},
+    event::{
+        Decoded, DecodedIter, Event, EventType, Metadata, Payload, Recorded, RetiredType, Upcast,
+    },
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
+    shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
+    snapshot::Snapshots,
     store::{AsOf, EventStore, Options},
 };
 
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::{Aggregate, Command, Event, EventType};
+    pub use crate::{
+        Aggregate, Command, DecodeError, Decoded, Event, EventType, Payload, RetiredType, Shape,
+        ShapeText, Snapshots, Upcast,
+        aggregate::{Copied, NotCopied, State},
+        event::read,
+        shape::probe,
+    };
 }

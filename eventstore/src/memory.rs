@@ -11,7 +11,10 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream, stream::BoxStream};
 
 use crate::{
-    backend::{Backend, KnownKey, Outcome, Page, Range, Request},
+    backend::{
+        Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, StoredEvent,
+        StoredSnapshot,
+    },
     clock::{Clock, to_micros},
     error::Error,
     event::Recorded,
@@ -34,6 +37,7 @@ struct Log {
     streams: HashMap<StreamId, Vec<usize>>,
     keys: HashMap<String, KnownKey>,
     closed: bool,
+    snapshots: HashMap<StreamId, Vec<NewSnapshot>>,
 }
 
 impl Memory {
@@ -56,6 +60,59 @@ impl Memory {
 impl Log {
     fn version(&self, stream: &StreamId) -> Version {
         Version::NONE.plus(self.streams.get(stream).map_or(0, Vec::len))
+    }
+
+    fn load(&self, load: &Load) -> Part {
+        let latest = load.snapshot.and_then(|kind| {
+            let snapshots = self.snapshots.get(&load.stream)?.iter();
+            let wanted = snapshots.filter(|snapshot| {
+                snapshot.kind == kind
+                    && snapshot.version > load.after
+                    && snapshot.version <= load.up_to_version
+                    && snapshot.position <= load.up_to_position
+            });
+            wanted.max_by_key(|snapshot| snapshot.version)
+        });
+        let after = latest.map_or(load.after, |snapshot| snapshot.version);
+        let all = self.streams.get(&load.stream).into_iter().flatten().map(|at| &self.events[*at]);
+        let wanted = all.filter(|event| {
+            event.version > after
+                && event.version <= load.up_to_version
+                && event.position <= load.up_to_position
+        });
+        Part {
+            snapshot: latest.map(|snapshot| StoredSnapshot {
+                version: snapshot.version,
+                position: snapshot.position,
+                state: snapshot.state.clone().into(),
+            }),
+            events: wanted
+                .map(|event| StoredEvent {
+                    version: event.version,
+                    position: event.position,
+                    event_type: event.event_type.clone(),
+                    schema_version: event.schema_version,
+                    payload: event.event.clone(),
+                })
+                .collect(),
+            more: false,
+        }
+    }
+
+    fn save_snapshot(&mut self, new: NewSnapshot) {
+        let snapshots = self.snapshots.entry(new.stream.clone()).or_default();
+        snapshots.retain(|old| {
+            old.kind.name != new.kind.name || (old.kind == new.kind && old.version != new.version)
+        });
+        let keep = new.keep;
+        let kind = new.kind;
+        snapshots.push(new);
+        snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.version));
+        let mut of_this_kind = 0;
+        snapshots.retain(|snapshot| {
+            of_this_kind += u32::from(snapshot.kind == kind);
+            snapshot.kind != kind || keep.is_none_or(|keep| of_this_kind <= keep)
+        });
     }
 
     fn last_time(&self) -> Option<DateTime<Utc>> {
@@ -124,6 +181,16 @@ impl Backend for Memory {
     async fn close(&self, _: Option<Duration>) -> usize {
         self.log().closed = true;
         0
+    }
+
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
+        let log = self.open()?;
+        Ok(loads.iter().map(|load| log.load(load)).collect())
+    }
+
+    async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
+        self.open()?.save_snapshot(snapshot);
+        Ok(())
     }
 
     fn streams<'a>(

@@ -43,7 +43,9 @@ use std::fmt::Debug;
 
 use uuid::Uuid;
 
-use crate::{Aggregate, Command, Handle, Metadata, Position, Recorded, StreamId, Version};
+use crate::{
+    Aggregate, Command, Event, Handle, Metadata, Payload, Position, Recorded, StreamId, Version,
+};
 
 /// A record of an event, for tests of what consumes events. It counts as recorded `position` seconds
 /// after the start of 1970.
@@ -61,7 +63,7 @@ pub fn recorded<A: Aggregate>(
         Ok(stream) => stream,
         Err(error) => panic!("{error}"),
     };
-    let kind = crate::Event::event_type(&event);
+    let kind = event.event_type();
     Recorded {
         position: Position::new(position),
         stream,
@@ -73,6 +75,43 @@ pub fn recorded<A: Aggregate>(
         occurred_at: None,
         metadata: Metadata::new(),
         event,
+    }
+}
+
+/// What an event is read as that is stored under this name, in this schema version, with this JSON: for
+/// tests of upcasters.
+///
+/// ```
+/// use annals_eventstore::{Event, testkit::stored};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// enum AccountEvent {
+///     #[event(version = 2, alias = "paid_in")]
+///     Deposited {
+///         #[serde(alias = "sum")]
+///         amount: i64,
+///     },
+/// }
+///
+/// let events = stored::<AccountEvent>("paid_in", 1, r#"{"sum":100}"#);
+/// assert_eq!(events, [AccountEvent::Deposited { amount: 100 }]);
+/// ```
+///
+/// # Panics
+/// If it does not decode.
+#[track_caller]
+pub fn stored<E: Event>(name: &str, version: u32, json: &str) -> Vec<E> {
+    let payload = match Payload::from_json(json.to_owned()) {
+        Ok(payload) => payload,
+        Err(error) => panic!("{json} is not JSON: {error}"),
+    };
+    match E::decode(name, version, &payload) {
+        Ok(events) => events.into_iter().collect(),
+        Err(error) => match std::error::Error::source(&error) {
+            Some(source) => panic!("{name:?} version {version}: {error}: {source}"),
+            None => panic!("{name:?} version {version}: {error}"),
+        },
     }
 }
 

@@ -122,7 +122,10 @@ async fn main() -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use annals::testkit::{Given, Projected};
+    use annals::{
+        EventShapes,
+        testkit::{Given, Projected},
+    };
 
     use super::*;
 
@@ -141,5 +144,10 @@ mod tests {
             .event::<Account>(account, AccountEvent::Deposited { amount: 100 })
             .event::<Account>(account, AccountEvent::Withdrawn { amount: 30 })
             .then(account, Some(AccountOverview { account, balance: 70, movements: 2 }));
+    }
+
+    #[test]
+    fn stored_events_keep_their_shapes() {
+        EventShapes::new().aggregate::<Account>().assert_locked("examples/bank.lock");
     }
 }

@@ -99,7 +99,7 @@ impl<R: ReadModel> Engine<R> {
             let Some(source) = self.sources.get(event.stream.category()) else { continue };
             let (stream, version, position) = (event.stream.clone(), event.version, event.position);
             match source.step(event) {
-                Ok(step) => steps.push(step),
+                Ok(of_event) => steps.extend(of_event),
                 Err(source) => {
                     let (projection, source) = (R::TABLE, Box::new(source));
                     let failure = Error::Event { projection, stream, version, position, source };

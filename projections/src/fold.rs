@@ -74,6 +74,8 @@ impl<R: ReadModel> Fold<R> {
         };
         if let Some(row) = std::mem::replace(&mut self.row, next) {
             match self.since {
+                // Between the parts of one stored event there is no moment at which it held.
+                Some(since) if since == step.position => {}
                 // Only a read model with history looks at versions; the others need none.
                 Some(since) if R::HISTORY == History::Kept => {
                     versions.push((row, since.get(), step.position.get()));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use annals_eventstore::{Aggregate, Error as StoreError, Position, Recorded};
+use annals_eventstore::{Aggregate, Decoded, Error as StoreError, Position, Recorded};
 use tokio_postgres::Row;
 
 use crate::column::{Column, SqlParam};
@@ -243,7 +243,7 @@ tuple_key!(A 0, B 1, C 2, D 3);
 /// Where a read model's events come from: one category, and how its events are folded.
 pub struct Source<R: ReadModel> {
     category: &'static str,
-    step: fn(Recorded) -> Result<Step<R>, StepError>,
+    step: fn(Recorded) -> Result<Decoded<Step<R>>, StepError>,
 }
 
 impl<R: ReadModel> std::fmt::Debug for Source<R> {
@@ -266,11 +266,12 @@ impl<R: ReadModel> Source<R> {
         self.category
     }
 
-    /// Decodes an event of this category and says which rows it touches.
+    /// Decodes an event of this category and says which rows it touches: one step as a rule, and
+    /// several or none where the type of the event was split or dropped.
     ///
     /// # Errors
     /// If the event does not decode, or its keys cannot be made out.
-    pub fn step(&self, event: Recorded) -> Result<Step<R>, StepError> {
+    pub fn step(&self, event: Recorded) -> Result<Decoded<Step<R>>, StepError> {
         (self.step)(event)
     }
 }
@@ -311,11 +312,14 @@ impl<R: ReadModel> std::fmt::Debug for Step<R> {
     }
 }
 
-fn step<A: Aggregate, R: Project<A::Event>>(event: Recorded) -> Result<Step<R>, StepError> {
-    let event = event.decode::<A::Event>()?;
-    Ok(Step {
-        position: event.position,
-        keys: R::keys(&event)?,
-        project: Box::new(move |key, row| R::project_row(key, row, &event)),
+fn step<A: Aggregate, R: Project<A::Event>>(
+    event: Recorded,
+) -> Result<Decoded<Step<R>>, StepError> {
+    event.decode::<A::Event>()?.try_map(|event| {
+        Ok(Step {
+            position: event.position,
+            keys: R::keys(&event)?,
+            project: Box::new(move |key, row| R::project_row(key, row, &event)),
+        })
     })
 }

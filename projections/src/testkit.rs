@@ -30,7 +30,10 @@
 
 use std::{collections::HashMap, fmt::Debug};
 
-use annals_eventstore::{Aggregate, testkit::recorded};
+use annals_eventstore::{
+    Aggregate,
+    testkit::{recorded, stored},
+};
 
 use crate::read_model::{Change, Project, ReadModel};
 
@@ -60,25 +63,57 @@ impl<R: ReadModel> Projected<R> {
     /// If the event's keys cannot be made out, or the row has another key than it was asked for.
     #[track_caller]
     #[must_use]
-    pub fn event<A: Aggregate>(mut self, key: impl std::fmt::Display, event: A::Event) -> Self
+    pub fn event<A: Aggregate>(self, key: impl std::fmt::Display, event: A::Event) -> Self
+    where
+        R: Project<A::Event>,
+    {
+        self.events::<A>(key, vec![event])
+    }
+
+    /// Projects the next event of an aggregate's stream as it is stored: under this name, in this schema
+    /// version, with this JSON. Where its type was split or dropped, that is several events or none.
+    ///
+    /// # Panics
+    /// If it does not decode, else as [`event`](Self::event).
+    #[track_caller]
+    #[must_use]
+    pub fn stored<A: Aggregate>(
+        self,
+        key: impl std::fmt::Display,
+        name: &str,
+        version: u32,
+        json: &str,
+    ) -> Self
+    where
+        R: Project<A::Event>,
+    {
+        self.events::<A>(key, stored::<A::Event>(name, version, json))
+    }
+
+    /// Projects what the next stored event is read as.
+    #[track_caller]
+    fn events<A: Aggregate>(mut self, key: impl std::fmt::Display, events: Vec<A::Event>) -> Self
     where
         R: Project<A::Event>,
     {
         self.position += 1;
         let version = self.versions.entry(format!("{}-{key}", A::CATEGORY)).or_default();
         *version += 1;
-        let event = recorded::<A>(key, *version, self.position, event);
-        let keys = match R::keys(&event) {
-            Ok(keys) => keys,
-            Err(error) => panic!("{error}"),
-        };
-        for key in keys.as_slice() {
-            match R::project_row(key, self.rows.get(key).cloned(), &event) {
-                Change::Keep => {}
-                Change::Delete => drop(self.rows.remove(key)),
-                Change::Set(row) => {
-                    assert!(row.key() == *key, "the row has another key than it was asked for");
-                    self.rows.insert(key.clone(), row);
+        let version = *version;
+        for event in events {
+            let event = recorded::<A>(&key, version, self.position, event);
+            let keys = match R::keys(&event) {
+                Ok(keys) => keys,
+                Err(error) => panic!("{error}"),
+            };
+            for key in keys.as_slice() {
+                match R::project_row(key, self.rows.get(key).cloned(), &event) {
+                    Change::Keep => {}
+                    Change::Delete => drop(self.rows.remove(key)),
+                    Change::Set(row) => {
+                        assert!(row.key() == *key, "the row has another key than it was asked for");
+                        self.rows.insert(key.clone(), row);
+                    }
                 }
             }
         }

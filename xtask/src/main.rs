@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod cargo;
 mod demo;
 mod services;
+mod stress;
 mod test;
 
 /// Chores of the Annals workspace.
@@ -34,6 +35,13 @@ enum Command {
     Demo {
         /// Arguments for the example.
         #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Bring the services up and let writers that stumble and die loose on a store, against readers
+    /// that look all the time; the last line is the verdict of the checker of histories.
+    Stress {
+        /// What the run takes, such as `--seconds 60` or `--seed 7`; `--help` lists it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Bring the services up and run every test of the workspace against them.
@@ -68,6 +76,7 @@ fn main() -> ExitCode {
         Command::Services(Services::Status) => services::status(),
         Command::Services(Services::Env) => services::env(),
         Command::Demo { args } => demo::run(&args),
+        Command::Stress { args } => stress::run(&args),
         Command::Test { args } => test::run(&args),
     };
     match outcome {
@@ -94,5 +103,12 @@ mod tests {
         let cli = Cli::try_parse_from(["xtask", "test", "--", "-p", "x", "--", "--nocapture"]);
         let Ok(Cli { command: Command::Test { args } }) = cli else { panic!("not a test command") };
         assert_eq!(args, ["-p", "x", "--", "--nocapture"]);
+    }
+
+    #[test]
+    fn options_reach_the_stress_run() {
+        let cli = Cli::try_parse_from(["xtask", "stress", "--seconds", "5", "--seed", "7"]);
+        let Ok(Cli { command: Command::Stress { args } }) = cli else { panic!("not a stress run") };
+        assert_eq!(args, ["--seconds", "5", "--seed", "7"]);
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Event, Metadata};
+use super::{Decoded, Event, Metadata};
 use crate::{
     error::Error,
     ids::{Position, StreamId, Version},
@@ -71,13 +71,33 @@ pub struct Recorded<E = Payload> {
 }
 
 impl Recorded {
-    /// Decodes the payload.
+    /// Decodes the payload: into one event as a rule, and into several or none where its type was
+    /// split or dropped. Each has the record of the stored event: its position and version, its id, and
+    /// the type and the schema version that it was stored with.
+    ///
+    /// ```
+    /// # use annals_eventstore::{Error, Event, Recorded};
+    /// fn count<E: Event>(stored: Vec<Recorded>) -> Result<usize, Error> {
+    ///     let mut count = 0;
+    ///     for stored in stored {
+    ///         for event in stored.decode::<E>()? {
+    ///             println!("{}: {}", event.position, event.event.event_type().name);
+    ///             count += 1;
+    ///         }
+    ///     }
+    ///     Ok(count)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Decode`] names the stream, the version and the type of the event.
-    pub fn decode<E: Event>(self) -> Result<Recorded<E>, Error> {
+    pub fn decode<E: Event>(self) -> Result<Decoded<Recorded<E>>, Error> {
         match E::decode(&self.event_type, self.schema_version, &self.event) {
-            Ok(event) => Ok(self.with_event(event)),
+            Ok(Decoded::One(event)) => Ok(Decoded::One(self.with_event(event))),
+            Ok(Decoded::Many(events)) => {
+                let records = events.into_iter().map(|event| self.clone().with_event(event));
+                Ok(Decoded::Many(records.collect()))
+            }
             Err(source) => Err(Error::Decode {
                 stream: self.stream,
                 version: self.version,

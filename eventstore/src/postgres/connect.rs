@@ -27,6 +27,24 @@ struct Inner {
     pooled: bool,
 }
 
+/// The connections of one pool.
+#[derive(Clone)]
+pub(super) struct Connections {
+    target: Target,
+    session: Arc<Session>,
+    pool: Pool,
+}
+
+impl Connections {
+    pub(super) fn new(target: &Target, session: &Arc<Session>, pool: &Pool) -> Self {
+        Self { target: target.clone(), session: session.clone(), pool: pool.clone() }
+    }
+
+    pub(super) async fn get(&self) -> Result<Client, Error> {
+        self.target.client(&self.pool, &self.session).await
+    }
+}
+
 /// A limit that the server keeps: how long one statement may take.
 pub(super) type StatementTimeout = Option<Duration>;
 

@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod lease;
 mod listener;
+mod loader;
 mod migrate;
 mod read;
 mod tls;
@@ -20,7 +21,12 @@ use futures::stream::BoxStream;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
-use self::{appender::Appender, client::Session, connect::Target};
+use self::{
+    appender::Appender,
+    client::Session,
+    connect::{Connections, Target},
+    loader::Loader,
+};
 pub use self::{
     checkpoint::Checkpoint,
     client::{Client, Prepared, Statement, Transaction},
@@ -28,7 +34,7 @@ pub use self::{
     listener::Listener,
 };
 use crate::{
-    backend::{Backend, KnownKey, Outcome, Page, Range, Request},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request},
     error::Error,
     event::Recorded,
     ids::{Position, StreamId},
@@ -69,6 +75,7 @@ struct Inner {
     read_models: Schema,
     pools: Pools,
     appender: Appender,
+    loader: Loader,
     statements: Statements,
     closed: CancellationToken,
 }
@@ -122,6 +129,8 @@ impl Database {
         let appends = target.pool(Appender::connections(options), Some(options.append_timeout))?;
         let appender = Appender::start(&target, &session, appends, &schema, options);
         let statements = Statements::new(&schema);
+        let reading = Connections::new(&target, &session, &pools.read);
+        let loader = Loader::start(reading, &schema);
         let closed = CancellationToken::new();
         Ok(Self(
             Arc::new(Inner {
@@ -132,6 +141,7 @@ impl Database {
                 read_models,
                 pools,
                 appender,
+                loader,
                 statements,
                 closed,
             }),
@@ -196,6 +206,12 @@ impl Database {
     }
 }
 
+impl Inner {
+    fn reading(&self) -> Connections {
+        Connections::new(&self.target, &self.session, &self.pools.read)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.closed.cancel();
@@ -233,6 +249,14 @@ impl Backend for Database {
         }
         self.0.closed.cancel();
         cut_off
+    }
+
+    async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
+        self.0.loader.load(loads).await
+    }
+
+    async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
+        loader::save_snapshot(&self.0.reading(), &self.0.statements.save_snapshot, snapshot).await
     }
 
     fn streams<'a>(
@@ -303,6 +327,7 @@ struct Statements {
     safe_position: String,
     position_at: String,
     last_position: String,
+    save_snapshot: String,
 }
 
 impl Statements {
@@ -315,6 +340,7 @@ impl Statements {
             position_at: schema
                 .sql("select asked_when, at_position from {schema}.try_position_at($1, $2, $3)"),
             last_position: schema.sql("select {schema}.last_position()"),
+            save_snapshot: schema.sql(include_str!("sql/save_snapshot.sql")),
         }
     }
 }

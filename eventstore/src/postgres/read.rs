@@ -126,10 +126,10 @@ pub(super) async fn position_at(
 
 /// The few names that repeat in nearly every row, each held once.
 #[derive(Default)]
-struct Names(Vec<Arc<str>>);
+pub(super) struct Names(Vec<Arc<str>>);
 
 impl Names {
-    fn get(&mut self, name: &str) -> Arc<str> {
+    pub(super) fn get(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.0.iter().find(|known| &***known == name) {
             return known.clone();
         }
@@ -159,7 +159,7 @@ fn recorded(row: &Row, names: &mut Names) -> Result<Recorded, tokio_postgres::Er
 }
 
 /// JSON text as it is stored.
-struct JsonText(Payload);
+pub(super) struct JsonText(pub(super) Payload);
 
 impl<'a> FromSql<'a> for JsonText {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {

@@ -1,19 +1,21 @@
 //! Executing commands: load, decide, append; again after a version conflict.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tracing::Instrument;
 
-use super::{EventStore, lot::Lot};
+use super::{EventStore, cache::Held, lot::Lot, state::State};
 use crate::{
     aggregate::Aggregate,
-    backend::{Outcome, Range},
+    backend::{KnownKey, Outcome},
     command::{Command, Committed, Envelope, Handle},
     error::{Error, ExecuteError},
-    ids::Position,
+    ids::{Position, StreamId},
 };
 
 type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
+type Outcomes<C> = Vec<Result<Committed, ExecuteError<ErrorOf<C>>>>;
 
 impl EventStore {
     /// Executes a command: loads its aggregate, lets it decide, appends the events.
@@ -22,8 +24,8 @@ impl EventStore {
     /// [`max_attempts`](super::Options::max_attempts) times, waiting a random time in between
     /// (exponential backoff with jitter). Takes a bare command or an [`Envelope`].
     ///
-    /// Not cancellation safe: if the future is dropped, the events may still be recorded; with an
-    /// idempotency key, executing the command again settles it.
+    /// Dropping the future does not call the command back: it goes on by itself, and its events may be
+    /// recorded. With an idempotency key, executing the command again settles it.
     ///
     /// # Errors
     /// [`ExecuteError::Rejected`] with the domain's reason, [`ExecuteError::Failed`] with the store's.
@@ -48,10 +50,7 @@ impl EventStore {
     /// # Errors
     /// If the store fails; then nothing is recorded, except after [`Error::Indeterminate`], where it
     /// is not known.
-    pub async fn execute_all<C, I>(
-        &self,
-        commands: I,
-    ) -> Result<Vec<Result<Committed, ExecuteError<ErrorOf<C>>>>, Error>
+    pub async fn execute_all<C, I>(&self, commands: I) -> Result<Outcomes<C>, Error>
     where
         C: Command,
         C::Aggregate: Handle<C>,
@@ -59,6 +58,47 @@ impl EventStore {
         I::Item: Into<Envelope<C>>,
     {
         let lot = Lot::new(commands.into_iter().map(Into::into).collect());
+        let store = self.clone();
+        // A task of its own: while it holds its streams, others wait for it. A future that is neither
+        // polled nor dropped must not keep them waiting.
+        let task = tokio::spawn(async move { store.execute_lot(lot).await }.in_current_span());
+        match task.await {
+            Ok(outcomes) => outcomes,
+            Err(failed) => match failed.try_into_panic() {
+                // The aggregate's own.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::Closed),
+            },
+        }
+    }
+
+    async fn execute_lot<C>(&self, lot: Lot<C>) -> Result<Outcomes<C>, Error>
+    where
+        C: Command,
+        C::Aggregate: Handle<C>,
+    {
+        // The keys of a lot are looked up first. Of a single command, the append says if its key is
+        // taken.
+        let mut known = Known { keys: Vec::new(), are_looked_up: false };
+        if !lot.is_single() {
+            self.look_up_keys(&lot, &mut known).await?;
+        }
+        let mut held = self.hold(lot.streams_without(&known.keys)).await;
+        let outcomes = self.decide_until_recorded(&lot, &mut known, &mut held).await;
+        self.put(held);
+        outcomes
+    }
+
+    async fn decide_until_recorded<C>(
+        &self,
+        lot: &Lot<C>,
+        known: &mut Known,
+        held: &mut [Held<C::Aggregate>],
+    ) -> Result<Outcomes<C>, Error>
+    where
+        C: Command,
+        C::Aggregate: Handle<C>,
+    {
         let mut delays = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(1))
             .with_max_delay(Duration::from_millis(50))
@@ -66,12 +106,18 @@ impl EventStore {
             .with_jitter()
             .build();
         loop {
-            let failure = match self.try_execute(&lot).await {
+            let failure = match self.try_execute(lot, known, held).await {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(failure) => failure,
             };
             let again = match &failure {
-                Error::Conflict { .. } | Error::KeyInFlight => true,
+                Error::Conflict { stream, .. } => {
+                    for held in held.iter_mut().filter(|held| held.stream == *stream) {
+                        held.is_stale = true;
+                    }
+                    true
+                }
+                Error::KeyInFlight => true,
                 // It may be recorded. Deciding again is safe where that would be noticed.
                 failure => failure.is_retryable() && lot.all_have_keys(),
             };
@@ -83,30 +129,127 @@ impl EventStore {
         }
     }
 
+    /// Decides on a lot and appends. Every decision holds when this returns: the append is conditional
+    /// on the versions that it rests on, and what leads to no append rests on a state that was compared
+    /// with the log.
     async fn try_execute<C>(
         &self,
         lot: &Lot<C>,
-    ) -> Result<Vec<Result<Committed, ExecuteError<ErrorOf<C>>>>, Error>
+        known: &mut Known,
+        held: &mut [Held<C::Aggregate>],
+    ) -> Result<Outcomes<C>, Error>
     where
         C: Command,
         C::Aggregate: Handle<C>,
     {
-        let keys = lot.keys();
-        let known =
-            if keys.is_empty() { Vec::new() } else { self.backend.known_keys(&keys).await? };
-        let streams = lot.streams_without(&known);
-        let states = self.fold::<C::Aggregate>(&streams, Range::ALL).await?;
-        let decided = lot.decide(&known, streams, states, &self.options);
-        if decided.request.events.is_empty() && decided.request.keys.is_empty() {
-            return Ok(decided.outcomes(Position::START));
-        }
-        match self.record(decided.request.clone()).await? {
-            Outcome::Recorded { first, .. } => Ok(decided.outcomes(first)),
-            Outcome::Conflict { stream, actual } => {
-                let (stream, expected) = decided.request.streams[stream].clone();
-                Err(Error::Conflict { stream, expected, actual })
+        loop {
+            let missing = held.iter_mut().filter(|held| held.state.is_none() || held.is_stale);
+            self.catch_up(missing).await?;
+            let states = held
+                .iter_mut()
+                .map(|held| (&held.stream, held.state.get_or_insert_with(State::initial)));
+            let decided = lot.decide(&known.keys, states.collect(), &self.options);
+            if decided.refuses() && !known.are_looked_up && lot.has_keys() {
+                // It may have been recorded, and be refused only now that it is.
+                self.look_up_keys(lot, known).await?;
+                forget(held);
+                continue;
             }
-            Outcome::KeyTaken => Err(Error::KeyInFlight),
+            let idle = held.iter_mut().zip(&decided.last).filter(|(held, last)| {
+                **last == 0 && held.state.as_ref().is_some_and(|state| !state.is_current)
+            });
+            if self.have_moved_on(idle.map(|(held, _)| held)).await? {
+                forget(held);
+                continue;
+            }
+            if decided.request.events.is_empty() && decided.request.keys.is_empty() {
+                return Ok(decided.outcomes(Position::START));
+            }
+            let outcome = self.record(decided.request.clone()).await;
+            match outcome {
+                Ok(Outcome::Recorded { first, .. }) => {
+                    for (held, last) in held.iter_mut().zip(&decided.last) {
+                        if let Some(state) = &mut held.state {
+                            state.recorded(Position::new(first.get() + *last as i64 - 1));
+                        }
+                    }
+                    return Ok(decided.outcomes(first));
+                }
+                Ok(Outcome::Conflict { stream, actual }) => {
+                    forget(held);
+                    let (stream, expected) = decided.request.streams[stream].clone();
+                    return Err(Error::Conflict { stream, expected, actual });
+                }
+                Ok(Outcome::KeyTaken) => {
+                    forget(held);
+                    let first_time = !known.are_looked_up;
+                    self.look_up_keys(lot, known).await?;
+                    if !first_time {
+                        return Err(Error::KeyInFlight);
+                    }
+                }
+                Err(error) => {
+                    forget(held);
+                    // It may be recorded.
+                    held.iter_mut().for_each(|held| held.is_stale = true);
+                    known.are_looked_up = false;
+                    return Err(error);
+                }
+            }
         }
+    }
+
+    /// Takes hold of streams in the order of their names: two lots that share streams wait for each
+    /// other, and never both for each other. They come back in the order given.
+    async fn hold<A: Aggregate>(&self, streams: Vec<StreamId>) -> Vec<Held<A>> {
+        let mut order: Vec<_> = (0..streams.len()).collect();
+        order.sort_unstable_by_key(|index| &streams[*index]);
+        let mut held = Vec::with_capacity(streams.len());
+        for index in order {
+            held.push((index, self.cache.hold(&streams[index]).await));
+        }
+        held.sort_unstable_by_key(|(index, _)| *index);
+        held.into_iter().map(|(_, held)| held).collect()
+    }
+
+    /// Brings states up to date; true if one of them was not.
+    async fn have_moved_on<'a, A: Aggregate>(
+        &self,
+        held: impl Iterator<Item = &'a mut Held<A>>,
+    ) -> Result<bool, Error> {
+        let mut held: Vec<_> = held.collect();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        let version = |held: &Held<A>| held.state.as_ref().map(|state| state.loaded.version);
+        let before: Vec<_> = held.iter().map(|held| version(held)).collect();
+        self.catch_up(held.iter_mut().map(|held| &mut **held)).await?;
+        Ok(held.iter().zip(before).any(|(held, before)| version(held) != before))
+    }
+
+    async fn look_up_keys<C: Command>(&self, lot: &Lot<C>, known: &mut Known) -> Result<(), Error> {
+        if lot.has_keys() {
+            let found = self.backend.known_keys(&lot.keys()).await?;
+            // What was known before stays known, even if it was removed in between.
+            let new: HashSet<_> = found.iter().map(|key| key.key.clone()).collect();
+            known.keys.retain(|key| !new.contains(&key.key));
+            known.keys.extend(found);
+        }
+        known.are_looked_up = true;
+        Ok(())
+    }
+}
+
+/// What is known of a lot's idempotency keys.
+struct Known {
+    keys: Vec<KnownKey>,
+    are_looked_up: bool,
+}
+
+/// Takes back what was decided; a state that cannot be taken back is loaded again.
+fn forget<A: Aggregate>(held: &mut [Held<A>]) {
+    for held in held {
+        held.state =
+            held.state.take().and_then(|mut state| state.forget_decided().then_some(state));
     }
 }

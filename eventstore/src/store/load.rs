@@ -1,14 +1,22 @@
 //! Loading aggregates: as they are, and as they were.
 
-use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 
-use super::EventStore;
+use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
+
+use super::{EventStore, cache::Held, state::State};
 use crate::{
     aggregate::{Aggregate, Loaded},
-    backend::Range,
+    backend::{Load, NewSnapshot, StoredSnapshot},
     error::Error,
     ids::{Position, StreamId, Version},
+    snapshot::{SnapshotKind, Snapshots},
 };
 
 /// A moment of the past.
@@ -23,8 +31,23 @@ pub enum AsOf {
     Time(DateTime<Utc>),
 }
 
+/// How far a fold goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UpTo {
+    version: Version,
+    position: Position,
+}
+
+impl UpTo {
+    pub(super) const END: Self =
+        Self { version: Version::new(i64::MAX), position: Position::new(i64::MAX) };
+}
+
 impl EventStore {
-    /// Loads an aggregate; `None` if its stream has no events.
+    /// Loads an aggregate as it is now; `None` if its stream has no events.
+    ///
+    /// Of an aggregate that is `Clone`, the cache keeps the state, and only events that are newer are
+    /// fetched. Of one with snapshots, the events since the last one are.
     ///
     /// # Errors
     /// [`Error::Decode`] names the event that cannot be read.
@@ -32,10 +55,20 @@ impl EventStore {
         &self,
         key: impl std::fmt::Display,
     ) -> Result<Option<Loaded<A>>, Error> {
-        self.load_range(key, Range::ALL).await
+        let stream = StreamId::new(A::CATEGORY, key)?;
+        let mut state = self.cache.copy::<A>(&stream);
+        let started = Instant::now();
+        self.fold(vec![(&stream, &mut state)], UpTo::END).await?;
+        let mut state = state.unwrap_or_else(State::initial);
+        state.spent = started.elapsed();
+        self.snapshot_if_due(&stream, &mut state);
+        self.cache.offer(&stream, &state);
+        Ok(state.loaded.if_exists())
     }
 
     /// Loads an aggregate as it was; `None` if its stream had no events then.
+    ///
+    /// The fold starts from the nearest snapshot below that moment.
     ///
     /// # Errors
     /// [`Error::Future`] or [`Error::BeyondEnd`] for a moment that has not come yet, else as
@@ -45,17 +78,37 @@ impl EventStore {
         key: impl std::fmt::Display,
         as_of: AsOf,
     ) -> Result<Option<Loaded<A>>, Error> {
-        let range = self.range(as_of).await?;
-        self.load_range(key, range).await
+        let stream = StreamId::new(A::CATEGORY, key)?;
+        let up_to = self.up_to(as_of).await?;
+        Ok(self.load_up_to::<A>(&stream, up_to).await?.loaded.if_exists())
     }
 
-    /// The events that count as of a moment, once it is settled which these are.
-    async fn range(&self, as_of: AsOf) -> Result<Range, Error> {
+    /// Takes a snapshot of an aggregate as it is now, whether or not one is due. Returns its version;
+    /// `None` if the stream has no events.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshots`] if the aggregate has none, else as [`load`](Self::load).
+    pub async fn snapshot<A: Aggregate>(
+        &self,
+        key: impl std::fmt::Display,
+    ) -> Result<Option<Version>, Error> {
+        let snapshots =
+            A::SNAPSHOTS.as_ref().ok_or(Error::NoSnapshots { category: A::CATEGORY })?;
+        let stream = StreamId::new(A::CATEGORY, key)?;
+        let State { loaded, snapshot: known, .. } =
+            self.load_up_to::<A>(&stream, UpTo::END).await?;
+        if loaded.version > known {
+            let snapshot = self.new_snapshot(&stream, snapshots, &loaded)?;
+            self.backend.save_snapshot(snapshot).await?;
+        }
+        Ok((loaded.version > Version::NONE).then_some(loaded.version))
+    }
+
+    /// How far a fold as of a moment goes, once it is settled which events count.
+    async fn up_to(&self, as_of: AsOf) -> Result<UpTo, Error> {
         Ok(match as_of {
-            AsOf::Version(version) => Range { up_to_version: version, ..Range::ALL },
-            AsOf::Time(time) => {
-                Range { up_to_position: self.position_at(time).await?, ..Range::ALL }
-            }
+            AsOf::Version(version) => UpTo { version, ..UpTo::END },
+            AsOf::Time(time) => UpTo { position: self.position_at(time).await?, ..UpTo::END },
             AsOf::Position(position) => {
                 let end = self.backend.last_position().await?;
                 if position > end {
@@ -63,38 +116,190 @@ impl EventStore {
                 }
                 // It is there, and what is in flight below it must be settled.
                 while self.safe_position().await? < position {
-                    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+                    tokio::time::sleep(Duration::from_millis(3)).await;
                 }
-                Range { up_to_position: position, ..Range::ALL }
+                UpTo { position, ..UpTo::END }
             }
         })
     }
 
-    async fn load_range<A: Aggregate>(
+    /// Loads past the cache.
+    async fn load_up_to<A: Aggregate>(
         &self,
-        key: impl std::fmt::Display,
-        range: Range,
-    ) -> Result<Option<Loaded<A>>, Error> {
-        let stream = [StreamId::new(A::CATEGORY, key)?];
-        let mut loaded = self.fold(&stream, range).await?;
-        Ok(loaded.pop().and_then(Loaded::if_exists))
+        stream: &StreamId,
+        up_to: UpTo,
+    ) -> Result<State<A>, Error> {
+        let mut state = None;
+        self.fold(vec![(stream, &mut state)], up_to).await?;
+        Ok(state.unwrap_or_else(State::initial))
     }
 
-    /// Folds several streams in one query.
-    pub(super) async fn fold<A: Aggregate>(
+    /// Brings states that are held up to date with the log, in as few queries as can be.
+    pub(super) async fn catch_up<'a, A: Aggregate>(
         &self,
-        streams: &[StreamId],
-        range: Range,
-    ) -> Result<Vec<Loaded<A>>, Error> {
-        let mut loaded: Vec<Loaded<A>> = streams.iter().map(|_| Loaded::initial()).collect();
-        let mut events = self.backend.streams(streams, range);
-        while let Some((index, event)) = events.try_next().await? {
-            let event = event.decode::<A::Event>()?;
-            let loaded = &mut loaded[index];
-            loaded.state.apply(&event.event);
-            loaded.version = event.version;
-            loaded.position = event.position;
+        held: impl IntoIterator<Item = &'a mut Held<A>>,
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut targets = Vec::new();
+        for held in held {
+            held.is_stale = false;
+            targets.push((&held.stream, &mut held.state));
         }
-        Ok(loaded)
+        let alone = targets.len() == 1;
+        for state in self.fold(targets, UpTo::END).await? {
+            state.is_current = true;
+            if alone {
+                // Of a load of many, nobody knows which one took the time.
+                state.spent = started.elapsed();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives states back to the cache, and takes the snapshots that are due.
+    pub(super) fn put<A: Aggregate>(&self, held: impl IntoIterator<Item = Held<A>>) {
+        for mut held in held {
+            if let Some(state) = &mut held.state {
+                self.snapshot_if_due(&held.stream, state);
+            }
+            self.cache.put(held);
+        }
+    }
+
+    fn snapshot_if_due<A: Aggregate>(&self, stream: &StreamId, state: &mut State<A>) {
+        let Some(snapshots) = &A::SNAPSHOTS else { return };
+        let since = state.loaded.version.get() - state.snapshot.get();
+        let spent = std::mem::take(&mut state.spent);
+        if !state.is_as_recorded() || !snapshots.is_due(since, spent) {
+            return;
+        }
+        // If the database is behind with those before, this one waits for the next event.
+        let Ok(permit) = self.snapshots.saving.clone().try_acquire_owned() else { return };
+        match self.new_snapshot(stream, snapshots, &state.loaded) {
+            Ok(snapshot) => {
+                state.snapshot_taken(snapshot.state.len());
+                let backend = self.backend.clone();
+                tokio::spawn(async move {
+                    let stream = snapshot.stream.clone();
+                    if let Err(error) = backend.save_snapshot(snapshot).await {
+                        tracing::warn!(%stream, %error, "snapshot not kept; loads fold more events");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => tracing::warn!(%stream, %error, "no snapshot taken"),
+        }
+    }
+
+    fn new_snapshot<A: Aggregate>(
+        &self,
+        stream: &StreamId,
+        snapshots: &Snapshots<A>,
+        loaded: &Loaded<A>,
+    ) -> Result<NewSnapshot, Error> {
+        let encode = snapshots.encode;
+        let state = encode(&loaded.state)
+            .map_err(|source| Error::Encode { what: format!("the state of {stream}"), source })?;
+        Ok(NewSnapshot {
+            stream: stream.clone(),
+            kind: self.snapshots.kind(snapshots),
+            version: loaded.version,
+            position: loaded.position,
+            state,
+            keep: snapshots.keep,
+        })
+    }
+
+    /// Folds what the log holds of some streams and is not in their states yet. `None` stands for
+    /// a state that begins with a snapshot or nothing.
+    async fn fold<'a, A: Aggregate>(
+        &self,
+        targets: Vec<(&'a StreamId, &'a mut Option<State<A>>)>,
+        up_to: UpTo,
+    ) -> Result<Vec<&'a mut State<A>>, Error> {
+        let kind = A::SNAPSHOTS.as_ref().map(|snapshots| self.snapshots.kind(snapshots));
+        let mut waiting: Vec<_> = targets
+            .into_iter()
+            .map(|(stream, state)| {
+                let snapshot = kind.filter(|_| state.is_none());
+                (stream, state.get_or_insert_with(State::initial), snapshot)
+            })
+            .collect();
+        let mut done = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            let loads = waiting.iter().map(|(stream, state, snapshot)| Load {
+                stream: (*stream).clone(),
+                after: state.loaded.version,
+                up_to_version: up_to.version,
+                up_to_position: up_to.position,
+                snapshot: *snapshot,
+            });
+            let parts = self.backend.load(loads.collect()).await?;
+            for ((stream, state, _), part) in std::mem::take(&mut waiting).into_iter().zip(parts) {
+                let usable = match (&part.snapshot, &A::SNAPSHOTS) {
+                    (Some(stored), Some(snapshots)) => restore(state, stream, stored, snapshots),
+                    _ => true,
+                };
+                if !usable {
+                    // Once more, from the first event.
+                    waiting.push((stream, state, None));
+                    continue;
+                }
+                let more = part.more;
+                state.fold(stream, part)?;
+                if more {
+                    waiting.push((stream, state, None));
+                } else {
+                    done.push(state);
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Starts from a snapshot; false if it cannot be read.
+fn restore<A: Aggregate>(
+    state: &mut State<A>,
+    stream: &StreamId,
+    stored: &StoredSnapshot,
+    snapshots: &Snapshots<A>,
+) -> bool {
+    let decode = snapshots.decode;
+    match decode(&stored.state) {
+        Ok(decoded) => {
+            let (version, position) = (stored.version, stored.position);
+            state.restore(Loaded { state: decoded, version, position }, stored.state.len());
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%stream, version = %stored.version, %error,
+                "snapshot cannot be read; folding all events, and the next snapshot replaces it");
+            false
+        }
+    }
+}
+
+/// What a store needs to take snapshots.
+pub(super) struct Saving {
+    /// How many may be on their way to the database.
+    saving: Arc<Semaphore>,
+    /// What was computed once of each type of aggregate.
+    kinds: RwLock<HashMap<TypeId, SnapshotKind>>,
+}
+
+impl Saving {
+    pub(super) fn new() -> Self {
+        Self { saving: Arc::new(Semaphore::new(64)), kinds: RwLock::default() }
+    }
+
+    fn kind<A: Aggregate>(&self, snapshots: &Snapshots<A>) -> SnapshotKind {
+        let id = TypeId::of::<A>();
+        if let Some(kind) = self.kinds.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return *kind;
+        }
+        let kind = snapshots.kind();
+        self.kinds.write().unwrap_or_else(PoisonError::into_inner).insert(id, kind);
+        kind
     }
 }

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Options,
     check::{Check, idempotency_key},
+    state::State,
 };
 use crate::{
-    aggregate::{Aggregate, Loaded},
+    aggregate::Aggregate,
     append::{ExpectedVersion, NewEvent},
     backend::{KeyRecord, KnownKey, Request},
     command::{Command, Committed, Envelope, Fingerprint, Handle, fingerprint},
@@ -46,8 +47,16 @@ impl<C: Command> Lot<C> {
         Self(commands.into_iter().map(prepare).collect())
     }
 
+    pub(super) fn is_single(&self) -> bool {
+        self.0.len() == 1
+    }
+
     pub(super) fn all_have_keys(&self) -> bool {
         self.0.iter().all(|command| command.envelope.idempotency_key.is_some())
+    }
+
+    pub(super) fn has_keys(&self) -> bool {
+        self.0.iter().any(|command| command.envelope.idempotency_key.is_some())
     }
 
     pub(super) fn keys(&self) -> Vec<String> {
@@ -70,46 +79,46 @@ impl<C: Command> Lot<C> {
             .collect()
     }
 
-    /// Lets the aggregates decide on all commands, in order.
-    pub(super) fn decide(
-        &self,
-        known: &[KnownKey],
-        streams: Vec<StreamId>,
-        states: Vec<Loaded<C::Aggregate>>,
-        options: &Options,
+    /// Lets the aggregates decide on all commands, in order. Their states hold what is decided until
+    /// it is [recorded](State::recorded) or [forgotten](State::forget_decided).
+    pub(super) fn decide<'a>(
+        &'a self,
+        known: &'a [KnownKey],
+        states: Vec<(&'a StreamId, &'a mut State<C::Aggregate>)>,
+        options: &'a Options,
     ) -> Decided<<C::Aggregate as Aggregate>::Error>
     where
         C::Aggregate: Handle<C>,
     {
         let mut deciding = Deciding {
             known: known.iter().map(|known| (known.key.as_str(), known)).collect(),
-            index: streams.iter().cloned().zip(0..).collect(),
-            numbers: vec![0; streams.len()],
+            index: states.iter().map(|(stream, _)| *stream).zip(0..).collect(),
             keys: HashMap::new(),
             check: Check::new(options),
             request: Request::default(),
+            last: vec![0; states.len()],
             states,
         };
         let slots = self.0.iter().enumerate().map(|(i, command)| deciding.decide(i, command));
         let slots = slots.collect();
-        let Deciding { mut request, states, numbers, .. } = deciding;
-        for ((stream, state), number) in streams.into_iter().zip(states).zip(numbers) {
+        let Deciding { mut request, states, last, .. } = deciding;
+        for (stream, state) in states {
             // The version before the lot: what each decision, the first or a later one, rests on.
-            let before = Version::new(state.version.get() - number as i64);
-            request.streams.push((stream, ExpectedVersion::Exact(before)));
+            let before = state.loaded.version;
+            request.streams.push((stream.clone(), ExpectedVersion::Exact(before)));
         }
-        let mut decided = Decided { request, slots };
+        let mut decided = Decided { request, slots, last };
         decided.drop_idle_streams();
         decided
     }
 }
 
-struct Deciding<'a, A> {
+struct Deciding<'a, A: Aggregate> {
     known: HashMap<&'a str, &'a KnownKey>,
-    index: HashMap<StreamId, usize>,
-    states: Vec<Loaded<A>>,
-    /// How many events each stream has got so far.
-    numbers: Vec<usize>,
+    index: HashMap<&'a StreamId, usize>,
+    states: Vec<(&'a StreamId, &'a mut State<A>)>,
+    /// For each stream, how many of the request's events come up to and with its last one.
+    last: Vec<usize>,
     /// The keys of this lot: which command brought each, and its fingerprint.
     keys: HashMap<&'a str, (usize, Fingerprint)>,
     check: Check<'a>,
@@ -146,7 +155,7 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         let slot = match self.record(&command.envelope, index) {
             Ok(events) => Slot::Recorded {
                 stream,
-                version: self.states[index].version,
+                version: self.states[index].1.version(),
                 last: self.request.events.len(),
                 events,
             },
@@ -159,7 +168,7 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
                 key: key.to_owned(),
                 fingerprint,
                 stream: index,
-                number: self.numbers[index],
+                number: self.states[index].1.decided(),
                 last: *last,
                 events: *events,
             });
@@ -177,10 +186,12 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         A: Handle<C>,
         C: Command<Aggregate = A>,
     {
-        let state = &mut self.states[index];
-        let events =
-            state.state.handle(envelope.command.clone()).map_err(ExecuteError::Rejected)?;
+        let state = &mut self.states[index].1;
+        let events = (state.to_decide_on())
+            .handle(envelope.command.clone())
+            .map_err(ExecuteError::Rejected)?;
         let mut encoded = Vec::with_capacity(events.len());
+        let mut bytes = 0;
         // A command that fails leaves nothing behind, also not here.
         let mut check = self.check;
         for event in &events {
@@ -188,14 +199,17 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
             new.occurred_at = envelope.occurred_at;
             new.recorded_at = envelope.recorded_at;
             check.event(&mut new)?;
+            bytes += new.payload.as_bytes().len();
             encoded.push((index, new));
         }
         self.check = check;
-        events.iter().for_each(|event| state.state.apply(event));
-        state.version = state.version.plus(events.len());
-        self.numbers[index] += events.len();
-        self.request.events.extend(encoded);
-        Ok(events.len())
+        let count = events.len();
+        state.decide(events, bytes);
+        if count > 0 {
+            self.request.events.extend(encoded);
+            self.last[index] = self.request.events.len();
+        }
+        Ok(count)
     }
 }
 
@@ -215,6 +229,9 @@ fn recorded_before<E>(known: &KnownKey, stream: StreamId, fingerprint: Fingerpri
 /// What is to be appended for a lot, and what each command then led to.
 pub(super) struct Decided<E> {
     pub(super) request: Request,
+    /// For each stream that was decided on, how many of the request's events come up to and with its
+    /// last one; 0 if it has none.
+    pub(super) last: Vec<usize>,
     slots: Vec<Slot<E>>,
 }
 
@@ -256,6 +273,11 @@ impl<E> Decided<E> {
         self.request.streams.retain(|_| keep.next().is_some_and(|used| *used));
         self.request.events.iter_mut().for_each(|(stream, _)| *stream = moved[*stream]);
         self.request.keys.iter_mut().for_each(|key| key.stream = moved[key.stream]);
+    }
+
+    /// True if a command was refused: a decision that no append will be there to check.
+    pub(super) fn refuses(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Rejected(_) | Slot::Failed(_)))
     }
 
     /// The outcomes, now that the request is recorded from position `first` on.

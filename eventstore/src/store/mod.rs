@@ -1,17 +1,20 @@
 //! The event store: one API over PostgreSQL and, for unit tests, memory.
 
+mod cache;
 mod check;
 mod execute;
 mod load;
 mod lot;
 mod options;
 mod read;
+mod state;
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use self::{cache::Cache, load::Saving};
 pub use self::{load::AsOf, options::Options};
 use crate::{
     append::{Append, Appended},
@@ -46,6 +49,8 @@ pub struct EventStore {
     backend: Arc<dyn Backend>,
     database: Option<Database>,
     options: Arc<Options>,
+    cache: Cache,
+    snapshots: Arc<Saving>,
 }
 
 impl std::fmt::Debug for EventStore {
@@ -75,16 +80,27 @@ impl EventStore {
 
     async fn open(url: &str, options: Options) -> Result<Self, Error> {
         let database = Database::connect(url, &options).await?;
-        Ok(Self {
-            backend: Arc::new(database.clone()),
-            database: Some(database),
-            options: Arc::new(options),
-        })
+        Ok(Self::over(Arc::new(database.clone()), Some(database), options))
     }
 
     fn open_in_memory(options: Options) -> Self {
         let memory = Memory::new(options.clock.clone());
-        Self { backend: Arc::new(memory), database: None, options: Arc::new(options) }
+        Self::over(Arc::new(memory), None, options)
+    }
+
+    fn over(backend: Arc<dyn Backend>, database: Option<Database>, options: Options) -> Self {
+        let cache = Cache::new(options.cache_bytes);
+        let snapshots = Arc::new(Saving::new());
+        Self { backend, database, options: Arc::new(options), cache, snapshots }
+    }
+
+    /// The same store around another backend.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn with_backend(
+        self,
+        wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>,
+    ) -> Self {
+        Self { backend: wrap(self.backend), ..self }
     }
 
     /// The database behind this store, for the read side and for SQL of the program's own.
@@ -101,11 +117,7 @@ impl EventStore {
     pub fn using(&self, purpose: Use) -> Self {
         let Some(database) = &self.database else { return self.clone() };
         let database = database.using(purpose);
-        Self {
-            backend: Arc::new(database.clone()),
-            database: Some(database),
-            options: self.options.clone(),
-        }
+        Self { backend: Arc::new(database.clone()), database: Some(database), ..self.clone() }
     }
 
     /// Shuts the store down, with all its clones: no more appends are accepted, those accepted are

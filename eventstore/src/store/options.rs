@@ -22,6 +22,7 @@ pub struct Options {
     pub(crate) max_event_bytes: usize,
     pub(crate) max_append_events: usize,
     pub(crate) max_attempts: usize,
+    pub(crate) cache_bytes: u64,
     pub(crate) writers: usize,
     pub(crate) read: OfUse,
     pub(crate) project: OfUse,
@@ -53,6 +54,7 @@ impl Default for Options {
             max_event_bytes: 768 * 1024,
             max_append_events: 100_000,
             max_attempts: 20,
+            cache_bytes: 64 * 1024 * 1024,
             writers: 2,
             read: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
             project: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
@@ -116,6 +118,17 @@ impl Options {
     /// How often a command is decided before a version conflict is reported: 20 times unless set.
     pub fn max_attempts(mut self, attempts: usize) -> Self {
         self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// How much room the aggregate cache takes, in bytes, for all aggregates of the store together:
+    /// 64 MiB unless set. 0 turns it off.
+    ///
+    /// A command on a cached aggregate needs no load. Other processes may append to the same streams:
+    /// an append is conditional on the cached version, and after a conflict only the newer events are
+    /// fetched.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
         self
     }
 

@@ -2,29 +2,35 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod in_flight;
+mod readers;
 mod stress;
 #[path = "../support/mod.rs"]
 mod support;
 mod writers;
 
-use stress::{Reading, Way, run};
+use annals_eventstore::conformance::history::Violation;
+use readers::Reading;
+use stress::{Report, Run, run};
 use support::in_time;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn readers_see_every_event_once_and_in_order() {
-    let report = in_time(run(rand::random(), Reading::UpToSafePosition, Way::Direct)).await;
+async fn stress(reading: Reading) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = rand::random();
+    let report =
+        in_time(run(Run { seed, reading, length: None, folder: folder.path().to_owned() })).await;
     println!("{report}");
+    if !report.verdict.is_sound() && reading == Reading::UpToSafePosition {
+        println!("the history is kept in {}", folder.keep().display());
+    }
     report.assert_busy();
-    assert_eq!(report.lost, 0, "{report}");
+    report
 }
 
-/// What the reader relies on holds for whichever session each of its statements gets.
+/// Five readers, fourteen writers. `cargo xtask stress --seconds 60` does the same for longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn readers_behind_a_pooler_see_every_event_once_and_in_order() {
-    let report = in_time(run(rand::random(), Reading::UpToSafePosition, Way::ThroughPooler)).await;
-    println!("{report}");
-    report.assert_busy();
-    assert_eq!(report.lost, 0, "{report}");
+async fn readers_see_every_event_once_and_in_order() {
+    let report = stress(Reading::UpToSafePosition).await;
+    assert!(report.verdict.is_sound(), "{report}");
 }
 
 /// The same harness over the rule that everybody tries first. It must find what that rule loses, or
@@ -32,10 +38,11 @@ async fn readers_behind_a_pooler_see_every_event_once_and_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_of_all_that_is_visible_lose_events() {
     for _ in 0..5 {
-        let report = in_time(run(rand::random(), Reading::UpToNewestPosition, Way::Direct)).await;
-        println!("{report}");
-        report.assert_busy();
-        if report.lost > 0 {
+        let report = stress(Reading::UpToNewestPosition).await;
+        let skipped = |violation: &Violation| matches!(violation, Violation::Skipped { .. });
+        // Only readers are wrong here; the log is sound.
+        assert!(report.verdict.violations.iter().all(skipped), "{report}");
+        if !report.verdict.is_sound() {
             return;
         }
     }

@@ -11,5 +11,6 @@ mod pooled;
 mod position_at;
 mod private_server;
 mod schema;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

@@ -26,6 +26,22 @@ pub(crate) async fn append_to(
     key: &str,
     ids: &[Uuid],
 ) -> Result<i64, Error> {
+    append_after(client, category, key, ids).await.map(|appended| appended.first_position)
+}
+
+/// Where an append put its events.
+pub(crate) struct AppendedAfter {
+    pub(crate) version_before: i64,
+    pub(crate) first_position: i64,
+}
+
+/// The same; says also which version the stream had before.
+pub(crate) async fn append_after(
+    client: &impl GenericClient,
+    category: &str,
+    key: &str,
+    ids: &[Uuid],
+) -> Result<AppendedAfter, Error> {
     let count = ids.len();
     let numbers: Vec<i32> = (1..=count as i32).collect();
     let none: Vec<Option<DateTime<Utc>>> = vec![None; count];
@@ -52,7 +68,7 @@ pub(crate) async fn append_to(
         )
         .await?;
     assert_eq!(rows[0].get::<_, i32>(0), 0, "an append to any version is recorded");
-    Ok(rows[0].get(2))
+    Ok(AppendedAfter { version_before: rows[0].get(1), first_position: rows[0].get(2) })
 }
 
 /// New ids.

@@ -1,7 +1,6 @@
 //! What the store's test programs share: a database for each test, clients of its own, an aggregate.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-pub(crate) mod counter;
 pub(crate) mod direct;
 pub(crate) mod pooler;
 pub(crate) mod proxy;
@@ -12,11 +11,9 @@ use std::{
     time::Duration,
 };
 
-use annals_eventstore::{
-    Append, Error, EventStore, ExpectedVersion, NewEvent, Options, Payload, Position, Recorded,
-    StreamId, Version,
-};
-use futures::{Stream, TryStreamExt};
+#[allow(unused_imports, reason = "each test program uses a part of it")]
+pub(crate) use annals_eventstore::conformance::support::*;
+use annals_eventstore::{EventStore, Options};
 use tokio_postgres::{Client, NoTls, config::Host};
 
 /// What everything else here waits for at most. It bounds a hang, not the speed.
@@ -205,74 +202,6 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: 
 /// True if the future is still at it after a good while.
 pub(crate) async fn is_waiting<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     tokio::time::timeout(Duration::from_millis(400), future).await.is_err()
-}
-
-pub(crate) fn stream(key: impl std::fmt::Display) -> StreamId {
-    StreamId::new("thing", key).unwrap()
-}
-
-/// An event with a number in it.
-pub(crate) fn event(number: i64) -> NewEvent {
-    json(&format!(r#"{{"number":{number}}}"#))
-}
-
-pub(crate) fn json(json: &str) -> NewEvent {
-    NewEvent::raw("happened", 1, Payload::from_json(json.to_owned()).unwrap())
-}
-
-pub(crate) fn events(numbers: impl IntoIterator<Item = i64>) -> Vec<NewEvent> {
-    numbers.into_iter().map(event).collect()
-}
-
-/// An append of one event, to a stream in any state.
-pub(crate) fn one(stream: StreamId, number: i64) -> Append {
-    Append::to(stream, ExpectedVersion::Any, [event(number)])
-}
-
-/// The number in an event.
-pub(crate) fn number(event: &Recorded) -> i64 {
-    let json: serde_json::Value = serde_json::from_slice(event.event.as_bytes()).unwrap();
-    json["number"].as_i64().unwrap()
-}
-
-pub(crate) fn numbers(events: &[Recorded]) -> Vec<i64> {
-    events.iter().map(number).collect()
-}
-
-pub(crate) async fn all(
-    events: impl Stream<Item = Result<Recorded, Error>>,
-) -> Result<Vec<Recorded>, Error> {
-    events.try_collect().await
-}
-
-/// The whole log.
-pub(crate) async fn log(store: &EventStore) -> Vec<Recorded> {
-    all(store.read_all(Position::START)).await.unwrap()
-}
-
-/// All events of a stream.
-pub(crate) async fn history(store: &EventStore, stream: &StreamId) -> Vec<Recorded> {
-    all(store.read_stream(stream, Version::NONE)).await.unwrap()
-}
-
-/// Checks what holds of every log: positions rise, time does not go back, and each stream's versions
-/// are 1, 2, 3.
-pub(crate) fn assert_sound(log: &[Recorded]) {
-    let mut versions = std::collections::HashMap::new();
-    for event in log {
-        let version = versions.entry(&event.stream).or_insert(0);
-        *version += 1;
-        assert_eq!(event.version.get(), *version, "version of {} in {log:?}", event.stream);
-    }
-    for pair in log.windows(2) {
-        assert!(
-            pair[0].position < pair[1].position,
-            "{} then {}",
-            pair[0].position,
-            pair[1].position
-        );
-        assert!(pair[0].recorded_at <= pair[1].recorded_at, "time goes back: {pair:?}");
-    }
 }
 
 /// An error with all its causes, as text: what a program would print or log.

@@ -212,8 +212,9 @@ async fn verify(
     let mut compared = 0;
     for (position, rows) in &cuts {
         while let Some(event) = next.take_if(|event| event.position <= *position) {
-            let event = event.decode::<LoanApplicationEvent>()?;
-            folded.apply(event.stream.key(), event.recorded_at, &event.event);
+            for event in event.decode::<LoanApplicationEvent>()? {
+                folded.apply(event.stream.key(), event.recorded_at, &event.event);
+            }
             next = events.try_next().await?;
         }
         let differences = folded.differences(rows);

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use annals::{Aggregate, Apply, Command, Event, Handle};
+use annals::{Aggregate, Apply, Command, Event, Handle, Shape};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What the bank has made of an application so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Shape)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
     Submitted,
@@ -58,7 +58,7 @@ impl Status {
 }
 
 /// Where an offer to the customer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Shape)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OfferState {
     Selected,
@@ -307,7 +307,7 @@ impl Handle<Record> for LoanApplication {
 
 #[cfg(test)]
 mod tests {
-    use annals::{Payload, testkit::Given};
+    use annals::{EventShapes, Payload, testkit::Given};
 
     use super::*;
 
@@ -466,7 +466,7 @@ mod tests {
         let stored = |event: &LoanApplicationEvent| {
             let payload = event.encode().unwrap();
             let again = LoanApplicationEvent::decode(event.event_type().name, 1, &payload).unwrap();
-            assert_eq!(&again, event);
+            assert_eq!(again.as_slice(), std::slice::from_ref(event));
             let json = String::from_utf8(payload.as_bytes().to_vec()).unwrap();
             (event.event_type().name, json)
         };
@@ -493,6 +493,12 @@ mod tests {
             )
             .is_err()
         );
+    }
+
+    #[test]
+    fn stored_events_keep_their_shapes() {
+        let shapes = EventShapes::new().aggregate::<LoanApplication>();
+        shapes.assert_locked("examples/loans/events.lock");
     }
 
     #[test]

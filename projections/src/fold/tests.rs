@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use annals_derive::ReadModel;
-use annals_eventstore::{Aggregate, Apply, Event, Recorded, testkit::recorded};
+use annals_eventstore::{Aggregate, Apply, Event, Payload, Recorded, testkit::recorded};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use super::*;
 use crate::read_model::{KeyError, Keys, Project};
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
+#[event(split("several", Several))]
 enum Touched {
     Set {
         rows: Vec<i16>,
@@ -25,6 +26,16 @@ enum Touched {
     Toggled {
         rows: Vec<i16>,
     },
+}
+
+/// A stored event that is read as several, or none.
+#[derive(Serialize, Deserialize)]
+struct Several(Vec<Touched>);
+
+impl From<Several> for Vec<Touched> {
+    fn from(Several(parts): Several) -> Self {
+        parts
+    }
 }
 
 #[derive(Aggregate, Default)]
@@ -154,6 +165,8 @@ fn plainly(steps: &[Step<Trail>]) -> Tables<Trail> {
                     *to = at;
                 }
             }
+            // What a part of an event makes and another part of it changes was never there.
+            tables.versions.retain(|(_, from), (_, to)| from < to);
             match next {
                 Some(row) => {
                     tables.versions.insert((*key, at), (row.clone(), FOREVER));
@@ -166,19 +179,32 @@ fn plainly(steps: &[Step<Trail>]) -> Tables<Trail> {
     tables
 }
 
-/// Events, decoded, with positions that have holes.
-fn steps<R: Project<Touched>>(events: &[Touched]) -> Vec<Step<R>> {
+/// Stored events, each of so many parts, decoded, with positions that have holes.
+fn steps<R: Project<Touched>>(events: &[Vec<Touched>]) -> Vec<Step<R>> {
     let source = crate::read_model::Source::<R>::of::<Thing>();
     std::iter::zip(1.., events)
-        .map(|(number, event)| {
-            let payload = event.encode().unwrap();
-            let event = recorded::<Thing>("one", number, number * 3, event.clone());
-            source.step(event.with_event(payload)).unwrap()
+        .flat_map(|(number, parts)| {
+            let (kind, payload) = match &parts[..] {
+                [event] => (event.event_type().name, event.encode().unwrap()),
+                parts => {
+                    let several = serde_json::to_vec(&Several(parts.to_vec())).unwrap();
+                    ("several", Payload::from_json(several).unwrap())
+                }
+            };
+            let any = Touched::Kept { rows: Vec::new() };
+            let mut event = recorded::<Thing>("one", number, number * 3, any).with_event(payload);
+            event.event_type = kind.into();
+            source.step(event).unwrap()
         })
         .collect()
 }
 
-fn events() -> impl Strategy<Value = Vec<Touched>> {
+/// Stored events, of one part each.
+fn single<const N: usize>(events: [Touched; N]) -> [Vec<Touched>; N] {
+    events.map(|event| vec![event])
+}
+
+fn events() -> impl Strategy<Value = Vec<Vec<Touched>>> {
     let rows = || prop::collection::vec(0_i16..4, 0..4);
     let event = prop_oneof![
         4 => rows().prop_map(|rows| Touched::Set { rows }),
@@ -186,14 +212,22 @@ fn events() -> impl Strategy<Value = Vec<Touched>> {
         1 => rows().prop_map(|rows| Touched::Kept { rows }),
         2 => rows().prop_map(|rows| Touched::Toggled { rows }),
     ];
-    prop::collection::vec(event, 0..40)
+    let parts = prop_oneof![3 => Just(1..2), 1 => Just(0..5)]
+        .prop_flat_map(move |count| prop::collection::vec(event.clone(), count));
+    prop::collection::vec(parts, 0..40)
 }
 
-/// Splits into batches whose sizes are taken in turn.
-fn batches<'a, T>(mut all: &'a [T], sizes: &'a [usize]) -> impl Iterator<Item = &'a [T]> {
+/// Splits into batches whose sizes are taken in turn. The parts of an event stay together.
+fn batches<'a, R: ReadModel>(
+    mut all: &'a [Step<R>],
+    sizes: &'a [usize],
+) -> impl Iterator<Item = &'a [Step<R>]> {
     let mut sizes = sizes.iter().cycle();
     std::iter::from_fn(move || {
-        let size = (*sizes.next()?).min(all.len());
+        let mut size = (*sizes.next()?).min(all.len());
+        while size > 0 && size < all.len() && all[size].position == all[size - 1].position {
+            size += 1;
+        }
         let (batch, rest) = all.split_at(size);
         all = rest;
         (!batch.is_empty()).then_some(batch)
@@ -244,7 +278,7 @@ proptest! {
 
 #[test]
 fn a_key_that_stands_twice_counts_once() {
-    let steps = steps::<Trail>(&[Touched::Set { rows: vec![1, 2, 1, 1] }]);
+    let steps = steps::<Trail>(&single([Touched::Set { rows: vec![1, 2, 1, 1] }]));
     let mut tables = Tables::default();
     tables.batch(&steps);
     let rows: Vec<_> = tables.rows.into_values().collect();
@@ -255,14 +289,30 @@ fn a_key_that_stands_twice_counts_once() {
 #[test]
 fn a_row_that_comes_and_goes_within_a_batch_leaves_its_versions_only() {
     let one = || vec![1];
-    let steps = steps::<Trail>(&[
+    let steps = steps::<Trail>(&single([
         Touched::Set { rows: one() },
         Touched::Set { rows: one() },
         Touched::Deleted { rows: one() },
-    ]);
+    ]));
     let changes = fold(&steps, HashMap::new()).unwrap();
     assert!(changes.set.is_empty() && changes.deleted.is_empty() && changes.closed.is_empty());
     let version =
         |positions: &[i64], from, to| (Trail { id: 1, positions: positions.into() }, from, to);
     assert_eq!(changes.versions, [version(&[3], 3, 6), version(&[3, 6], 6, 9)]);
+}
+
+#[test]
+fn between_the_parts_of_one_event_there_is_no_version() {
+    let one = || vec![1];
+    let steps = steps::<Trail>(&[
+        vec![Touched::Set { rows: one() }],
+        vec![Touched::Toggled { rows: one() }, Touched::Set { rows: one() }],
+        vec![Touched::Set { rows: one() }, Touched::Deleted { rows: one() }],
+        vec![],
+    ]);
+    let changes = fold(&steps, HashMap::new()).unwrap();
+    let version =
+        |positions: &[i64], from, to| (Trail { id: 1, positions: positions.into() }, from, to);
+    assert_eq!(changes.versions, [version(&[3], 3, 6), version(&[6], 6, 9)]);
+    assert!(changes.set.is_empty() && changes.deleted.is_empty() && changes.closed.is_empty());
 }

@@ -5,6 +5,7 @@
 mod catch_up;
 mod connections;
 mod consistency;
+mod evolution;
 mod failures;
 mod feed;
 mod install;

@@ -3,7 +3,7 @@
 #![no_implicit_prelude]
 #![allow(non_camel_case_types, dead_code)]
 
-use ::annals_eventstore::{Aggregate, Apply, Command, Event};
+use ::annals_eventstore::{Aggregate, Apply, Command, Event, Shape};
 use ::annals_projections::{Change, Project, ReadModel};
 use ::serde::{Deserialize, Serialize};
 use ::std::{clone::Clone, default::Default, prelude::rust_2024::derive};
@@ -22,13 +22,53 @@ mod annals_projections {}
 mod serde_ {}
 
 #[derive(Event, Serialize, Deserialize)]
+#[event(dropped("clicked"), split("gone", Old))]
 enum LoanEvent {
+    #[event(version = 3, upcast_from = [Old, Old])]
     Submitted { id: ::std::primitive::i64 },
+    #[event(version = 2, split_from = Old)]
+    Moved,
+}
+
+#[derive(Deserialize)]
+struct Old {}
+
+impl ::std::convert::From<Old> for LoanEvent {
+    fn from(_: Old) -> Self {
+        LoanEvent::Moved
+    }
+}
+
+impl ::std::convert::From<Old> for ::std::vec::Vec<LoanEvent> {
+    fn from(_: Old) -> Self {
+        ::std::vec::Vec::new()
+    }
 }
 
 #[derive(Aggregate, Default)]
 #[aggregate(category = "loan", event = LoanEvent)]
-struct Loan;
+struct Loan {
+    terms: ::std::option::Option<Terms<()>>,
+}
+
+#[derive(Shape)]
+struct Terms<T> {
+    months: T,
+    unknown: Option,
+}
+
+#[derive(Shape)]
+enum Purpose {
+    House,
+    Car { terms: Terms<()>, unknown: Vec },
+}
+
+/// A method that every type has.
+trait Everywhere {
+    fn describe(&self, _: &::std::primitive::str) {}
+}
+
+impl<T: ?::std::marker::Sized> Everywhere for T {}
 
 impl Apply<LoanEvent> for Loan {
     fn apply(&mut self, _: &LoanEvent) {}

@@ -117,7 +117,7 @@ type MetadataJson<'a> = postgres_types::Json<&'a crate::event::Metadata>;
 
 /// JSON text that goes out as it is.
 #[derive(Debug)]
-struct Json<'a>(&'a [u8]);
+pub(in super::super) struct Json<'a>(pub(in super::super) &'a [u8]);
 
 impl ToSql for Json<'_> {
     fn to_sql(

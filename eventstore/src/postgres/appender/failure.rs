@@ -112,17 +112,7 @@ impl Failure {
             Self::Closed => Error::Closed,
             Self::CutOff => Error::Indeterminate { source: Box::new(Error::Closed) },
             Self::NoAnswer(elapsed) => Error::Indeterminate { source: Box::new(elapsed.clone()) },
-            Self::NoConnection(error) => match &**error {
-                Error::Closed => Error::Closed,
-                Error::Connect { target, .. } => {
-                    Error::Connect { target: target.clone(), source: Box::new(error.clone()) }
-                }
-                other => Error::Database {
-                    action: "connect to append",
-                    retryable: other.is_retryable(),
-                    source: Box::new(error.clone()),
-                },
-            },
+            Self::NoConnection(error) => Error::shared("connect to append", error),
             Self::Unsent(error) => Error::Database {
                 action: "prepare the append",
                 source: Box::new(error.clone()),

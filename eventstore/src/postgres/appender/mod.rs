@@ -24,6 +24,7 @@ use deadpool_postgres::Pool;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::arrays::Json;
 use self::{
     batch::Gathering,
     queue::{Lane, Queue},

@@ -26,20 +26,24 @@ pub(crate) fn fold<R: ReadModel>(log: &[Recorded], up_to: Position) -> Folded<R>
     for event in log.iter().take_while(|event| event.position <= up_to) {
         let category = event.stream.category();
         let Some(source) = sources.iter().find(|s| s.category() == category) else { continue };
-        let step = source.step(event.clone()).unwrap();
         let at = event.position.get();
-        for key in step.keys.as_slice() {
-            let before = rows.get(key).map(|(row, _)| row.clone());
-            let next = match step.project(key, before) {
-                Change::Keep => continue,
-                Change::Set(row) => Some(row),
-                Change::Delete => None,
-            };
-            if let Some((row, from)) = rows.remove(key) {
-                versions.push((row, from, at));
-            }
-            if let Some(row) = next {
-                rows.insert(key.clone(), (row, at));
+        for step in source.step(event.clone()).unwrap() {
+            for key in step.keys.as_slice() {
+                let before = rows.get(key).map(|(row, _)| row.clone());
+                let next = match step.project(key, before) {
+                    Change::Keep => continue,
+                    Change::Set(row) => Some(row),
+                    Change::Delete => None,
+                };
+                // What a part of an event makes and another part of it changes was never there.
+                if let Some((row, from)) = rows.remove(key)
+                    && from != at
+                {
+                    versions.push((row, from, at));
+                }
+                if let Some(row) = next {
+                    rows.insert(key.clone(), (row, at));
+                }
             }
         }
     }

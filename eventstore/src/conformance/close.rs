@@ -3,7 +3,7 @@
 use annals_eventstore::{AsOf, Error, EventStore, Position, Version};
 use futures::future::join_all;
 
-use crate::support::{
+use super::support::{
     all,
     counter::{Change, Counter},
     one, stream,

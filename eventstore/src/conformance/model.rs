@@ -1,25 +1,25 @@
 //! The store in memory as the model of the one on PostgreSQL: whatever is asked of both, in sequence,
 //! has the same outcomes and leads to the same log.
 
-use std::{
-    fmt::Debug,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::fmt::Debug;
 
 use annals_eventstore::{
     Append, AsOf, Clock, Envelope, EventStore, ExpectedVersion, ManualClock, Metadata, Position,
     Recorded, Version,
 };
 use chrono::TimeDelta;
-use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestRunner};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 use uuid::Uuid;
 
-use crate::{
+use super::{
     clock::{at, start},
+    laws::{Reused, check},
+    list::open,
+    stores::{InMemory, Stores},
     support::{
-        TestDatabase, assert_sound,
+        assert_sound,
         counter::{Change, Counter},
-        event, log, one, stream,
+        event, log, stream,
     },
 };
 
@@ -37,7 +37,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug)]
-struct Part {
+pub(super) struct Part {
     stream: u8,
     expected: ExpectedVersion,
     events: u8,
@@ -80,10 +80,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Request {
-    fn envelope(&self) -> Envelope<Change> {
-        let command = Envelope::new(Change::new(self.counter, self.by.clone()));
+    /// The command, for a counter of this case.
+    fn envelope(&self, case: &str) -> Envelope<Change> {
+        let counter = format!("{case}{}", self.counter);
+        let command = Envelope::new(Change::new(counter, self.by.clone()));
         match self.key {
-            Some(key) => command.idempotency_key(format!("key {key}")),
+            Some(key) => command.idempotency_key(format!("{case}key {key}")),
             None => command,
         }
     }
@@ -97,18 +99,10 @@ struct Subject {
 }
 
 impl Subject {
-    fn in_memory() -> Self {
+    async fn new(stores: &dyn Stores) -> Self {
         let clock = start();
-        let store = EventStore::options().clock(Clock::supplied(clock.clone())).in_memory();
-        Self { store, clock, seconds: 0 }
-    }
-
-    async fn on(database: &TestDatabase) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let schema = format!("case_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let clock = start();
-        let options = EventStore::options().clock(Clock::supplied(clock.clone())).schema(schema);
-        Self { store: database.store_with(options).await, clock, seconds: 0 }
+        let options = EventStore::options().clock(Clock::supplied(clock.clone()));
+        Self { store: open(stores, options).await, clock, seconds: 0 }
     }
 
     /// Does a step and tells the outcome.
@@ -139,9 +133,9 @@ impl Subject {
                 };
                 told(self.store.append(append).await)
             }
-            Step::Execute(requests) => {
-                told(self.store.execute_all(requests.iter().map(Request::envelope)).await)
-            }
+            Step::Execute(requests) => told(
+                self.store.execute_all(requests.iter().map(|request| request.envelope(""))).await,
+            ),
             Step::Tick(seconds) => {
                 self.seconds += seconds;
                 self.clock.set(at(self.seconds));
@@ -159,47 +153,38 @@ impl Subject {
         }
     }
 
-    /// The log, without the ids that commands' events get at random.
     async fn log(&self) -> Vec<Recorded> {
-        let mut log = log(&self.store).await;
-        for event in &mut log {
-            if event.stream.category() == "counter" {
-                event.id = Uuid::nil();
-            }
-        }
-        log
+        without_ids(log(&self.store).await)
     }
+}
+
+/// Without the ids that commands' events get at random.
+fn without_ids(mut log: Vec<Recorded>) -> Vec<Recorded> {
+    for event in &mut log {
+        if event.stream.category() == "counter" {
+            event.id = Uuid::nil();
+        }
+    }
+    log
+}
+
+/// Without ids and without the times of two clocks.
+fn without_times(log: Vec<Recorded>) -> Vec<Recorded> {
+    let mut log = without_ids(log);
+    for event in &mut log {
+        event.recorded_at = at(0);
+    }
+    log
 }
 
 fn told(outcome: impl Debug) -> String {
     format!("{outcome:?}")
 }
 
-/// Runs a property in a runtime of its own.
-fn check<S: Strategy>(cases: u32, strategy: S, property: impl AsyncFn(S::Value)) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = ProptestConfig {
-        cases,
-        max_shrink_iters: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
-    let outcome = TestRunner::new(config).run(&strategy, |value| {
-        runtime.block_on(property(value));
-        Ok(())
-    });
-    if let Err(failure) = outcome {
-        panic!("{failure}");
-    }
-}
-
-#[test]
-fn both_stores_have_the_same_outcomes_and_the_same_log() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let database = runtime.block_on(TestDatabase::create());
+pub(crate) async fn a_store_does_what_the_one_in_memory_does(stores: &dyn Stores) {
     check(40, vec(step(), 1..30), async |steps| {
-        let mut model = Subject::in_memory();
-        let mut real = Subject::on(&database).await;
+        let mut model = Subject::new(&InMemory).await;
+        let mut real = Subject::new(stores).await;
         for (number, step) in steps.iter().enumerate() {
             let expected = model.run(number, step).await;
             assert_eq!(
@@ -214,29 +199,33 @@ fn both_stores_have_the_same_outcomes_and_the_same_log() {
     });
 }
 
-#[test]
-fn a_lot_is_what_its_commands_are_one_after_the_other() {
-    check(300, vec(vec(request(), 1..8), 1..4), async |lots| {
-        let (together, apart) = (Subject::in_memory(), Subject::in_memory());
+pub(crate) async fn a_lot_is_what_its_commands_are_one_after_the_other(stores: &dyn Stores) {
+    let (all_together, all_apart) = (Reused::of(stores), Reused::of(stores));
+    check(100, vec(vec(request(), 1..8), 1..4), async |lots| {
+        let (together, apart) = (all_together.take().await, all_apart.take().await);
         for lot in lots {
-            let commands = || lot.iter().map(Request::envelope);
-            let in_one_go = together.store.execute_all(commands()).await.expect("memory is there");
+            let commands = || lot.iter().map(|request| request.envelope(&together.case));
+            let in_one_go = together.store.execute_all(commands()).await.unwrap();
             let mut one_by_one = Vec::new();
             for command in commands() {
                 one_by_one.push(apart.store.execute(command).await);
             }
             assert_eq!(told(in_one_go), told(one_by_one));
         }
-        assert_eq!(together.log().await, apart.log().await);
+        let (together_log, apart_log) = (together.log().await, apart.log().await);
+        assert_eq!(without_times(together_log), without_times(apart_log));
+        all_together.give_back(together);
+        all_apart.give_back(apart);
     });
 }
 
 /// The comparison can fail: a model that is told another story has another log.
+#[cfg(test)]
 #[tokio::test]
 #[should_panic(expected = "assertion `left == right` failed")]
 async fn different_stories_have_different_logs() {
-    let (a, b) = (Subject::in_memory(), Subject::in_memory());
-    a.store.append(one(stream("a"), 1)).await.unwrap();
-    b.store.append(one(stream("a"), 2)).await.unwrap();
+    let (a, b) = (Subject::new(&InMemory).await, Subject::new(&InMemory).await);
+    a.store.append(super::support::one(stream("a"), 1)).await.unwrap();
+    b.store.append(super::support::one(stream("b"), 1)).await.unwrap();
     assert_eq!(a.log().await, b.log().await);
 }

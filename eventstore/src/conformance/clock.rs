@@ -8,7 +8,7 @@ use annals_eventstore::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::support::{
+use super::support::{
     assert_sound,
     counter::{Change, Counter, Write},
     event, log, numbers, one, stream,

@@ -6,7 +6,7 @@ use annals_eventstore::{
 };
 use chrono::{TimeDelta, Utc};
 
-use crate::support::{
+use super::support::{
     counter::{Change, Counter, counter},
     log,
 };

@@ -9,7 +9,7 @@ use annals_eventstore::{Aggregate, Apply, Command, Event, EventStore, Handle, Lo
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) enum CounterEvent {
+pub enum CounterEvent {
     Changed { by: i64 },
     Cleared,
     Noted { text: String },
@@ -17,16 +17,16 @@ pub(crate) enum CounterEvent {
 
 #[derive(Aggregate, Default, Clone, Debug, PartialEq)]
 #[aggregate(category = "counter", event = CounterEvent, error = BelowZero)]
-pub(crate) struct Counter {
-    pub(crate) total: i64,
-    pub(crate) changes: i64,
+pub struct Counter {
+    pub total: i64,
+    pub changes: i64,
 }
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{total} and {by} is below zero")]
-pub(crate) struct BelowZero {
-    pub(crate) total: i64,
-    pub(crate) by: i64,
+pub struct BelowZero {
+    pub total: i64,
+    pub by: i64,
 }
 
 impl Apply<CounterEvent> for Counter {
@@ -43,17 +43,17 @@ impl Apply<CounterEvent> for Counter {
 /// Changes a counter by each of the numbers, unless that takes it below zero.
 #[derive(Command, Serialize, Clone, Debug)]
 #[command(aggregate = Counter)]
-pub(crate) struct Change {
+pub struct Change {
     #[command(id)]
-    pub(crate) counter: String,
-    pub(crate) by: Vec<i64>,
+    pub counter: String,
+    pub by: Vec<i64>,
     /// How often it was decided on.
     #[serde(skip)]
-    pub(crate) decisions: Arc<AtomicUsize>,
+    pub decisions: Arc<AtomicUsize>,
 }
 
 impl Change {
-    pub(crate) fn new(counter: impl std::fmt::Display, by: impl Into<Vec<i64>>) -> Self {
+    pub fn new(counter: impl std::fmt::Display, by: impl Into<Vec<i64>>) -> Self {
         Self { counter: counter.to_string(), by: by.into(), decisions: Arc::default() }
     }
 }
@@ -75,14 +75,14 @@ impl Handle<Change> for Counter {
 /// Notes texts of so many bytes.
 #[derive(Command, Serialize, Clone, Debug)]
 #[command(aggregate = Counter)]
-pub(crate) struct Write {
+pub struct Write {
     #[command(id)]
     counter: String,
     bytes: Vec<usize>,
 }
 
 impl Write {
-    pub(crate) fn new(counter: &str, bytes: impl Into<Vec<usize>>) -> Self {
+    pub fn new(counter: &str, bytes: impl Into<Vec<usize>>) -> Self {
         Self { counter: counter.to_owned(), bytes: bytes.into() }
     }
 }
@@ -94,11 +94,11 @@ impl Handle<Write> for Counter {
     }
 }
 
-pub(crate) fn counter(key: impl std::fmt::Display) -> StreamId {
+pub fn counter(key: impl std::fmt::Display) -> StreamId {
     StreamId::new(Counter::CATEGORY, key).unwrap()
 }
 
 /// The counter as it is; it must exist.
-pub(crate) async fn load(store: &EventStore, key: &str) -> Loaded<Counter> {
+pub async fn load(store: &EventStore, key: &str) -> Loaded<Counter> {
     store.load::<Counter>(key).await.unwrap().expect("the counter exists")
 }

@@ -1,7 +1,7 @@
 //! What comes back of what was written, and in which order.
 
 use annals_eventstore::{
-    Aggregate, Append, Apply, Command, Error, Event, EventStore, ExpectedVersion, Handle, Metadata,
+    Aggregate, Append, Apply, Command, Event, EventStore, ExpectedVersion, Handle, Metadata,
     NewEvent, Payload, Position, StreamId, Version,
 };
 use chrono::{TimeDelta, Utc};
@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use serde_json::json as value;
 
-use crate::{
+use super::{
     append::assert_refused,
     support::{
         all, assert_sound, counter::Change, event, events, history, json, log, numbers, one, stream,
@@ -205,22 +205,4 @@ pub(crate) async fn streams_of_similar_names_are_told_apart(store: &EventStore) 
     }
     let things = all(store.read_category("things", Position::START)).await.unwrap();
     assert_eq!(things.len(), 1);
-}
-
-#[test]
-fn what_is_not_json_is_no_payload() {
-    for text in ["", "{", "{} {}", "{'a':1}", "nul", "01", "\"\n\"", "[1,]", "NaN"] {
-        assert!(Payload::from_json(text).is_err(), "{text:?}");
-    }
-    let error = Error::Encode { what: "x".into(), source: Payload::from_json("{").unwrap_err() };
-    assert_eq!(error.to_string(), "cannot encode x as JSON");
-}
-
-/// What is accepted here fails later: in the database, or in every reader.
-#[test]
-fn what_is_not_text_is_no_payload() {
-    let not_text: [&[u8]; 4] = [b"\"\xff\"", br#""\ud800""#, br#"{"\udc00":1}"#, b"\"\xc3\x28\""];
-    for text in not_text {
-        assert!(Payload::from_json(text).is_err(), "{:?}", String::from_utf8_lossy(text));
-    }
 }

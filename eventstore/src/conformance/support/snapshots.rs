@@ -1,0 +1,73 @@
+//! The counter of the tests again, as aggregates with snapshots.
+
+use annals_eventstore::{Aggregate, Apply, Command, Handle};
+use serde::{Deserialize, Serialize};
+
+use super::counter::CounterEvent;
+
+/// An aggregate that is a counter, with the snapshots that it says.
+macro_rules! counters {
+    ($($(#[$attribute:meta])* $name:ident)*) => {
+        $(
+            #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
+            #[aggregate(category = "counter", event = CounterEvent)]
+            $(#[$attribute])*
+            pub struct $name {
+                pub total: i64,
+                /// What the order of events changes.
+                pub last: Vec<i64>,
+            }
+
+            impl Apply<CounterEvent> for $name {
+                fn apply(&mut self, event: &CounterEvent) {
+                    if let CounterEvent::Changed { by } = event {
+                        self.total += by;
+                        self.last.push(*by);
+                    }
+                }
+            }
+        )*
+    };
+}
+
+counters! {
+    Plain
+    #[snapshot(every = 1)] EveryOne
+    #[snapshot(every = 3)] EveryThree
+    #[snapshot(every = 2, keep = 2)] KeepTwo
+    #[snapshot(after_ms = 1)] AfterATime
+    #[snapshot(by_hand)] ByHand
+}
+
+/// The same name as [`EveryOne`] above, from an earlier version of the program.
+pub mod earlier {
+    use super::*;
+
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
+    #[aggregate(category = "counter", event = CounterEvent)]
+    #[snapshot(every = 1)]
+    pub struct EveryOne {
+        pub total: i64,
+        // An older state reads as one of today, and is not.
+        #[serde(default)]
+        pub counted_twice: i64,
+    }
+
+    impl Apply<CounterEvent> for EveryOne {
+        fn apply(&mut self, event: &CounterEvent) {
+            if let CounterEvent::Changed { by } = event {
+                self.total += 2 * by;
+            }
+        }
+    }
+}
+
+#[derive(Command, Serialize, Clone, Debug)]
+#[command(aggregate = KeepTwo)]
+pub struct Count(#[command(id)] pub String, pub i64);
+
+impl Handle<Count> for KeepTwo {
+    fn handle(&self, command: Count) -> Result<Vec<CounterEvent>, Self::Error> {
+        Ok(vec![CounterEvent::Changed { by: command.1 }])
+    }
+}

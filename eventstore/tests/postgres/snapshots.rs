@@ -1,0 +1,140 @@
+//! Snapshots as they are stored: when they are written, used and replaced.
+
+use annals_eventstore::{
+    Append, AsOf, EventStore, ExpectedVersion, NewEvent, Position, StreamId, Version,
+};
+use tokio_postgres::Client;
+
+use crate::support::{
+    TestDatabase,
+    counter::{CounterEvent, counter},
+    eventually,
+    snapshots::{ByHand, Count, EveryOne, EveryThree, KeepTwo, earlier},
+};
+
+async fn append(store: &EventStore, numbers: impl IntoIterator<Item = i64>) -> Position {
+    let event = |by| NewEvent::of(&CounterEvent::Changed { by }).unwrap();
+    let events: Vec<_> = numbers.into_iter().map(event).collect();
+    let append = Append::to(counter("a"), ExpectedVersion::Any, events);
+    store.append(append).await.unwrap().last_position
+}
+
+/// The versions of the snapshots that are kept under a name.
+async fn kept(client: &Client, name: &str) -> Vec<i64> {
+    let sql = "select version from annals.snapshots where name = $1 order by version";
+    client.query(sql, &[&name]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn wait_for(client: &Client, name: &str, versions: &[i64]) {
+    eventually(&format!("{name} has snapshots {versions:?}"), || async {
+        kept(client, name).await == versions
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_leave_a_snapshot_every_so_many_events_and_keep_the_latest() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    for (number, versions) in
+        [(1, &[][..]), (2, &[2]), (3, &[2]), (4, &[2, 4]), (5, &[2, 4]), (6, &[4, 6])]
+    {
+        store.execute(Count("a".into(), number)).await.unwrap();
+        wait_for(&client, "KeepTwo", versions).await;
+    }
+    let cold = database.store().await;
+    assert_eq!(cold.load::<KeepTwo>("a").await.unwrap().unwrap().state.last, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_leave_a_snapshot_where_none_was() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    append(&store, 1..=7).await;
+    store.load::<EveryThree>("a").await.unwrap();
+    wait_for(&client, "EveryThree", &[7]).await;
+    append(&store, 8..=9).await;
+    store.load::<EveryThree>("a").await.unwrap();
+    append(&store, 10..=10).await;
+    store.load::<EveryThree>("a").await.unwrap();
+    wait_for(&client, "EveryThree", &[7, 10]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_start_from_the_nearest_snapshot_below() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let mut positions = Vec::new();
+    for number in 1..=9 {
+        positions.push(append(&store, [number]).await);
+        if number % 3 == 0 {
+            store.snapshot::<ByHand>("a").await.unwrap();
+        }
+    }
+    // A state that no fold leads to shows where the load began.
+    client
+        .batch_execute(r#"update annals.snapshots set state = '{"total":1000,"last":[]}'"#)
+        .await
+        .unwrap();
+    for (version, position) in (1..).zip(positions) {
+        let after_snapshot = (version % 3) as usize;
+        for moment in [AsOf::Version(Version::new(version)), AsOf::Position(position)] {
+            let then = store.load_as_of::<ByHand>("a", moment).await.unwrap().unwrap();
+            assert_eq!(then.version.get(), version);
+            assert_eq!(then.state.total >= 1000, version >= 3, "{then:?}");
+            assert_eq!(then.state.last.len(), after_snapshot, "{then:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_cannot_be_read_is_ignored_and_replaced() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    append(&store, 1..=4).await;
+    for damage in [r#"{"total":"much"}"#, "[]", r#"{"total":4}"#] {
+        store.snapshot::<EveryOne>("a").await.unwrap();
+        let sql = "update annals.snapshots set state = $1::text::json";
+        assert_eq!(client.execute(sql, &[&damage]).await.unwrap(), 1);
+        let cold = database.store().await;
+        let loaded = cold.load::<EveryOne>("a").await.unwrap().unwrap();
+        assert_eq!(loaded.state.last, [1, 2, 3, 4]);
+        eventually("the snapshot is replaced", || async {
+            let sql = "select state::text from annals.snapshots";
+            client.query_one(sql, &[]).await.unwrap().get::<_, &str>(0) != damage
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_another_shape_is_replaced() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    append(&store, 1..=2).await;
+    store.snapshot::<earlier::EveryOne>("a").await.unwrap();
+    append(&store, 3..=3).await;
+    store.snapshot::<earlier::EveryOne>("a").await.unwrap();
+    assert_eq!(kept(&client, "EveryOne").await, [2, 3]);
+    // Those of another aggregate of the category stay.
+    store.snapshot::<ByHand>("a").await.unwrap();
+    store.snapshot::<EveryOne>("a").await.unwrap();
+    assert_eq!(
+        (kept(&client, "EveryOne").await, kept(&client, "ByHand").await),
+        (vec![3], vec![3])
+    );
+    let cold = database.store().await;
+    assert_eq!(cold.load::<EveryOne>("a").await.unwrap().unwrap().state.last, [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_several_parts_is_loaded_whole() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    append(&store, 1..=40_000).await;
+    let cold = database.store().await;
+    let loaded = cold.load::<EveryThree>("a").await.unwrap().unwrap();
+    assert!(loaded.state.last.iter().copied().eq(1..=40_000));
+    let stream = StreamId::new("counter", "a").unwrap();
+    assert_eq!(stream, counter("a"));
+}
