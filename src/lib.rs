@@ -18,6 +18,10 @@ pub mod __private {
 
 // The programs in the guide are compiled as tests.
 #[cfg(doctest)]
+#[doc = include_str!("../docs/guide/operations.md")]
+mod guide_operations {}
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/guide/evolution.md")]
 mod guide_evolution {}
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! What a store must be able to do; [`EventStore`](crate::EventStore) builds all else on it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -182,6 +182,10 @@ pub(crate) trait Backend: Send + Sync {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error>;
+
+    /// Takes no more appends, and waits until those accepted are done, at most for `limit`; returns
+    /// how many were given up.
+    async fn close(&self, limit: Option<Duration>) -> usize;
 }
 
 /// A unit of work under way. Dropping it leaves nothing behind.

@@ -1,5 +1,7 @@
 //! Everything that can go wrong in the store, and whether trying again helps.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -158,8 +160,60 @@ pub enum Error {
         /// The migration's number.
         number: i32,
     },
-    /// The outcome of an append is unknown: the connection was lost before the answer came.
-    #[error("the connection was lost during an append; it may or may not be recorded")]
+    /// The server refuses the settings that the store brings for its sessions, as poolers do.
+    #[error(
+        "{target} refuses the settings of a session: if it is a pooler in transaction mode, open \
+         the store with Options::transaction_pooler()"
+    )]
+    SettingsRefused {
+        /// Host, port and database.
+        target: String,
+        /// What the server said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Behind a pooler, transactions have another isolation than the store needs.
+    #[error(
+        "transactions of this role are {found:?} by default, and the store needs 'read committed': \
+         alter role ... set default_transaction_isolation = 'read committed'"
+    )]
+    IsolationTooStrict {
+        /// The isolation that was found.
+        found: String,
+    },
+    /// The time for the operation is over. It had not begun: nothing was recorded.
+    #[error("no time left to {action} after {waited:?}; nothing was recorded")]
+    TimedOut {
+        /// What was to be done.
+        action: &'static str,
+        /// How long it had.
+        waited: Duration,
+    },
+    /// Too many appends wait already. This one was not accepted: nothing was recorded.
+    #[error(
+        "too many appends wait ({appends}, {bytes} bytes) and none got done in {waited:?}; nothing \
+         was recorded"
+    )]
+    Overloaded {
+        /// How many appends were accepted and not done.
+        appends: usize,
+        /// How many bytes they have together, about.
+        bytes: usize,
+        /// How long this one waited for a place.
+        waited: Duration,
+    },
+    /// Another transaction holds a stream. Nothing was recorded.
+    #[error("another transaction holds {}; nothing was recorded in {waited:?}", held(streams))]
+    Locked {
+        /// The streams of the append; at least one of them, or the clock of the store, is held.
+        streams: Vec<StreamId>,
+        /// How long the append waited for it, at its last try.
+        waited: Duration,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The outcome of an append is unknown: the connection was lost, or the time was over, before the
+    /// answer came.
+    #[error("no answer came to an append; it may or may not be recorded")]
     Indeterminate {
         /// What broke.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -248,18 +302,62 @@ impl Error {
         match self {
             Self::Database { retryable, .. } | Self::Inline { retryable, .. } => *retryable,
             // What the server refuses by name, such as a role or a database, it will refuse again.
-            Self::Connect { source, .. } => source
-                .downcast_ref::<tokio_postgres::Error>()
-                .and_then(tokio_postgres::Error::code)
-                .is_none_or(|code| !code.code().starts_with("28") && code.code() != "3D000"),
-            Self::Indeterminate { .. } | Self::KeyInFlight | Self::Broker { .. } => true,
+            Self::Connect { source, .. } => !refuses(&**source),
+            Self::Indeterminate { .. }
+            | Self::TimedOut { .. }
+            | Self::Overloaded { .. }
+            | Self::Locked { .. }
+            | Self::KeyInFlight
+            | Self::Broker { .. } => true,
             _ => false,
+        }
+    }
+
+    /// A failure to connect, as each of those learns of it that waited for the connection.
+    pub(crate) fn shared(action: &'static str, error: &std::sync::Arc<Self>) -> Self {
+        match &**error {
+            Self::Closed => Self::Closed,
+            Self::Connect { target, .. } => {
+                Self::Connect { target: target.clone(), source: Box::new(error.clone()) }
+            }
+            other => Self::Database {
+                action,
+                retryable: other.is_retryable(),
+                source: Box::new(error.clone()),
+            },
         }
     }
 
     pub(crate) fn invalid_append(reason: impl Into<String>) -> Self {
         Self::InvalidAppend { reason: reason.into() }
     }
+}
+
+fn held(streams: &[StreamId]) -> String {
+    let names: Vec<_> = streams.iter().map(|stream| format!("stream {stream}")).collect();
+    names.join(" or ")
+}
+
+/// True if a server that was reached will not have us, or we not it.
+fn refuses(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        // An error that is shared hides behind its Arc.
+        if let Some(Error::Connect { source, .. }) =
+            error.downcast_ref::<std::sync::Arc<Error>>().map(|error| &**error)
+        {
+            return refuses(&**source);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(rustls::Error::InvalidCertificate(_)) =
+            error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()?.downcast_ref())
+        {
+            return true;
+        }
+        error
+            .downcast_ref::<tokio_postgres::Error>()
+            .and_then(tokio_postgres::Error::code)
+            .is_some_and(|code| code.code().starts_with("28") || code.code() == "3D000")
+    })
 }
 
 /// An error and its causes, on one line.

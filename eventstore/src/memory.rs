@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -36,12 +37,19 @@ struct Log {
     /// The indexes of each stream's events.
     streams: HashMap<StreamId, Vec<usize>>,
     keys: HashMap<String, KnownKey>,
+    closed: bool,
     snapshots: HashMap<StreamId, Vec<NewSnapshot>>,
 }
 
 impl Memory {
     pub(crate) fn new(clock: Clock) -> Self {
         Self { log: Arc::default(), clock }
+    }
+
+    /// The log of a store that is not closed.
+    fn open(&self) -> Result<MutexGuard<'_, Log>, Error> {
+        let log = self.log();
+        if log.closed { Err(Error::Closed) } else { Ok(log) }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -168,16 +176,21 @@ impl Log {
 #[async_trait]
 impl Backend for Memory {
     async fn append(&self, request: Request) -> Result<Outcome, Error> {
-        self.log().append(request, &self.clock)
+        self.open()?.append(request, &self.clock)
+    }
+
+    async fn close(&self, _: Option<Duration>) -> usize {
+        self.log().closed = true;
+        0
     }
 
     async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
-        let log = self.log();
+        let log = self.open()?;
         Ok(loads.iter().map(|load| log.load(load)).collect())
     }
 
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
-        self.log().save_snapshot(snapshot);
+        self.open()?.save_snapshot(snapshot);
         Ok(())
     }
 
@@ -186,7 +199,10 @@ impl Backend for Memory {
         streams: &'a [StreamId],
         range: Range,
     ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-        let log = self.log();
+        let log = match self.open() {
+            Ok(log) => log,
+            Err(error) => return stream::iter([Err(error)]).boxed(),
+        };
         let mut events = Vec::new();
         for (index, stream) in streams.iter().enumerate() {
             let all = log.streams.get(stream).into_iter().flatten().map(|at| &log.events[*at]);
@@ -206,7 +222,7 @@ impl Backend for Memory {
     }
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-        let log = self.log();
+        let log = self.open()?;
         let after = log.events.iter().skip(page.after.get() as usize);
         let wanted = after.take_while(|event| event.position <= page.up_to).filter(|event| {
             page.categories.is_none_or(|names| names.iter().any(|n| n == event.stream.category()))
@@ -215,12 +231,12 @@ impl Backend for Memory {
     }
 
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
-        let log = self.log();
+        let log = self.open()?;
         Ok(keys.iter().filter_map(|key| log.keys.get(key).cloned()).collect())
     }
 
     async fn safe_position(&self) -> Result<Position, Error> {
-        Ok(Position::START.plus(self.log().events.len()))
+        Ok(Position::START.plus(self.open()?.events.len()))
     }
 
     async fn last_position(&self) -> Result<Position, Error> {
@@ -232,7 +248,7 @@ impl Backend for Memory {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error> {
-        let log = self.log();
+        let log = self.open()?;
         // Recording times never decrease.
         let count = log.events.partition_point(|event| event.recorded_at <= time);
         let now = clock.unwrap_or_else(Utc::now);

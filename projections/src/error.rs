@@ -188,6 +188,8 @@ fn may_pass(error: &tokio_postgres::Error) -> bool {
     };
     // The database ended the session: it shuts down, or someone had it end this one.
     matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+        // A pooler says that the session is gone by a connection exception.
+        || error.code().code().starts_with("08")
         || [
             S::T_R_SERIALIZATION_FAILURE,
             S::T_R_DEADLOCK_DETECTED,

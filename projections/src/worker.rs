@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{
     Error as StoreError, EventStore, Position, Recorded,
-    postgres::{Checkpoint, Database, Lease, LeaseOptions, Listener},
+    postgres::{Checkpoint, Database, Lease, LeaseOptions, Listener, Use},
 };
 use futures::{FutureExt, future::BoxFuture};
 use tokio::task::JoinSet;
@@ -121,6 +121,8 @@ impl Worker {
     /// As [`run`](Self::run).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let Self { store, projections, options } = self;
+        // Its reading too: it must not wait for the queries of others.
+        let store = store.using(Use::Project);
         let database = store.database()?.clone();
         // All stop when one fails.
         let stop = stop.child_token();

@@ -11,6 +11,7 @@ use crate::services;
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     cargo::check_compilers()?;
     let services = services::ensure()?;
+    services::pooler::ensure_installed()?;
     let mut command = cargo::command();
     command.args(["test", "--workspace", "--all-features"]).args(args);
     command.env("DATABASE_URL", services.database_url);

@@ -268,6 +268,10 @@ impl Backend for Faulty {
         }
     }
 
+    async fn close(&self, limit: Option<std::time::Duration>) -> usize {
+        self.backend.close(limit).await
+    }
+
     async fn safe_position(&self) -> Result<Position, Error> {
         let safe = self.backend.safe_position().await?;
         Ok(if self.fault == Fault::ReadsTooFar { safe.plus(1) } else { safe })

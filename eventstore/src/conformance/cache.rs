@@ -84,8 +84,17 @@ pub(crate) async fn a_dropped_command_leaves_no_trace_in_the_cache(store: &Event
         drop(futures::poll!(execute));
         store.execute(Change::new("a", [1])).await.unwrap();
     }
+    // The last that was dropped may still be under way: what is loaded is a fold up to its version.
     let loaded = load(store, "a").await;
-    assert_eq!(loaded.state, folded(store, "a").await);
+    let mut state = Counter::default();
+    for event in history(store, &counter("a")).await {
+        if event.version <= loaded.version {
+            for event in event.decode::<CounterEvent>().unwrap() {
+                annals_eventstore::Apply::apply(&mut state, &event.event);
+            }
+        }
+    }
+    assert_eq!(loaded.state, state);
     assert!(loaded.version.get() >= 21);
 }
 

@@ -1,8 +1,8 @@
 //! The list of all behaviours, from which the suite and the crate's own tests are made.
 
 use super::{
-    Behaviour, Needs, append, cache, clock, evolution, execute, idempotency, laws, load, model,
-    options, order, read, snapshots, stores::Stores, unit,
+    Behaviour, Needs, append, cache, clock, close, evolution, execute, idempotency, laws, load,
+    model, options, order, read, snapshots, stores::Stores, unit,
 };
 use crate::{Clock, EventStore, Options};
 
@@ -58,6 +58,11 @@ macro_rules! __conformance_behaviours {
                 commands_are_decided_on_what_old_events_became,
                 as_of_a_version_old_events_count_too,
                 an_old_payload_that_does_not_fit_is_named,
+            }
+            close () {
+                a_closed_store_is_closed_for_all_its_clones,
+                closing_twice_is_no_error,
+                closing_records_what_was_accepted_and_nothing_else,
             }
             execute () {
                 a_command_leads_to_events,

@@ -5,6 +5,7 @@ mod append;
 pub mod broken;
 mod cache;
 mod clock;
+mod close;
 mod evolution;
 mod execute;
 pub mod history;

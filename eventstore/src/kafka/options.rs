@@ -123,7 +123,7 @@ impl Builder {
         store.database()?;
         let settings = self.settings()?;
         Ok(Publisher {
-            store: store.clone(),
+            store: store.using(crate::postgres::Use::Project),
             settings: Arc::new(settings),
             reporter: Reporter::new(),
         })

@@ -30,7 +30,7 @@ impl Checkpoint {
              returning position",
         );
         let row = database
-            .client()
+            .bookkeeping()
             .await?
             .query_opt(&sql, &[&name, &epoch])
             .await

@@ -58,7 +58,7 @@ impl Lease {
              returning epoch",
         );
         let row = database
-            .client()
+            .bookkeeping()
             .await?
             .query_opt(&sql, &[&name, &owner, &milliseconds(options)])
             .await
@@ -94,7 +94,7 @@ impl Lease {
         );
         let renewed = self
             .database
-            .client()
+            .bookkeeping()
             .await?
             .execute(&sql, &[&self.name, &self.owner, &self.epoch, &milliseconds(self.options)])
             .await
@@ -112,7 +112,7 @@ impl Lease {
              where name = $1 and owner = $2 and epoch = $3",
         );
         self.database
-            .client()
+            .bookkeeping()
             .await?
             .execute(&sql, &[&self.name, &self.owner, &self.epoch])
             .await

@@ -3,29 +3,34 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::AsyncMessage;
+use tokio_util::sync::CancellationToken;
 
-use super::{connect_error, database_error};
+use super::{connect::Target, database_error};
 use crate::error::Error;
 
 /// Wakes up after appends. A nudge can be lost, so a reader waits with a timeout and polls then.
 #[derive(Debug)]
 pub struct Listener {
     nudged: Arc<Notify>,
-    /// Notifications arrive as long as it is open.
-    client: tokio_postgres::Client,
+    /// Nudges no longer arrive.
+    ended: CancellationToken,
+    /// Notifications arrive as long as it is open. `None` where there is no way to listen.
+    _client: Option<tokio_postgres::Client>,
 }
 
 impl Listener {
+    /// It ends by itself when its connection does, or when the store is closed.
     pub(super) async fn connect(
-        config: &tokio_postgres::Config,
+        target: &Target,
         channel: &str,
+        closed: &CancellationToken,
     ) -> Result<Self, Error> {
-        let (client, mut connection) =
-            config.connect(NoTls).await.map_err(|error| connect_error(config, error))?;
-        let nudged = Arc::new(Notify::new());
-        let notify = nudged.clone();
-        tokio::spawn(async move {
+        let (client, mut connection) = target.connect().await?;
+        let (nudged, ended) = (Arc::new(Notify::new()), CancellationToken::new());
+        let (notify, end, closed) = (nudged.clone(), ended.clone().drop_guard(), closed.clone());
+        tokio::spawn(closed.run_until_cancelled_owned(async move {
+            let _end = end;
             while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
                 match message {
                     Ok(AsyncMessage::Notification(_)) => notify.notify_one(),
@@ -36,23 +41,36 @@ impl Listener {
                     }
                 }
             }
-        });
+        }));
         client
             .batch_execute(&format!("listen \"{channel}\""))
             .await
             .map_err(|error| database_error("listen for appends", error))?;
-        Ok(Self { nudged, client })
+        Ok(Self { nudged, ended, _client: Some(client) })
     }
 
-    /// Returns after a nudge, at once if there was one since the last call, or after `timeout`.
+    /// One that hears nothing: who waits with it polls.
+    pub(super) fn deaf() -> Self {
+        let (nudged, ended) = (Arc::default(), CancellationToken::new());
+        Self { nudged, ended, _client: None }
+    }
+
+    /// Returns after a nudge, at once if there was one since the last call, after `timeout`, or when
+    /// the connection is lost: look for events then, and whether it [is closed](Self::is_closed).
     /// Cancellation safe.
     pub async fn wait(&self, timeout: Duration) {
         // A timeout is as good as a nudge: the caller polls.
-        let _ = tokio::time::timeout(timeout, self.nudged.notified()).await;
+        let _ = tokio::time::timeout(timeout, async {
+            tokio::select! {
+                () = self.nudged.notified() => {}
+                () = self.ended.cancelled() => {}
+            }
+        })
+        .await;
     }
 
     /// True if the connection is gone and nudges no longer arrive.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.ended.is_cancelled()
     }
 }

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deadpool_postgres::Pool;
 use futures::TryStreamExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    Client, Schema, database_error, is_lost,
+    Client, Schema,
+    connect::Connections,
+    database_error, is_lost,
     read::{JsonText, Names},
 };
 use crate::{
@@ -42,7 +43,7 @@ struct Pending {
 
 impl Loader {
     /// Starts the tasks. They end when the loader is dropped.
-    pub(super) fn start(pool: Pool, schema: &Schema) -> Self {
+    pub(super) fn start(pool: Connections, schema: &Schema) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         let query: Arc<str> = schema.sql(include_str!("sql/load.sql")).into();
@@ -82,7 +83,7 @@ async fn gather(receiver: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
     batch
 }
 
-async fn answer(pool: &Pool, query: &str, batch: Vec<Pending>) {
+async fn answer(pool: &Connections, query: &str, batch: Vec<Pending>) {
     let loads: Vec<&Load> = batch.iter().flat_map(|pending| &pending.loads).collect();
     let mut loaded = fetch(pool, query, &loads).await;
     if matches!(&loaded, Err(Failure::Statement(error)) if is_lost(error)) {
@@ -105,7 +106,7 @@ async fn answer(pool: &Pool, query: &str, batch: Vec<Pending>) {
     }
 }
 
-async fn fetch(pool: &Pool, query: &str, loads: &[&Load]) -> Result<Vec<Part>, Failure> {
+async fn fetch(pool: &Connections, query: &str, loads: &[&Load]) -> Result<Vec<Part>, Failure> {
     let client = pool.get().await.map_err(|error| Failure::NoConnection(Arc::new(error)))?;
     fetch_on(&client, query, loads).await.map_err(|error| Failure::Statement(Arc::new(error)))
 }
@@ -171,17 +172,14 @@ fn add(parts: &mut [Part], row: &Row, names: &mut Names) -> Result<(), tokio_pos
 
 /// Why a query failed. Shared by all its requests.
 enum Failure {
-    NoConnection(Arc<deadpool_postgres::PoolError>),
+    NoConnection(Arc<Error>),
     Statement(Arc<tokio_postgres::Error>),
 }
 
 impl Failure {
     fn to_error(&self) -> Error {
         match self {
-            Self::NoConnection(error) => Error::Connect {
-                target: "the pool of readers".to_owned(),
-                source: Box::new(error.clone()),
-            },
+            Self::NoConnection(error) => Error::shared("connect to load", error),
             Self::Statement(error) => Error::Database {
                 action: "load streams",
                 source: Box::new(error.clone()),
@@ -220,15 +218,12 @@ impl<'a> Arrays<'a> {
 
 /// Keeps a snapshot.
 pub(super) async fn save_snapshot(
-    pool: &Pool,
+    pool: &Connections,
     sql: &str,
     snapshot: crate::backend::NewSnapshot,
 ) -> Result<(), Error> {
     let failed = |error| database_error("keep a snapshot", error);
-    let client = pool.get().await.map_err(|error| Error::Connect {
-        target: "the pool of readers".to_owned(),
-        source: Box::new(error),
-    })?;
+    let client = pool.get().await?;
     let statement = client.prepare_cached(sql).await.map_err(failed)?;
     let state = super::appender::Json(&snapshot.state);
     let (fingerprint, keep) = (&snapshot.kind.fingerprint[..], snapshot.keep.map(i64::from));

@@ -16,8 +16,12 @@ const MIGRATIONS: &[&str] = &[
 
 pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {
     let failed = |error| database_error("migrate the schema", error);
+    // All in transactions: a pooler gives each statement outside of one another session.
+    let looking = client.transaction().await.map_err(failed)?;
     // A program whose role may not create schemas starts on one that is up to date.
-    if applied(client, schema).await?.len() == MIGRATIONS.len() {
+    let known = applied(&looking, schema).await?.len();
+    looking.commit().await.map_err(failed)?;
+    if known == MIGRATIONS.len() {
         return Ok(());
     }
     let transaction = client.transaction().await.map_err(failed)?;

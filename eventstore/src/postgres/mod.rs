@@ -2,32 +2,37 @@
 
 mod appender;
 mod checkpoint;
+mod client;
+mod connect;
 mod inline;
 mod lease;
 mod listener;
 mod loader;
 mod migrate;
 mod read;
+mod tls;
 mod transaction;
 mod unit;
+mod url;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::{
-    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool_postgres::Pool;
 use futures::stream::BoxStream;
-use tokio_postgres::{
-    NoTls,
-    config::Host,
-    error::{Severity, SqlState},
-};
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_util::sync::CancellationToken;
 
-use self::{appender::Appender, loader::Loader};
+use self::{
+    appender::Appender,
+    client::Dialect,
+    connect::{Connections, Target},
+    loader::Loader,
+};
 pub use self::{
     checkpoint::Checkpoint,
+    client::{Client, GenericClient, Prepared, Statement, Transaction},
     inline::{InlineLocks, InlineProjection},
     lease::{Lease, LeaseOptions},
     listener::Listener,
@@ -42,37 +47,60 @@ use crate::{
     store::Options,
 };
 
-/// What [`Client`] and [`Transaction`] have in common.
-pub use deadpool_postgres::GenericClient;
+/// How many connections there are for leases and checkpoints, whose statements are short.
+const BOOKKEEPERS: usize = 2;
+const BOOKKEEPING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection from the store's pool.
-pub type Client = deadpool_postgres::Client;
-
-/// A transaction on such a connection.
-pub type Transaction<'a> = deadpool_postgres::Transaction<'a>;
+/// What connections are used for. Each use has its own, so that none has to wait for another.
+///
+/// Appends, and the bookkeeping of leases and checkpoints, have connections of their own besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Use {
+    /// Loading aggregates, reading events, queries, and a program's own SQL.
+    #[default]
+    Read,
+    /// What follows the log: projections and the publisher.
+    Project,
+    /// Building read models anew.
+    Rebuild,
+}
 
 /// The database behind a store: what the read side, the publisher and a program's own SQL work on.
 ///
 /// It is cheap to clone; clones share the connections.
 #[derive(Clone)]
-pub struct Database(Arc<Inner>);
+pub struct Database(Arc<Inner>, Use);
 
 struct Inner {
-    config: tokio_postgres::Config,
+    target: Target,
+    /// Past the pooler, if there is one.
+    direct: Option<Target>,
+    dialect: Arc<Dialect>,
     schema: Schema,
     read_models: Schema,
-    /// For reading, projecting and the program's own statements. Appends have their own.
-    pool: Pool,
+    pools: Pools,
     appender: Appender,
     clock: Clock,
+    /// How long an append waits for a stream that another transaction holds.
+    lock_timeout: Duration,
     loader: Loader,
     statements: Statements,
+    closed: CancellationToken,
+}
+
+/// Connections are made when they are first needed. Appends have more of their own.
+struct Pools {
+    read: Pool,
+    project: Pool,
+    rebuild: Pool,
+    bookkeeping: Pool,
 }
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database")
-            .field("target", &target(&self.0.config))
+            .field("target", &self.0.target.name())
             .field("schema", &self.0.schema)
             .finish_non_exhaustive()
     }
@@ -80,54 +108,81 @@ impl std::fmt::Debug for Database {
 
 impl Database {
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let mut config: tokio_postgres::Config = url.parse().map_err(|_| Error::InvalidUrl {
-            // The parser's own message repeats parts of the URL, which may hold a password.
-            reason:
-                "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or key=value pairs that \
-                     libpq knows"
-                    .to_owned(),
-        })?;
-        if config.get_application_name().is_none() {
-            config.application_name("annals");
-        }
-        // The store's functions look again after they have waited, whatever the database's default.
-        let isolation = "-c default_transaction_isolation=read\\ committed";
-        let given = config.get_options().unwrap_or_default().to_owned();
-        config.options(format!("{given} {isolation}").trim());
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(options.connect_timeout);
-        }
+        let target = Target::new(url, options)?;
+        let direct = options.direct_url.as_ref().map(|url| Target::direct(url, options));
+        let direct = direct.transpose()?;
         let schema = Schema::new(&options.schema)?;
         let read_models = Schema::new(&options.read_models)?;
 
-        let connecting = tokio::time::timeout(options.connect_timeout, config.connect(NoTls));
-        let (mut client, connection) = match connecting.await {
-            Ok(connected) => connected.map_err(|error| connect_error(&config, error))?,
-            Err(elapsed) => return Err(connect_error(&config, elapsed)),
-        };
+        let (mut client, connection) = target.connect().await?;
         let connection = tokio::spawn(connection);
+        if target.is_pooled() {
+            check_isolation(&client).await?;
+        }
         migrate::migrate(&mut client, &schema).await?;
         drop(client);
         // It ends by itself once its client is gone; a failure of the closing is of no consequence.
         drop(connection);
 
-        let pool = |size| pool(&config, size, options.connect_timeout);
-        let appender = Appender::start(pool(options.writers + 1)?, &schema, options);
+        let dialect = Arc::new(Dialect::new(target.clone()));
+        let pool = |purpose: Use| {
+            let options = options.of_use(purpose);
+            target.pool(options.connections, options.statement_timeout)
+        };
+        let pools = Pools {
+            read: pool(Use::Read)?,
+            project: pool(Use::Project)?,
+            rebuild: pool(Use::Rebuild)?,
+            bookkeeping: target.pool(BOOKKEEPERS, Some(BOOKKEEPING_TIMEOUT))?,
+        };
+        let appends = target.pool(Appender::connections(options), Some(options.append_timeout))?;
+        let appender = Appender::start(&target, &dialect, appends, &schema, options);
         let statements = Statements::new(&schema);
-        let pool = pool(options.readers)?;
-        let clock = options.clock.clone();
-        let loader = Loader::start(pool.clone(), &schema);
-        let inner =
-            Inner { config, schema, read_models, pool, appender, loader, clock, statements };
-        Ok(Self(Arc::new(inner)))
+        let reading = Connections::new(&target, &dialect, &pools.read);
+        let loader = Loader::start(reading, &schema);
+        let closed = CancellationToken::new();
+        Ok(Self(
+            Arc::new(Inner {
+                target,
+                direct,
+                dialect,
+                schema,
+                read_models,
+                pools,
+                appender,
+                loader,
+                clock: options.clock.clone(),
+                lock_timeout: options.lock_timeout,
+                statements,
+                closed,
+            }),
+            Use::default(),
+        ))
+    }
+
+    /// The same database, whose [`client`](Self::client) takes connections of another use.
+    #[must_use]
+    pub fn using(&self, purpose: Use) -> Self {
+        Self(self.0.clone(), purpose)
     }
 
     /// A connection for reading, projecting, or SQL of the program's own.
     ///
     /// # Errors
-    /// If the database cannot be reached, or all connections stay taken for 30 seconds.
+    /// If the database cannot be reached, all connections of the use stay taken for 30 seconds, or
+    /// the store is closed.
     pub async fn client(&self) -> Result<Client, Error> {
-        client(&self.0.pool, &self.0.config).await
+        let pool = match self.1 {
+            Use::Read => &self.0.pools.read,
+            Use::Project => &self.0.pools.project,
+            Use::Rebuild => &self.0.pools.rebuild,
+        };
+        self.0.target.client(pool, &self.0.dialect).await
+    }
+
+    /// A connection for a short statement about a lease or a checkpoint.
+    async fn bookkeeping(&self) -> Result<Client, Error> {
+        self.0.target.client(&self.0.pools.bookkeeping, &self.0.dialect).await
     }
 
     /// The schema of the store's own tables.
@@ -142,10 +197,52 @@ impl Database {
 
     /// Listens for the nudge that follows appends.
     ///
+    /// Behind a pooler one cannot listen. If the store knows no direct URL either
+    /// ([`Options::direct_url`]), the listener is never nudged, and who waits with it polls.
+    ///
     /// # Errors
-    /// If the database cannot be reached.
+    /// If the database cannot be reached, or the store is closed.
     pub async fn listen(&self) -> Result<Listener, Error> {
-        Listener::connect(&self.0.config, &channel(&self.0.schema)).await
+        let Inner { target, direct, schema, closed, .. } = &*self.0;
+        if closed.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        match direct {
+            None if target.is_pooled() => Ok(Listener::deaf()),
+            direct => {
+                let target = direct.as_ref().unwrap_or(target);
+                Listener::connect(target, &channel(schema), closed).await
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn reading(&self) -> Connections {
+        Connections::new(&self.target, &self.dialect, &self.pools.read)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+/// The store's functions look again after they have waited, which takes this isolation. Behind a pooler
+/// the store cannot set it for its sessions.
+async fn check_isolation(client: &tokio_postgres::Client) -> Result<(), Error> {
+    let shown = client
+        .simple_query("show default_transaction_isolation")
+        .await
+        .map_err(|error| database_error("read the default isolation", error))?;
+    let found = shown.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    match found {
+        Some("read committed") => Ok(()),
+        found => Err(Error::IsolationTooStrict { found: found.unwrap_or_default().to_owned() }),
     }
 }
 
@@ -155,12 +252,22 @@ impl Backend for Database {
         self.0.appender.append(request).await
     }
 
+    async fn close(&self, limit: Option<Duration>) -> usize {
+        let Inner { appender, pools: Pools { read, project, rebuild, bookkeeping }, .. } = &*self.0;
+        let cut_off = appender.close(limit).await;
+        for pool in [read, project, rebuild, bookkeeping] {
+            pool.close();
+        }
+        self.0.closed.cancel();
+        cut_off
+    }
+
     async fn load(&self, loads: Vec<Load>) -> Result<Vec<Part>, Error> {
         self.0.loader.load(loads).await
     }
 
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
-        loader::save_snapshot(&self.0.pool, &self.0.statements.save_snapshot, snapshot).await
+        loader::save_snapshot(&self.0.reading(), &self.0.statements.save_snapshot, snapshot).await
     }
 
     fn streams<'a>(
@@ -264,66 +371,6 @@ fn channel(schema: &Schema) -> String {
     format!("annals_{}", schema.name())
 }
 
-fn pool(
-    config: &tokio_postgres::Config,
-    size: usize,
-    connect_timeout: Duration,
-) -> Result<Pool, Error> {
-    let manager = Manager::from_config(
-        config.clone(),
-        NoTls,
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
-    );
-    Pool::builder(manager)
-        .max_size(size)
-        .timeouts(Timeouts {
-            wait: Some(Duration::from_secs(30)),
-            create: Some(connect_timeout),
-            recycle: Some(connect_timeout),
-        })
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| connect_error(config, error))
-}
-
-async fn client(pool: &Pool, config: &tokio_postgres::Config) -> Result<Client, Error> {
-    pool.get().await.map_err(|error| match error {
-        PoolError::Backend(error) => connect_error(config, error),
-        PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Error::Database {
-            action: "get a connection: all of the pool's stay taken",
-            source: Box::new(error),
-            retryable: true,
-        },
-        error => connect_error(config, error),
-    })
-}
-
-fn connect_error(
-    config: &tokio_postgres::Config,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::Connect { target: target(config), source: Box::new(error) }
-}
-
-/// Where a configuration points to, without user and password.
-fn target(config: &tokio_postgres::Config) -> String {
-    let port = |index: usize| match config.get_ports() {
-        [] => 5432,
-        [port] => *port,
-        ports => ports.get(index).copied().unwrap_or(5432),
-    };
-    let hosts: Vec<_> = config
-        .get_hosts()
-        .iter()
-        .enumerate()
-        .map(|(index, host)| match host {
-            Host::Tcp(host) => format!("{host}:{}", port(index)),
-            Host::Unix(path) => format!("{}:{}", path.display(), port(index)),
-        })
-        .collect();
-    format!("{}/{}", hosts.join(","), config.get_dbname().unwrap_or_default())
-}
-
 /// Whether a failed statement surely had no effect and may be tried again as it is.
 pub(crate) fn is_transient(state: &SqlState) -> bool {
     [
@@ -340,20 +387,39 @@ pub(crate) fn is_transient(state: &SqlState) -> bool {
     .contains(state)
 }
 
-/// True if the connection is gone, or the backend said that it is going.
+/// True if the connection is gone, or the backend said that it is going, or a pooler that it is gone.
 fn is_lost(error: &tokio_postgres::Error) -> bool {
-    match error.as_db_error() {
-        Some(error) => {
-            matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
-        }
-        None => true,
-    }
+    let Some(error) = error.as_db_error() else { return true };
+    // Poolers do not say how severe it is in the form that does not depend on the language; what they
+    // say of the connection has a class of its own.
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+        || error.parsed_severity().is_none() && matches!(error.severity(), "FATAL" | "PANIC")
+        || is_of_connection(error.code())
+}
+
+/// Connection exceptions.
+fn is_of_connection(state: &SqlState) -> bool {
+    state.code().starts_with("08")
 }
 
 /// The error of a statement that is not an append.
 pub(crate) fn database_error(action: &'static str, error: tokio_postgres::Error) -> Error {
-    let retryable = error
-        .code()
-        .map_or_else(|| error.is_closed() || error.as_db_error().is_none(), is_transient);
+    let retryable = match error.code() {
+        Some(state) => is_transient(state) || is_of_connection(state),
+        // Without a word from the server: what came cannot be read, or nothing came.
+        None => is_broken(&error),
+    };
     Error::Database { action, source: Box::new(error), retryable }
+}
+
+/// True if the connection broke, rather than that values do not fit the statement or its rows.
+fn is_broken(error: &tokio_postgres::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.is_closed()
 }

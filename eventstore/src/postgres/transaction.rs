@@ -24,7 +24,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
             // Out of the pool, and closed: the server rolls back.
-            drop(Client::take(client));
+            client.discard();
         }
     }
 }

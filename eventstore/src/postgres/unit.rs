@@ -42,22 +42,23 @@ impl Unit {
         let client = self.transaction.client()?;
         let clock = &self.database.0.clock;
         let sql = &self.database.0.statements.append;
+        let patience = self.database.0.lock_timeout;
         // Another append may come first with the time that a supplied clock showed a moment later.
         // The time is asked for again then, as often as for an append that goes alone.
         let own_times = clock.is_supplied()
             && request.events.iter().all(|(_, event)| event.recorded_at.is_none());
         for _ in 1..if own_times { ATTEMPTS } else { 1 } {
             run(client, "savepoint annals_append").await?;
-            match record_on(client, sql, clock, &[request]).await {
+            match record_on(client, sql, clock, &[request], patience).await {
                 Err(Failure::Statement(error))
                     if error.code().is_some_and(|state| state.code() == CLOCK_WENT_BACK) =>
                 {
                     run(client, "rollback to savepoint annals_append").await?;
                 }
-                result => return outcome(result),
+                result => return outcome(result, request),
             }
         }
-        outcome(record_on(client, sql, clock, &[request]).await)
+        outcome(record_on(client, sql, clock, &[request], patience).await, request)
     }
 }
 
@@ -66,7 +67,7 @@ async fn run(client: &Client, sql: &str) -> Result<(), Error> {
 }
 
 /// The outcome of one append in an open transaction: if it failed, nothing is recorded.
-fn outcome(result: Result<Vec<Outcome>, Failure>) -> Result<Outcome, Error> {
+fn outcome(result: Result<Vec<Outcome>, Failure>, request: &Request) -> Result<Outcome, Error> {
     match result {
         Ok(mut outcomes) => outcomes.pop().ok_or(Error::Closed),
         Err(Failure::Statement(error)) if is_lost(&error) => {
@@ -77,7 +78,7 @@ fn outcome(result: Result<Vec<Outcome>, Failure>) -> Result<Outcome, Error> {
         {
             Err(Error::KeyInFlight)
         }
-        Err(failure) => Err(failure.to_error()),
+        Err(failure) => Err(failure.to_error(request)),
     }
 }
 

@@ -11,7 +11,7 @@ mod state;
 mod transact;
 mod unit;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     ids::{Position, StreamId, Version},
     memory::Memory,
-    postgres::{Database, InlineProjection},
+    postgres::{Database, InlineProjection, Use},
 };
 
 /// An append-only store of events.
@@ -120,6 +120,35 @@ impl EventStore {
         self.database.as_ref().ok_or(Error::NeedsPostgres { what: "this operation" })
     }
 
+    /// The same store, which reads on the connections of another use, so that it does not wait for
+    /// those that take all connections of this one. In memory there is no difference.
+    #[must_use]
+    pub fn using(&self, purpose: Use) -> Self {
+        let Some(database) = &self.database else { return self.clone() };
+        let database = database.using(purpose);
+        Self { backend: Arc::new(database.clone()), database: Some(database), ..self.clone() }
+    }
+
+    /// Shuts the store down, with all its clones: no more appends are accepted, those accepted are
+    /// recorded or fail, and then the connections are closed. Whatever is asked of it afterwards fails
+    /// with [`Error::Closed`].
+    ///
+    /// It takes as long as the appends do, each at most its
+    /// [`append_timeout`](Options::append_timeout). A connection that is in use elsewhere, for a query
+    /// say, is closed when it is given back. Closing twice is no error. Dropping the store with all its
+    /// clones does the same in the background. Cancellation safe: it goes on closing, and can be
+    /// waited for again.
+    pub async fn close(&self) {
+        self.backend.close(None).await;
+    }
+
+    /// The same, and gives up after `limit` what is not done. Returns how many accepted appends it
+    /// gave up: those not sent failed with [`Error::Closed`] and are surely not recorded, the others
+    /// with [`Error::Indeterminate`].
+    pub async fn close_within(&self, limit: Duration) -> usize {
+        self.backend.close(Some(limit)).await
+    }
+
     /// Appends events to one or several streams, all or nothing.
     ///
     /// An append without events is an error. Not cancellation safe: if the future is dropped, the
@@ -129,7 +158,8 @@ impl EventStore {
     /// [`Error::Conflict`] if a stream is not as expected, [`Error::KeyReused`],
     /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Inline`] or
     /// [`Error::BypassesInline`] where projections run inline, [`Error::Indeterminate`] if the
-    /// connection was lost meanwhile, or a failure of the database.
+    /// connection was lost meanwhile, or a failure of the database. With [`Error::Overloaded`],
+    /// [`Error::TimedOut`], [`Error::Locked`] and [`Error::Closed`] it is surely not recorded.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
         let request = self.request(append)?;
         let key = request.keys.first().map(|key| key.key.clone());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::EventStore;
-use crate::{clock::Clock, error::Error};
+use crate::{clock::Clock, error::Error, postgres::Use};
 
 /// Options of a store. Get them from [`EventStore::options`].
 ///
@@ -13,7 +13,7 @@ use crate::{clock::Clock, error::Error};
 /// let store = EventStore::options().schema("orders").connect("postgres://localhost/app").await?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "options do nothing until connect or in_memory"]
 pub struct Options {
     pub(crate) schema: String,
@@ -24,8 +24,24 @@ pub struct Options {
     pub(crate) max_attempts: usize,
     pub(crate) cache_bytes: u64,
     pub(crate) writers: usize,
-    pub(crate) readers: usize,
+    pub(crate) read: OfUse,
+    pub(crate) project: OfUse,
+    pub(crate) rebuild: OfUse,
     pub(crate) connect_timeout: Duration,
+    pub(crate) append_timeout: Duration,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) queue_appends: usize,
+    pub(crate) queue_bytes: usize,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) pooled: bool,
+    pub(crate) direct_url: Option<String>,
+}
+
+/// What the connections of one use may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfUse {
+    pub(crate) connections: usize,
+    pub(crate) statement_timeout: Option<Duration>,
 }
 
 impl Default for Options {
@@ -40,9 +56,31 @@ impl Default for Options {
             max_attempts: 20,
             cache_bytes: 64 * 1024 * 1024,
             writers: 2,
-            readers: 8,
+            read: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
+            project: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
+            rebuild: OfUse { connections: 4, statement_timeout: None },
             connect_timeout: Duration::from_secs(5),
+            append_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(5),
+            queue_appends: 4096,
+            queue_bytes: 256 * 1024 * 1024,
+            queue_timeout: Duration::from_secs(5),
+            pooled: false,
+            direct_url: None,
         }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The direct URL may hold a password.
+        f.debug_struct("Options")
+            .field("schema", &self.schema)
+            .field("read_models", &self.read_models)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,9 +138,23 @@ impl Options {
         self
     }
 
-    /// How many connections there are for all else: 8 unless set.
-    pub fn readers(mut self, connections: usize) -> Self {
-        self.readers = connections.max(1);
+    /// How many connections there are at most for a use: 8 for [`Use::Read`], 8 for [`Use::Project`],
+    /// 4 for [`Use::Rebuild`] unless set. They are made when needed. A read model that is being
+    /// projected takes one for writing and one for reading the log.
+    pub fn connections(mut self, purpose: Use, connections: usize) -> Self {
+        self.of_use_mut(purpose).connections = connections.max(1);
+        self
+    }
+
+    /// How long a statement may take on the connections of a use: 5 minutes for [`Use::Read`] and
+    /// [`Use::Project`], without limit for [`Use::Rebuild`] unless set; `None` for no limit. The time
+    /// that the program takes to read the rows counts. The server ends what takes longer with a
+    /// retryable [`Error::Database`].
+    ///
+    /// Behind a pooler ([`transaction_pooler`](Self::transaction_pooler)) this has no effect: set
+    /// `statement_timeout` for the role.
+    pub fn statement_timeout(mut self, purpose: Use, timeout: impl Into<Option<Duration>>) -> Self {
+        self.of_use_mut(purpose).statement_timeout = timeout.into();
         self
     }
 
@@ -112,11 +164,84 @@ impl Options {
         self
     }
 
+    /// How long an append may take, with all its waiting: 30 seconds unless set. Then it fails with
+    /// [`Error::TimedOut`] if it has not been sent, and is surely not recorded, or with
+    /// [`Error::Indeterminate`] if it has.
+    pub fn append_timeout(mut self, timeout: Duration) -> Self {
+        self.append_timeout = timeout;
+        self
+    }
+
+    /// How long an append waits for a stream that another transaction holds: 5 seconds unless set.
+    /// Then it fails with [`Error::Locked`]. Appends to other streams do not wait for it.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// How many appends this process accepts at the same time: 4096 unless set. Others wait for a
+    /// place, see [`queue_timeout`](Self::queue_timeout).
+    pub fn queue_appends(mut self, appends: usize) -> Self {
+        self.queue_appends = appends.max(1);
+        self
+    }
+
+    /// How many bytes of events the appends accepted at the same time have at most: 256 MiB unless
+    /// set. One that is larger is accepted when there is no other.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// How long an append waits for a place in the queue: 5 seconds unless set. Then it fails with
+    /// [`Error::Overloaded`] and is not recorded. With zero it does not wait.
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.queue_timeout = timeout;
+        self
+    }
+
+    /// Says that the URL leads to a pooler in transaction mode, such as PgBouncer with
+    /// `pool_mode = transaction`.
+    ///
+    /// Then the store relies on nothing that a session keeps: no statement has a name, and nothing is
+    /// set for a session. What it sets elsewhere must be set for the role: a default isolation of
+    /// READ COMMITTED (which is PostgreSQL's own; connecting fails otherwise) and a statement timeout.
+    /// Nobody can be notified through such a pooler, so readers poll, unless there is a
+    /// [`direct_url`](Self::direct_url).
+    pub fn transaction_pooler(mut self) -> Self {
+        self.pooled = true;
+        self
+    }
+
+    /// The URL of the database past the pooler, for those who listen for new events: one connection
+    /// for each projection worker and publisher.
+    pub fn direct_url(mut self, url: impl Into<String>) -> Self {
+        self.direct_url = Some(url.into());
+        self
+    }
+
+    pub(crate) fn of_use(&self, purpose: Use) -> OfUse {
+        match purpose {
+            Use::Read => self.read,
+            Use::Project => self.project,
+            Use::Rebuild => self.rebuild,
+        }
+    }
+
+    fn of_use_mut(&mut self, purpose: Use) -> &mut OfUse {
+        match purpose {
+            Use::Read => &mut self.read,
+            Use::Project => &mut self.project,
+            Use::Rebuild => &mut self.rebuild,
+        }
+    }
+
     /// Connects to PostgreSQL and brings the schema up to date.
     ///
     /// # Errors
     /// [`Error::InvalidUrl`], [`Error::InvalidSchema`], [`Error::Connect`],
-    /// [`Error::SchemaTooNew`], [`Error::MigrationChanged`], or a failed migration.
+    /// [`Error::SettingsRefused`], [`Error::IsolationTooStrict`], [`Error::SchemaTooNew`],
+    /// [`Error::MigrationChanged`], or a failed migration.
     pub async fn connect(self, url: &str) -> Result<EventStore, Error> {
         EventStore::open(url, self).await
     }

@@ -1,5 +1,5 @@
 //! How every store behaves: each behaviour of the published suite as a test of its own, against
-//! PostgreSQL and against the store in memory. The behaviours are in `src/conformance/`.
+//! PostgreSQL, directly and through a pooler, and against the store in memory. The behaviours are in `src/conformance/`.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod forms;
@@ -9,7 +9,10 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use annals_eventstore::conformance::{self, InMemory, Postgres, Stores};
+use annals_eventstore::{
+    Error, EventStore, Options,
+    conformance::{self, InMemory, Postgres, Stores},
+};
 use support::TestDatabase;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -27,6 +30,17 @@ macro_rules! tests {
                 }
             )* })*
         }
+        mod through_a_pooler {
+            $(mod $theme { $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $behaviour() {
+                    let database = crate::TestDatabase::create().await;
+                    let pooler = database.pooler().await;
+                    let stores = crate::Pooled(crate::Postgres::at(pooler.url()));
+                    crate::check(stringify!($theme), stringify!($behaviour), stores).await;
+                }
+            )* })*
+        }
         mod in_memory {
             $(mod $theme { $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,6 +53,16 @@ macro_rules! tests {
 }
 
 annals_eventstore::__conformance_behaviours!(tests);
+
+/// Stores behind a pooler in transaction mode.
+struct Pooled(Postgres);
+
+#[async_trait::async_trait]
+impl Stores for Pooled {
+    async fn open(&self, options: Options) -> Result<EventStore, Error> {
+        self.0.open(options.transaction_pooler()).await
+    }
+}
 
 async fn check(theme: &str, name: &str, stores: impl Stores) {
     let suite = conformance::suite().only(|it| it.theme == theme && it.name == name);

@@ -87,3 +87,18 @@ async fn a_database_that_is_not_there_is_named() {
     assert!(text(&error).contains("does not exist"), "{}", text(&error));
     assert!(!error.is_retryable(), "it does not come by itself");
 }
+
+#[cfg(not(feature = "tls"))]
+#[tokio::test]
+async fn a_url_that_asks_for_tls_names_the_feature_that_is_missing() {
+    let database = TestDatabase::create().await;
+    for asked in ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full", "sslrootcert=/x"] {
+        let url = format!("{} {asked}", database.url());
+        let error = failure(&url).await;
+        assert!(matches!(error, Error::InvalidUrl { .. }), "{error:?}");
+        assert!(error.to_string().contains("cargo feature `tls`"), "{error}");
+    }
+    for plain in ["sslmode=disable", "sslmode=prefer"] {
+        EventStore::connect(&format!("{} {plain}", database.url())).await.unwrap();
+    }
+}

@@ -5,8 +5,11 @@ mod append;
 mod connect;
 mod immutable;
 mod killed;
+mod limits;
 mod lost_answers;
+mod pooled;
 mod position_at;
+mod private_server;
 mod schema;
 mod snapshots;
 #[path = "../support/mod.rs"]

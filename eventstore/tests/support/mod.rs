@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod direct;
+pub(crate) mod pooler;
 pub(crate) mod proxy;
+pub(crate) mod server;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -30,8 +32,12 @@ pub(crate) struct TestDatabase {
 
 impl TestDatabase {
     pub(crate) async fn create() -> Self {
+        Self::create_on(server()).await
+    }
+
+    /// The same on another server.
+    pub(crate) async fn create_on(server: tokio_postgres::Config) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server = server();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("annals_test_{}_{count}", std::process::id());
         let admin = connect(&server).await;
@@ -69,6 +75,11 @@ impl TestDatabase {
             config.password(password);
         }
         url(&config, "annals")
+    }
+
+    /// A pooler in transaction mode before this database.
+    pub(crate) async fn pooler(&self) -> pooler::Pooler {
+        pooler::Pooler::start(&self.config()).await
     }
 
     pub(crate) async fn proxy(&self) -> proxy::Proxy {

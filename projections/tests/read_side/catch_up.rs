@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::EventStore;
+use annals_eventstore::{EventStore, postgres::Use};
 use annals_projections::ReadModel;
 use rand::Rng;
 
@@ -140,7 +140,8 @@ async fn stopping_ends_a_worker_that_waits_for_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_is_enough() {
     let database = TestDatabase::create().await;
-    let options = annals_eventstore::EventStore::options().readers(1).writers(1);
+    let options =
+        EventStore::options().connections(Use::Read, 1).connections(Use::Project, 1).writers(1);
     let (store, client) = (database.store_with(options).await, database.client().await);
     let (seed, _) = seeded();
     let mut running = Running::start(worker::<Tally>(&store).batch_size(5));

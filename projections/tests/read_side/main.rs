@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod catch_up;
+mod connections;
 mod consistency;
 mod evolution;
 mod failures;

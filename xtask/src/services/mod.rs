@@ -20,6 +20,7 @@ mod java;
 mod kafka;
 mod layout;
 pub(crate) mod packages;
+pub(crate) mod pooler;
 mod ports;
 mod postgres;
 mod state;

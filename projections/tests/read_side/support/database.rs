@@ -25,7 +25,7 @@ impl TestDatabase {
         Self { server, name }
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let mut config = self.server.clone();
         config.dbname(&self.name);
         config

@@ -4,6 +4,11 @@ pub(crate) mod database;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod oracle;
+#[path = "../../../../eventstore/tests/support/pooler.rs"]
+pub(crate) mod pooler;
+#[allow(dead_code, reason = "these tests use a part of it")]
+#[path = "../../../../eventstore/tests/support/server.rs"]
+pub(crate) mod server;
 
 use std::time::Duration;
 

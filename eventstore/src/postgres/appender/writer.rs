@@ -1,0 +1,193 @@
+//! Sending batches, and finding out what came of each append.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::Pool;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    super::{
+        client::{Client, Dialect},
+        connect::Target,
+    },
+    arrays::Arrays,
+    failure::{Failure, Next},
+    queue::{Lane, Pending, Queue},
+};
+use crate::{
+    backend::{Outcome, Request},
+    clock::Clock,
+    ids::{Position, Version},
+};
+
+/// How often a batch is tried that loses to others through no fault of its own.
+const ATTEMPTS: usize = 5;
+/// The pause before an append asks its clock again.
+const CLOCK_RETRY: Duration = Duration::from_millis(1);
+
+/// How long a batch waits for streams that others hold. Nearly all hold them for the time of a commit.
+const BATCH_PATIENCE: Duration = Duration::from_millis(500);
+/// The same for a part of such a batch, while the one that is held is sought.
+const PART_PATIENCE: Duration = Duration::from_millis(20);
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    pub(super) target: Target,
+    pub(super) dialect: Arc<Dialect>,
+    pub(super) pool: Pool,
+    pub(super) statement: Arc<str>,
+    pub(super) nudge: mpsc::Sender<()>,
+    pub(super) clock: Clock,
+    /// How long to wait for an answer.
+    pub(super) limit: Duration,
+    pub(super) queue: Arc<Queue>,
+}
+
+impl Writer {
+    /// Sends a batch, and what fails because of some of its appends again in halves.
+    pub(super) async fn send(&self, batch: Vec<Pending>, lane: &Lane) {
+        let mut parts = vec![(batch, BATCH_PATIENCE)];
+        while let Some((mut part, patience)) = parts.pop() {
+            let requests: Vec<_> = part.iter().map(|pending| &pending.request).collect();
+            match self.record(&requests, patience).await {
+                Ok(outcomes) => {
+                    for (pending, outcome) in part.into_iter().zip(outcomes) {
+                        pending.answer(Ok(outcome));
+                    }
+                }
+                Err(failure) if part.len() == 1 || failure.is_everyones() => {
+                    for pending in part {
+                        if let Failure::Locked { .. } = failure {
+                            lane.divert(pending);
+                        } else {
+                            self.queue.fail(pending, &failure);
+                        }
+                    }
+                }
+                Err(failure) => {
+                    let locked = matches!(failure, Failure::Locked { .. });
+                    let patience = if locked { PART_PATIENCE } else { patience };
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([(second, patience), (part, patience)]);
+                }
+            }
+        }
+    }
+
+    /// Sends a batch, again where it lost to others, and returns the outcome of each append.
+    pub(super) async fn record(
+        &self,
+        requests: &[&Request],
+        patience: Duration,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let started = Instant::now();
+        let mut attempt = 1;
+        let outcomes = loop {
+            let failure = match self.try_record(requests, patience).await {
+                Ok(outcomes) => break outcomes,
+                Err(failure) => failure,
+            };
+            match failure.next(requests, &self.clock) {
+                Next::Again if attempt < ATTEMPTS => attempt += 1,
+                // Each time, another append has come through.
+                Next::AgainLater if started.elapsed() < self.limit => sleep(CLOCK_RETRY).await,
+                _ => return Err(failure),
+            }
+        };
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Recorded { .. })) {
+            // If there is one to be sent already, it will do.
+            let _ = self.nudge.try_send(());
+        }
+        Ok(outcomes)
+    }
+
+    async fn try_record(
+        &self,
+        requests: &[&Request],
+        patience: Duration,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let preparing = async {
+            let client = self.target.client(&self.pool, &self.dialect).await;
+            let client = client.map_err(|error| Failure::NoConnection(Arc::new(error)))?;
+            let statement = client.prepare_cached(&self.statement).await;
+            Ok((client, statement.map_err(|error| Failure::Unsent(Arc::new(error)))?))
+        };
+        let Some(prepared) = self.queue.cut.run_until_cancelled(preparing).await else {
+            return Err(Failure::Closed);
+        };
+        let (client, statement) = prepared?;
+        let arrays = Arrays::of(requests, &self.clock).map_err(Failure::Time)?;
+        let lock_timeout = lock_timeout(patience);
+        let params = arrays.params(&lock_timeout);
+        let answer = timeout(self.limit, client.query(&statement, &params));
+        match self.queue.cut.run_until_cancelled(answer).await {
+            Some(Ok(Ok(rows))) => Ok(outcomes(requests, &rows)),
+            Some(Ok(Err(error))) => Err(Failure::of_statement(error, patience)),
+            Some(Err(elapsed)) => {
+                self.abandon(client);
+                Err(Failure::NoAnswer(Arc::new(elapsed)))
+            }
+            None => {
+                self.abandon(client);
+                Err(Failure::CutOff)
+            }
+        }
+    }
+
+    /// Nobody waits for the answer any more, and nobody may use the connection before it came.
+    fn abandon(&self, client: Client) {
+        self.target.cancel(&client);
+        client.discard();
+    }
+}
+
+/// Sends requests on a connection that the caller holds, as a part of its transaction if it is in one.
+pub(in crate::postgres) async fn record_on(
+    client: &Client,
+    sql: &str,
+    clock: &Clock,
+    requests: &[&Request],
+    patience: Duration,
+) -> Result<Vec<Outcome>, Failure> {
+    let statement = client.prepare_cached(sql).await;
+    let statement = statement.map_err(|error| Failure::Unsent(Arc::new(error)))?;
+    let arrays = Arrays::of(requests, clock).map_err(Failure::Time)?;
+    let lock_timeout = lock_timeout(patience);
+    let answer = client.query(&statement, &arrays.params(&lock_timeout)).await;
+    let rows = answer.map_err(|error| Failure::of_statement(error, patience))?;
+    Ok(outcomes(requests, &rows))
+}
+
+fn lock_timeout(patience: Duration) -> String {
+    format!("{}ms", patience.as_millis().clamp(1, i32::MAX as u128))
+}
+
+/// What the rows say about each request.
+fn outcomes(requests: &[&Request], rows: &[tokio_postgres::Row]) -> Vec<Outcome> {
+    let mut rows = rows.iter();
+    let mut next = Position::START;
+    let outcome = |request: &&Request| {
+        let rows: Vec<_> = rows.by_ref().take(request.streams.len()).collect();
+        let before = || rows.iter().map(|row| Version::new(row.get(1))).collect::<Vec<_>>();
+        match rows[0].get::<_, i32>(0) {
+            0 => {
+                let first = next.max(Position::new(rows[0].get(2)));
+                next = first.plus(request.events.len());
+                Outcome::Recorded { before: before(), first }
+            }
+            1 => {
+                let before = before();
+                // The database found one that was not as expected, by the same rules.
+                let stream = std::iter::zip(&request.streams, &before)
+                    .position(|((_, expected), actual)| !expected.accepts(*actual))
+                    .unwrap_or(0);
+                Outcome::Conflict { stream, actual: before[stream] }
+            }
+            _ => Outcome::KeyTaken,
+        }
+    };
+    requests.iter().map(outcome).collect()
+}
