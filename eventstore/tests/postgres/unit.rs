@@ -257,7 +257,9 @@ async fn assert_whole(store: &EventStore, client: &Client) -> BTreeSet<i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unit_whose_future_is_dropped_is_recorded_as_a_whole_or_not_at_all() {
     let (database, client) = with_table().await;
-    let store = database.store_with(EventStore::options().readers(3)).await;
+    let store = database
+        .store_with(EventStore::options().connections(annals_eventstore::postgres::Use::Read, 3))
+        .await;
     record(&store, 0).await.unwrap();
     // How long one takes, so that they are dropped all along their way.
     let started = std::time::Instant::now();
