@@ -7,6 +7,7 @@ mod immutable;
 mod killed;
 mod lost_answers;
 mod position_at;
+mod private_server;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,6 +4,7 @@
 pub(crate) mod counter;
 pub(crate) mod direct;
 pub(crate) mod proxy;
+pub(crate) mod server;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -33,8 +34,12 @@ pub(crate) struct TestDatabase {
 
 impl TestDatabase {
     pub(crate) async fn create() -> Self {
+        Self::create_on(server()).await
+    }
+
+    /// The same on another server.
+    pub(crate) async fn create_on(server: tokio_postgres::Config) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server = server();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("annals_test_{}_{count}", std::process::id());
         let admin = connect(&server).await;
