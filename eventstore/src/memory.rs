@@ -32,6 +32,9 @@ struct Log {
     /// The indexes of each stream's events.
     streams: HashMap<StreamId, Vec<usize>>,
     keys: HashMap<String, KnownKey>,
+    /// The latest time that an as-of question found to have come: the system's clock stamps nothing
+    /// before it, also if it is set back.
+    asked: Option<DateTime<Utc>>,
 }
 
 impl Memory {
@@ -85,7 +88,7 @@ impl Log {
             };
             self.keys.insert(key.key, known);
         }
-        let now = to_micros(Utc::now()).max(self.last_time().unwrap_or_default());
+        let now = to_micros(Utc::now()).max(self.last_time().max(self.asked).unwrap_or_default());
         for ((stream, event), time) in request.events.into_iter().zip(times) {
             let stream = request.streams[stream].0.clone();
             let index = self.events.len();
@@ -160,12 +163,17 @@ impl Backend for Memory {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error> {
-        let log = self.log();
+        let mut log = self.log();
         // Recording times never decrease.
         let count = log.events.partition_point(|event| event.recorded_at <= time);
-        let now = clock.unwrap_or_else(Utc::now);
-        if count == log.events.len() && time >= now {
-            return Err(Error::Future { at: time, now });
+        let now = clock.unwrap_or_else(|| to_micros(Utc::now()));
+        if count == log.events.len() {
+            if time >= now {
+                return Err(Error::Future { at: time, now });
+            }
+            if clock.is_none() {
+                log.asked = log.asked.max(Some(now));
+            }
         }
         Ok(Position::START.plus(count))
     }

@@ -8,7 +8,10 @@ use super::{Schema, database_error};
 use crate::error::Error;
 
 /// A migration is never edited once it has landed; a change is a new one.
-const MIGRATIONS: &[&str] = &[include_str!("sql/migrations/0001_store.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sql/migrations/0001_store.sql"),
+    include_str!("sql/migrations/0006_recovery.sql"),
+];
 
 pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {
     let failed = |error| database_error("migrate the schema", error);
@@ -26,7 +29,10 @@ pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), 
         .map_err(failed)?;
     transaction
         .batch_execute(&schema.sql(
-            "create schema if not exists {schema};
+            // Not `if not exists`: that takes the right to create schemas also where there is one.
+            "do $$ begin
+                 if to_regnamespace('{schema}') is null then create schema {schema}; end if;
+             end $$;
              create table if not exists {schema}.migrations (
                  number integer primary key,
                  checksum bytea not null,

@@ -6,6 +6,7 @@ mod lease;
 mod listener;
 mod migrate;
 mod read;
+mod roles;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ pub use self::{
     checkpoint::Checkpoint,
     lease::{Lease, LeaseOptions},
     listener::Listener,
+    roles::Roles,
 };
 use crate::{
     backend::{Backend, KnownKey, Outcome, Page, Range, Request},
