@@ -9,6 +9,7 @@ mod feed;
 mod install;
 mod leases;
 mod paused;
+mod roles;
 mod rows;
 mod support;
 mod time_travel;
