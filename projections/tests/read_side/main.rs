@@ -9,6 +9,7 @@ mod feed;
 mod install;
 mod leases;
 mod paused;
+mod restore;
 mod roles;
 mod rows;
 mod support;
