@@ -161,13 +161,16 @@ impl Passed {
         match way {
             Way::ToServer if says(b"append_batch") => self.append.store(true, Ordering::Relaxed),
             Way::ToServer if says(b"pg_notify") => self.answers.store(1, Ordering::Relaxed),
-            // Ready for the next: once after it is prepared, once after it is executed.
-            Way::ToClient if message[0] == b'Z' && self.answers.load(Ordering::Relaxed) > 0 => {
-                if self.answers.fetch_add(1, Ordering::Relaxed) == 2 {
-                    shared.announced.store(true, Ordering::Relaxed);
-                }
-            }
+            Way::ToClient if message[0] == b'Z' => self.answered(shared),
             _ => {}
+        }
+    }
+
+    /// The server is ready for the next: once after the announcement is prepared, once after it is made.
+    fn answered(&self, shared: &Shared) {
+        let begun = self.answers.load(Ordering::Relaxed) > 0;
+        if begun && self.answers.fetch_add(1, Ordering::Relaxed) == 2 {
+            shared.announced.store(true, Ordering::Relaxed);
         }
     }
 }

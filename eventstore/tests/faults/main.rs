@@ -35,7 +35,8 @@ fn kill_all(server: &mut PrivateServer) {
 
 /// Says that a test could not be done, past the harness, which shows nothing of tests that pass.
 fn skipped(test: &str, reason: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// A file system in memory in the place of a folder, with its content; gone when dropped.
