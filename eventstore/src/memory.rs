@@ -166,7 +166,7 @@ impl Backend for Memory {
         let mut log = self.log();
         // Recording times never decrease.
         let count = log.events.partition_point(|event| event.recorded_at <= time);
-        let now = clock.unwrap_or_else(|| to_micros(Utc::now()));
+        let now = clock.unwrap_or_else(|| to_micros(Utc::now()).max(log.asked.unwrap_or_default()));
         if count == log.events.len() {
             if time >= now {
                 return Err(Error::Future { at: time, now });

@@ -65,6 +65,7 @@ async fn an_answer_as_of_a_time_stays_when_the_clock_is_set_back() {
     let empty = now(&client).await;
     assert_eq!(store.position_at(empty).await.unwrap(), Position::START);
     set_the_clock(&client, "-1 hour").await;
+    assert_eq!(store.position_at(empty).await.unwrap(), Position::START, "asked again");
     let mut last = store.append(one(stream("a"), 0)).await.unwrap().last_position;
     assert_eq!(store.position_at(empty).await.unwrap(), Position::START, "of the empty log");
 
@@ -95,8 +96,16 @@ async fn nobody_can_push_time_on_by_asking() {
     let database = TestDatabase::create().await;
     let store = database.store().await;
     let client = database.client().await;
-    client.batch_execute("select annals.record_from('2100-01-01')").await.unwrap();
-    client.batch_execute("select annals.record_from('infinity')").await.unwrap();
+    for (moment, passed) in
+        [("2100-01-01", false), ("infinity", false), ("2000-01-01", true), ("-infinity", true)]
+    {
+        let sql = format!("select annals.time_passed('{moment}')");
+        assert_eq!(
+            client.query_one(&sql, &[]).await.unwrap().get::<_, bool>(0),
+            passed,
+            "{moment}"
+        );
+    }
     let far = "select annals.position_at('2050-01-01', '2100-01-01')";
     client.batch_execute(far).await.unwrap();
     store.append(one(stream("a"), 1)).await.unwrap();

@@ -14,7 +14,7 @@ grant select on {schema}.streams, {schema}.events to {writer}, {reader}, {projec
 grant select on sequence {schema}.positions to {writer}, {reader}, {projector};
 grant execute on function {schema}.last_position, {schema}.lowest_in_flight, {schema}.safe_position
     to {writer}, {reader}, {projector};
-grant execute on function {schema}.cut, {schema}.record_from, {schema}.try_position_at,
+grant execute on function {schema}.cut, {schema}.time_passed, {schema}.try_position_at,
     {schema}.position_at to {writer}, {reader}, {projector};
 
 -- The writer: to append, which this function does with its owner's rights, and to tell whether a command

@@ -64,38 +64,46 @@ begin
     end;
 end $$;
 
--- From now on the database's clock stamps nothing with a time before this one, also if it is set back.
--- Whoever may ask as of a time may call this; a time that has not come yet is not taken.
-create function {schema}.record_from(moment timestamptz) returns void
+-- Whether a moment is over, by the database's clock: if so, nothing is recorded at or before it from now on,
+-- also if the clock is set back. Whoever may ask as of a time may call this; it moves time up to the clock
+-- and not past it. (A read-only transaction can set no counter, and has the clock's word only.)
+create function {schema}.time_passed(moment timestamptz) returns boolean
 language plpgsql volatile security definer
 set search_path = {schema}, pg_catalog, pg_temp
 as $$
 declare
-    wanted bigint := (extract(epoch from least(moment, clock_timestamp())) * 1000000)::bigint;
+    present timestamptz := clock_timestamp();
+    micros bigint := (extract(epoch from present) * 1000000)::bigint;
 begin
-    if (select is_called and last_value >= wanted from recorded_micros) then
-        return;
+    if (select case when is_called
+            then timestamptz 'epoch' + last_value * interval '1 microsecond' > moment
+            else false end from recorded_micros)
+    then
+        return true;
+    elsif moment >= present then
+        return false;
+    elsif current_setting('transaction_read_only') = 'on' then
+        return true;
     end if;
     begin
         -- As in draw_positions.
         perform pg_advisory_xact_lock((select id from store), 1);
-        if (select not is_called or last_value < wanted from recorded_micros) then
-            perform setval('recorded_micros', wanted);
+        if (select not is_called or last_value < micros from recorded_micros) then
+            perform setval('recorded_micros', micros);
         end if;
         raise exception using errcode = 'AN009';
     exception when sqlstate 'AN009' then
     end;
+    return true;
 end $$;
 
 -- As in 0001, and
--- - a clock that is set back after the answer does not change it (unless asked in a read-only
---   transaction, which can set no counter);
+-- - a clock that is set back after the answer does not change it;
 -- - a standby, which may lack events that are recorded, refuses to answer.
 create or replace function {schema}.try_position_at(
     moment timestamptz, clock timestamptz, inout asked_when bigint, out at_position bigint
 ) language plpgsql volatile as $$
 declare
-    present timestamptz := coalesce(clock, clock_timestamp());
     found record;
     settled boolean;
 begin
@@ -107,19 +115,15 @@ begin
     if found.first_after is not null then
         -- Appends in flight above the first later event record later times.
         settled := {schema}.safe_position() >= found.first_after - 1;
-    elsif moment >= present then
+    elsif asked_when is null
+        and not (case when clock is null then {schema}.time_passed(moment) else moment < clock end)
+    then
         raise exception 'cannot answer as of %: it is in the future', moment
-            using errcode = 'AN003',
-                detail = (extract(epoch from present) * 1000000)::bigint::text;
+            using errcode = 'AN003', detail =
+                (extract(epoch from coalesce(clock, clock_timestamp())) * 1000000)::bigint::text;
     else
-        if asked_when is null then
-            -- Nothing recorded proves that time has passed the moment, so note that it has.
-            if clock is null and current_setting('transaction_read_only') = 'off' then
-                perform {schema}.record_from(present);
-            end if;
-            asked_when := {schema}.last_position();
-        end if;
         -- An append that registers from now on takes a later time; wait for those before.
+        asked_when := coalesce(asked_when, {schema}.last_position());
         settled := coalesce({schema}.lowest_in_flight() > asked_when, true);
     end if;
     if settled then
