@@ -8,6 +8,7 @@ mod cut;
 mod cutter;
 mod disk;
 mod follower;
+mod standby;
 #[path = "../support/mod.rs"]
 mod support;
 
