@@ -71,6 +71,14 @@ pub enum Error {
         /// The name as given.
         schema: String,
     },
+    /// The name of a role is not allowed.
+    #[error(
+        "role name {role:?} is not valid: use letters, digits and _ - . @, from 1 to 63 characters"
+    )]
+    InvalidRole {
+        /// The name as given.
+        role: String,
+    },
     /// The append cannot be stored as it is.
     #[error("append refused: {reason}")]
     InvalidAppend {

@@ -39,6 +39,9 @@ struct Log {
     keys: HashMap<String, KnownKey>,
     closed: bool,
     snapshots: HashMap<StreamId, Vec<NewSnapshot>>,
+    /// The latest time that an as-of question found to have come: the system's clock stamps nothing
+    /// before it, also if it is set back.
+    asked: Option<DateTime<Utc>>,
 }
 
 impl Memory {
@@ -151,7 +154,7 @@ impl Log {
             };
             self.keys.insert(key.key, known);
         }
-        let now = to_micros(Utc::now()).max(self.last_time().unwrap_or_default());
+        let now = to_micros(Utc::now()).max(self.last_time().max(self.asked).unwrap_or_default());
         for ((stream, event), time) in request.events.into_iter().zip(times) {
             let stream = request.streams[stream].0.clone();
             let index = self.events.len();
@@ -248,12 +251,17 @@ impl Backend for Memory {
         time: DateTime<Utc>,
         clock: Option<DateTime<Utc>>,
     ) -> Result<Position, Error> {
-        let log = self.open()?;
+        let mut log = self.open()?;
         // Recording times never decrease.
         let count = log.events.partition_point(|event| event.recorded_at <= time);
-        let now = clock.unwrap_or_else(Utc::now);
-        if count == log.events.len() && time >= now {
-            return Err(Error::Future { at: time, now });
+        let now = clock.unwrap_or_else(|| to_micros(Utc::now()).max(log.asked.unwrap_or_default()));
+        if count == log.events.len() {
+            if time >= now {
+                return Err(Error::Future { at: time, now });
+            }
+            if clock.is_none() {
+                log.asked = log.asked.max(Some(now));
+            }
         }
         Ok(Position::START.plus(count))
     }

@@ -27,7 +27,7 @@ enum Command {
     /// The private PostgreSQL and Kafka of this checkout.
     ///
     /// DATABASE_URL and KAFKA_BROKERS, where set, are used instead of starting anything.
-    /// ANNALS_POSTGRES_VERSION=18.1.0 takes the server binaries of that version from Maven
+    /// ANNALS_POSTGRES_VERSION=18.6.0 takes the server binaries of that version from Maven
     /// Central instead of the machine's own.
     #[command(subcommand)]
     Services(Services),
@@ -45,7 +45,14 @@ enum Command {
         args: Vec<OsString>,
     },
     /// Bring the services up and run every test of the workspace against them.
+    ///
+    /// With --postgres, run the tests of the store and of the read side, without Kafka, on a server
+    /// of that version. It is made for the run, beside the usual one, and stopped afterwards. Its
+    /// binaries are the machine's own if they are of that version, else Maven Central's.
     Test {
+        /// The major version of PostgreSQL to run the store's tests on.
+        #[arg(long, value_name = "MAJOR", value_parser = services::parse_major)]
+        postgres: Option<services::Major>,
         /// Arguments for `cargo test`, such as `-p annals-eventstore`.
         #[arg(last = true)]
         args: Vec<OsString>,
@@ -77,7 +84,8 @@ fn main() -> ExitCode {
         Command::Services(Services::Env) => services::env(),
         Command::Demo { args } => demo::run(&args),
         Command::Stress { args } => stress::run(&args),
-        Command::Test { args } => test::run(&args),
+        Command::Test { postgres: None, args } => test::run(&args),
+        Command::Test { postgres: Some(major), args } => test::run_on_postgres(major, &args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,7 +109,9 @@ mod tests {
     #[test]
     fn a_second_double_dash_reaches_cargo_test() {
         let cli = Cli::try_parse_from(["xtask", "test", "--", "-p", "x", "--", "--nocapture"]);
-        let Ok(Cli { command: Command::Test { args } }) = cli else { panic!("not a test command") };
+        let Ok(Cli { command: Command::Test { postgres: None, args } }) = cli else {
+            panic!("not a test command")
+        };
         assert_eq!(args, ["-p", "x", "--", "--nocapture"]);
     }
 
@@ -110,5 +120,17 @@ mod tests {
         let cli = Cli::try_parse_from(["xtask", "stress", "--seconds", "5", "--seed", "7"]);
         let Ok(Cli { command: Command::Stress { args } }) = cli else { panic!("not a stress run") };
         assert_eq!(args, ["--seconds", "5", "--seed", "7"]);
+    }
+
+    #[test]
+    fn only_versions_that_we_support_are_tested_on() {
+        let parse = |major| Cli::try_parse_from(["xtask", "test", "--postgres", major]);
+        for major in ["15", "16", "17", "18"] {
+            assert!(parse(major).is_ok(), "{major}");
+        }
+        for major in ["14", "18.1", "", "x"] {
+            let Err(refusal) = parse(major) else { panic!("{major} is not refused") };
+            assert!(refusal.to_string().contains("15, 16, 17 or 18"), "{refusal}");
+        }
     }
 }

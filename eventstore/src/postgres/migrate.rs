@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0001_store.sql"),
     include_str!("sql/migrations/0002_snapshots.sql"),
     include_str!("sql/migrations/0005_inline_projections.sql"),
+    include_str!("sql/migrations/0006_recovery.sql"),
 ];
 
 pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {
@@ -34,7 +35,10 @@ pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), 
         .map_err(failed)?;
     transaction
         .batch_execute(&schema.sql(
-            "create schema if not exists {schema};
+            // Not `if not exists`: that takes the right to create schemas also where there is one.
+            "do $$ begin
+                 if to_regnamespace('{schema}') is null then create schema {schema}; end if;
+             end $$;
              create table if not exists {schema}.migrations (
                  number integer primary key,
                  checksum bytea not null,

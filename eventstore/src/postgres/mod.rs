@@ -10,6 +10,7 @@ mod listener;
 mod loader;
 mod migrate;
 mod read;
+mod roles;
 mod tls;
 mod transaction;
 mod unit;
@@ -36,6 +37,7 @@ pub use self::{
     inline::{InlineLocks, InlineProjection},
     lease::{Lease, LeaseOptions},
     listener::Listener,
+    roles::Roles,
     transaction::OwnedTransaction,
 };
 use crate::{

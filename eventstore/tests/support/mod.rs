@@ -66,8 +66,13 @@ impl TestDatabase {
 
     /// The URL of this database through a proxy.
     pub(crate) fn url_through(&self, proxy: &proxy::Proxy) -> String {
+        self.url_at(proxy.port)
+    }
+
+    /// The URL of this database by way of a port of this machine.
+    pub(crate) fn url_at(&self, port: u16) -> String {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(proxy.port).dbname(&self.name);
+        config.host("127.0.0.1").port(port).dbname(&self.name);
         if let Some(user) = self.server.get_user() {
             config.user(user);
         }

@@ -12,6 +12,8 @@ mod inline;
 mod install;
 mod leases;
 mod paused;
+mod restore;
+mod roles;
 mod rows;
 mod support;
 mod time_travel;

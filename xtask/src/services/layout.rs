@@ -24,6 +24,11 @@ impl Layout {
         Ok(Self { dir: cargo::target_directory()?.join("annals-services") })
     }
 
+    /// The layout of other services of the same checkout, with directories of their own.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        Self { dir: self.dir.join(name) }
+    }
+
     /// The directory that holds everything, but for the fallback.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir

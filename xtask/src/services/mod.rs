@@ -24,6 +24,10 @@ pub(crate) mod pooler;
 mod ports;
 mod postgres;
 mod state;
+mod temporary;
+
+pub(crate) use self::postgres::{Major, parse_major};
+pub(crate) use self::temporary::Temporary;
 
 /// Where the services are, as the programs that use them want to hear it.
 pub(crate) struct Running {
@@ -50,7 +54,10 @@ pub(crate) fn ensure() -> Result<Running> {
     let mut state = State::load(&layout.state_file());
     let database_url = match external("DATABASE_URL") {
         Some(url) => url,
-        None => postgres::up(&layout, &mut state).context("cannot bring PostgreSQL up")?,
+        None => {
+            let wanted = postgres::Wanted::from_environment();
+            postgres::up(&layout, &mut state, &wanted).context("cannot bring PostgreSQL up")?
+        }
     };
     let kafka_brokers = match external("KAFKA_BROKERS") {
         Some(brokers) => Ok(brokers),
@@ -87,6 +94,15 @@ pub(crate) fn purge() -> Result<()> {
     let layout = Layout::discover()?;
     let _lock = layout.lock()?;
     stop(&layout)?;
+    // Those of temporary servers lie in the directory of all.
+    for layout in temporary::layouts(&layout).chain([layout]) {
+        delete(&layout)?;
+    }
+    Ok(())
+}
+
+/// Deletes what stopped services have written.
+fn delete(layout: &Layout) -> Result<()> {
     let fallback = layout.fallback();
     // A directory there that is not ours is somebody else's: it is not ours to delete.
     let fallback_is_ours = fallback.exists() && layout.claim_fallback().is_ok();
@@ -105,6 +121,10 @@ fn stop(layout: &Layout) -> Result<()> {
     // One that refuses to stop must not keep the other running.
     let kafka = kafka::down(layout).context("cannot stop Kafka");
     postgres::down(layout).context("cannot stop PostgreSQL")?;
+    // Of runs that were killed.
+    for layout in temporary::layouts(layout) {
+        postgres::down(&layout).context("cannot stop a PostgreSQL made for tests")?;
+    }
     kafka
 }
 

@@ -31,6 +31,11 @@ impl TestDatabase {
         config
     }
 
+    /// Its name on the server.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The URL of this database. A store's backends are known by `application_name`.
     pub(crate) fn url_as(&self, application_name: &str) -> String {
         let config = self.config();

@@ -10,15 +10,94 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use lzma_rust2::XzReader;
 
-use super::{FORCED_VERSION, without_settings};
+use super::without_settings;
 use crate::services::account::{Account, is_executable, run_as};
-use crate::services::{cache, java, packages, say};
+use crate::services::{cache, external, java, packages, say};
+
+/// The variable that takes the binaries from Maven.
+const FORCED_VERSION: &str = "ANNALS_POSTGRES_VERSION";
 
 /// The oldest major version that Annals supports.
 const OLDEST: u32 = 15;
 
 /// What we take from Maven Central unless asked for another version.
-const MAVEN_VERSION: &str = "18.1.0";
+const MAVEN_VERSION: &str = Major::V18.maven_version();
+
+/// A major version of PostgreSQL that Annals is tested on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Major {
+    V15,
+    V16,
+    V17,
+    V18,
+}
+
+impl Major {
+    /// From the oldest to the newest.
+    pub(crate) const ALL: [Self; 4] = [Self::V15, Self::V16, Self::V17, Self::V18];
+
+    const fn number(self) -> u32 {
+        match self {
+            Self::V15 => 15,
+            Self::V16 => 16,
+            Self::V17 => 17,
+            Self::V18 => 18,
+        }
+    }
+
+    /// The version of its binaries on Maven Central: a certain one, so that runs can be compared.
+    const fn maven_version(self) -> &'static str {
+        match self {
+            Self::V15 => "15.19.0",
+            Self::V16 => "16.15.0",
+            Self::V17 => "17.11.0",
+            Self::V18 => "18.6.0",
+        }
+    }
+}
+
+impl std::fmt::Display for Major {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.number().fmt(f)
+    }
+}
+
+/// Reads a major version as a user writes it.
+pub(crate) fn parse_major(text: &str) -> Result<Major, String> {
+    let mut known = Major::ALL.into_iter();
+    known
+        .find(|major| major.to_string() == text)
+        .ok_or_else(|| "Annals is tested on PostgreSQL 15, 16, 17 or 18".to_owned())
+}
+
+/// Which binaries to take.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// The machine's own, else Maven Central's.
+    Any,
+    /// Those of Maven Central, in exactly this version.
+    Maven(String),
+    /// The machine's own if they are of this version, else Maven Central's.
+    Major(Major),
+}
+
+impl Wanted {
+    /// What the user asks for.
+    pub(crate) fn from_environment() -> Self {
+        external(FORCED_VERSION).map_or(Self::Any, Self::Maven)
+    }
+
+    /// Whether a server will do whose binaries have this version at Maven Central; none for the
+    /// machine's own.
+    pub(super) fn is_met_by(&self, from_maven: Option<&str>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Maven(version) => from_maven == Some(version),
+            // Its version is not known here; a new one is quickly made.
+            Self::Major(_) => false,
+        }
+    }
+}
 
 /// The server binaries of one version.
 #[derive(Debug)]
@@ -32,28 +111,35 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// The machine's own; those from Maven Central if it has none, or a version is `forced`.
-    pub(crate) fn find(forced: Option<&str>, account: Option<&Account>) -> Result<Self> {
-        if let Some(version) = forced {
-            ensure!(
-                is_maven_version(version),
-                "{FORCED_VERSION}={version} is no version of the binaries on Maven Central from \
-                 {OLDEST} on: write it as in {MAVEN_VERSION}"
-            );
-            return Self::from_maven(version, account);
+    /// The binaries that are wanted, on the machine or from Maven Central.
+    pub(crate) fn find(wanted: &Wanted, account: Option<&Account>) -> Result<Self> {
+        match wanted {
+            Wanted::Maven(version) => {
+                ensure!(
+                    is_maven_version(version),
+                    "{FORCED_VERSION}={version} is no version of the binaries on Maven Central \
+                     from {OLDEST} on: write it as in {MAVEN_VERSION}"
+                );
+                Self::from_maven(version, account)
+            }
+            Wanted::Any => match Self::of_machine(account, |major| major >= OLDEST) {
+                Some(binaries) => Ok(binaries),
+                None => Self::from_maven(MAVEN_VERSION, account).with_context(|| {
+                    format!(
+                        "there is no PostgreSQL {OLDEST} or newer, and none to be had from Maven \
+                         Central"
+                    )
+                }),
+            },
+            Wanted::Major(major) => match Self::of_machine(account, |of| of == major.number()) {
+                Some(binaries) => Ok(binaries),
+                None => Self::from_maven(major.maven_version(), account),
+            },
         }
-        if let Some(binaries) = Self::of_machine(account) {
-            return Ok(binaries);
-        }
-        Self::from_maven(MAVEN_VERSION, account).with_context(|| {
-            format!(
-                "there is no PostgreSQL {OLDEST} or newer, and none to be had from Maven Central"
-            )
-        })
     }
 
     /// PATH first, for it is the user's choice; then the newest of Debian's.
-    fn of_machine(account: Option<&Account>) -> Option<Self> {
+    fn of_machine(account: Option<&Account>, will_do: impl Fn(u32) -> bool) -> Option<Self> {
         let in_path = packages::in_path("postgres").filter_map(|file| {
             // initdb looks for its companions beside the file that a link leads to.
             Some(fs::canonicalize(file).ok()?.parent()?.to_path_buf())
@@ -64,7 +150,7 @@ impl Binaries {
             .map(|version| Path::new("/usr/lib/postgresql").join(version).join("bin"));
         in_path.chain(debian).chain(told_by_pg_config()).find_map(|dir| {
             let binaries = Self::inspect(dir, account).ok()?;
-            (binaries.major >= OLDEST).then_some(binaries)
+            will_do(binaries.major).then_some(binaries)
         })
     }
 
@@ -204,6 +290,17 @@ mod tests {
         {
             assert!(!is_maven_version(version), "{version}");
         }
+    }
+
+    #[test]
+    fn each_major_version_has_binaries_of_its_own() {
+        for major in Major::ALL {
+            let version = major.maven_version();
+            assert!(is_maven_version(version), "{version}");
+            assert!(version.starts_with(&format!("{major}.")), "{version}");
+            assert_eq!(parse_major(&major.to_string()), Ok(major));
+        }
+        assert_eq!(Major::ALL[0].number(), OLDEST);
     }
 
     #[test]

@@ -15,27 +15,25 @@ use super::account::{self, Account};
 use super::daemon::{Daemon, ProcessId, until};
 use super::layout::Layout;
 use super::state::{self, State};
-use super::{Health, Row, external, ports, say};
+use super::{Health, Row, ports, say};
 
 mod binaries;
 mod config;
 mod orphans;
 mod wire;
 
+pub(crate) use self::binaries::{Major, Wanted, parse_major};
+
 /// The superuser of the cluster, and the database made for it.
 const NAME: &str = "annals";
 
-/// The variable that takes the binaries from Maven.
-const FORCED_VERSION: &str = "ANNALS_POSTGRES_VERSION";
-
 /// Starts the server if it does not run; gives its URL.
-pub(crate) fn up(layout: &Layout, state: &mut State) -> Result<String> {
-    let forced = external(FORCED_VERSION);
+pub(crate) fn up(layout: &Layout, state: &mut State, wanted: &Wanted) -> Result<String> {
     let daemon = daemon(layout);
     let running = daemon.find();
     if let Some(pid) = running {
         match &state.postgres {
-            Some(known) if forced.is_some() && forced != known.from_maven => {
+            Some(known) if !wanted.is_met_by(known.from_maven.as_deref()) => {
                 say("postgres", "another version than the running one is asked for");
             }
             // It may be starting still, if the run that started it was interrupted.
@@ -47,7 +45,7 @@ pub(crate) fn up(layout: &Layout, state: &mut State) -> Result<String> {
         }
     }
     let account = account::for_postgres()?;
-    let binaries = Binaries::find(forced.as_deref(), account.as_ref())?;
+    let binaries = Binaries::find(wanted, account.as_ref())?;
     // Only now is it sure that there is something to take its place.
     if let Some(pid) = running {
         stop(&daemon, pid)?;

@@ -1,0 +1,45 @@
+-- Gives each role what it needs in the store's schema, and takes away all else. For the owner or an
+-- administrator to run, after the schema was created and again after each migration.
+begin;
+
+revoke all on schema {schema} from public, {writer}, {reader}, {projector};
+revoke all on all tables in schema {schema} from public, {writer}, {reader}, {projector};
+revoke all on all sequences in schema {schema} from public, {writer}, {reader}, {projector};
+revoke all on all routines in schema {schema} from public, {writer}, {reader}, {projector};
+
+-- All: to start on a schema that is up to date, and to read the log, now and as of a time.
+grant usage on schema {schema} to {writer}, {reader}, {projector};
+grant select on {schema}.migrations, {schema}.store to {writer}, {reader}, {projector};
+grant select on {schema}.streams, {schema}.events to {writer}, {reader}, {projector};
+grant select on sequence {schema}.positions to {writer}, {reader}, {projector};
+grant execute on function {schema}.last_position, {schema}.lowest_in_flight, {schema}.safe_position
+    to {writer}, {reader}, {projector};
+grant select on {schema}.snapshots, {schema}.inline_projections to {writer}, {reader}, {projector};
+grant execute on function {schema}.reached to {writer}, {reader}, {projector};
+grant execute on function {schema}.cut, {schema}.time_passed, {schema}.try_position_at,
+    {schema}.position_at to {writer}, {reader}, {projector};
+
+-- The writer: to append, which this function does with its owner's rights, and to tell whether a command
+-- was executed before.
+grant execute on function {schema}.append_batch to {writer};
+grant select on {schema}.idempotency to {writer};
+-- To keep snapshots, and to run inline projections that the owner has registered. What these write to
+-- is the program's: their tables and checkpoints need grants of their own.
+grant insert, update, delete on {schema}.snapshots to {writer};
+grant execute on function {schema}.enter_inline to {writer};
+
+-- The reader: to tell how far the read models have come.
+grant select on {schema}.checkpoints to {reader};
+
+-- The projector: to hold leases, and to move checkpoints.
+grant select, insert, update on {schema}.leases to {projector};
+grant select, insert, update, delete on {schema}.checkpoints to {projector};
+-- And to run by a worker what ran inline before.
+grant execute on function {schema}.forget_inline to {projector};
+
+-- Nobody but the owner, through the functions above:
+--   {schema}.register_inline, {schema}.refuse_bypass,
+--   {schema}.draw_positions, {schema}.refuse_change, {schema}.recorded_micros, {schema}.recovered,
+--   {schema}.streams_id_seq
+
+commit;
