@@ -34,6 +34,29 @@ pub(crate) fn check_compilers() -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that the crates which Annals is measured beside can be built: one of them comes with
+/// native TLS, which needs the headers of OpenSSL.
+pub(crate) fn check_openssl() -> Result<()> {
+    let found = || {
+        let mut command = Command::new("pkg-config");
+        let quiet = command.args(["--exists", "openssl"]).stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    };
+    if !cfg!(target_os = "linux") || env::var_os("OPENSSL_DIR").is_some() || found() {
+        return Ok(());
+    }
+    for package in ["pkg-config", "libssl-dev"] {
+        apt_install(package);
+    }
+    ensure!(
+        found(),
+        "there are no headers of OpenSSL, which one of the other crates is built with: install \
+         them (Debian and Ubuntu: apt-get install pkg-config libssl-dev; Fedora: dnf install \
+         pkgconf openssl-devel)"
+    );
+    Ok(())
+}
+
 /// Becomes `command`: its exit code and the terminal's signals are the caller's business, not
 /// ours, and nothing of ours is left between them. Returns only if it cannot be started.
 pub(crate) fn become_command(mut command: Command) -> anyhow::Error {

@@ -1,4 +1,5 @@
-//! The chores of this workspace: the services that tests and the demo need, the demo, the tests.
+//! The chores of this workspace: the services that tests and the demo need, the demo, the tests,
+//! the benchmarks.
 //!
 //! `cargo xtask --help` lists them. What a command is asked to print goes to stdout, everything
 //! that it says on the way to stderr; every failure is one line and exit code 1.
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod demo;
 mod services;
@@ -42,6 +44,15 @@ enum Command {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Bring PostgreSQL up and run Annals side by side with others.
+    ///
+    /// Prints a table and writes target/annals-bench.json. `--help` lists what there is.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// --quick, names of benchmarks, and whatever else `--help` says.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -69,6 +80,7 @@ fn main() -> ExitCode {
         Command::Services(Services::Env) => services::env(),
         Command::Demo { args } => demo::run(&args),
         Command::Test { args } => test::run(&args),
+        Command::Bench { args } => bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +99,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_bench_is_the_benchmarks_own() {
+        let line = ["xtask", "bench", "--quick", "execute_1", "--help"];
+        let Ok(Cli { command: Command::Bench { args } }) = Cli::try_parse_from(line) else {
+            panic!("not a bench command")
+        };
+        assert_eq!(args, ["--quick", "execute_1", "--help"]);
     }
 
     #[test]
