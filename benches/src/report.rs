@@ -15,11 +15,28 @@ use crate::{
 pub(crate) struct Side {
     about: About,
     summary: Summary,
+    cpu: Option<Cpu>,
+}
+
+/// Processor time for each unit, in microseconds: the medians of the rounds.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+struct Cpu {
+    client: f64,
+    server: f64,
 }
 
 impl Side {
     pub(crate) fn of(about: About, summary: Summary) -> Self {
-        Self { about, summary }
+        Self { about, summary, cpu: None }
+    }
+
+    /// Adds what each unit took of the processors, in the client and in the server, round by round.
+    pub(crate) fn cpu(mut self, micros: &[[f64; 2]]) -> Self {
+        let middle = |index: usize| median(&micros.iter().map(|m| m[index]).collect::<Vec<_>>());
+        if !micros.is_empty() {
+            self.cpu = Some(Cpu { client: middle(0).round(), server: middle(1).round() });
+        }
+        self
     }
 
     fn json(&self) -> Value {
@@ -32,6 +49,7 @@ impl Side {
             "max": round(self.summary.highest()),
             "rounds": self.summary.rates.iter().copied().map(round).collect::<Vec<_>>(),
             "latency_ms": self.summary.latency,
+            "cpu_us": self.cpu,
         })
     }
 }
@@ -132,6 +150,8 @@ impl Report {
             "p95",
             "p99",
             "max",
+            "client us",
+            "server us",
         ]);
         for entry in &self.entries {
             table.add_row(row(entry.name, &entry.annals, entry.unit, &[]));
@@ -143,7 +163,7 @@ impl Report {
                 table.add_row(row("", other, entry.unit, &ratios));
             }
         }
-        for column in [2, 3, 5, 6, 7, 8, 9, 10] {
+        for column in [2, 3, 5, 6, 7, 8, 9, 10, 11, 12] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -183,6 +203,10 @@ fn row(name: &str, side: &Side, unit: &str, ratios: &[f64]) -> Vec<String> {
             [p50, p95, p99, max].map(|value| format!("{value:.2}"))
         }
         None => [(); 4].map(|()| "-".to_owned()),
+    });
+    row.extend(match side.cpu {
+        Some(Cpu { client, server }) => [figure(client), figure(server)],
+        None => [(); 2].map(|()| "-".to_owned()),
     });
     row
 }

@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use tokio_postgres::{Client, NoTls};
 
+use crate::cpu::Times;
+
 /// Where a run took place.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Environment {
@@ -89,6 +91,30 @@ impl Server {
         Ok(u64::try_from(bytes)?)
     }
 
+    /// The processor time of this process.
+    pub(crate) fn own_cpu(&self) -> Times {
+        Times::of([std::process::id()])
+    }
+
+    /// The processor time of the server's backends of this run's databases, if it is on this machine.
+    pub(crate) async fn backends_cpu(&self) -> Result<Times> {
+        let pids = "select pid from pg_stat_activity where starts_with(datname, $1)";
+        let rows = self.admin.query(pids, &[&self.prefix]).await?;
+        Ok(Times::of(rows.iter().filter_map(|row| u32::try_from(row.get::<_, i32>(0)).ok())))
+    }
+
+    /// How many statements the server has executed in the databases of this run of that name; `None`
+    /// if it does not count them.
+    pub(crate) async fn statements(&self, name: &str) -> Result<Option<i64>> {
+        if !self.environment.pg_stat_statements {
+            return Ok(None);
+        }
+        let sql = "select coalesce(sum(calls), 0)::int8 from pg_stat_statements s \
+             join pg_database d on d.oid = s.dbid where d.datname like $1";
+        let pattern = format!("{}%{name}", self.prefix);
+        Ok(Some(self.admin.query_one(sql, &[&pattern]).await?.get(0)))
+    }
+
     fn made(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.databases.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -107,7 +133,10 @@ async fn environment(admin: &Client) -> Result<Environment> {
         let row = admin.query_one("select current_setting($1)", &[&name]).await?;
         anyhow::Ok(row.get::<_, String>(0))
     };
-    let preloaded = setting("shared_preload_libraries").await?;
+    // It needs both, and is not ours to create.
+    let counting = "select current_setting('shared_preload_libraries') like '%pg_stat_statements%' \
+         and exists (select from pg_extension where extname = 'pg_stat_statements')";
+    let counting = admin.query_one(counting, &[]).await?.get(0);
     Ok(Environment {
         postgres: setting("server_version").await?,
         fsync: setting("fsync").await?,
@@ -118,7 +147,7 @@ async fn environment(admin: &Client) -> Result<Environment> {
         max_wal_size: setting("max_wal_size").await?,
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         load_average: load_average(),
-        pg_stat_statements: preloaded.split(',').any(|name| name.trim() == "pg_stat_statements"),
+        pg_stat_statements: counting,
     })
 }
 

@@ -12,7 +12,14 @@ use crate::services::packages::{apt_install, in_path};
 
 /// The cargo that runs us, so that the toolchain stays the same.
 pub(crate) fn command() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells us of this crate is not for the crates that it builds: some build scripts
+    // run again whenever these variables change, and everything above them is built again.
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Makes sure that librdkafka can be built: its build needs a C++ compiler and make beside the C

@@ -92,7 +92,7 @@ async fn copy(copiers: &mut Vec<Copier>, count: usize, time: Duration) -> Result
 }
 
 /// Appends to streams of its own, one after the other.
-struct Appender {
+pub(super) struct Appender {
     store: EventStore,
     random: SmallRng,
     stream: Option<StreamId>,
@@ -100,7 +100,7 @@ struct Appender {
 }
 
 impl Appender {
-    fn new(store: EventStore, seed: u64) -> Self {
+    pub(super) fn new(store: EventStore, seed: u64) -> Self {
         Self { store, random: SmallRng::seed_from_u64(seed), stream: None, version: 0 }
     }
 }

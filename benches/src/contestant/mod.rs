@@ -14,7 +14,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-pub(crate) use self::annals::Annals;
+pub(crate) use self::annals::{Account, Annals};
 use crate::{bank::Action, server::Server};
 
 /// One who runs.
@@ -38,13 +38,21 @@ pub(crate) struct About {
     pub(crate) setup: &'static str,
 }
 
+/// Whether Annals runs alone, as a profile needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alone {
+    Yes,
+    No,
+}
+
 /// Annals first, then the others, each in a database of its own.
-pub(crate) async fn all(server: &Server) -> Result<Vec<Box<dyn Contestant>>> {
+/// `alone` leaves the others out.
+pub(crate) async fn all(server: &Server, alone: Alone) -> Result<Vec<Box<dyn Contestant>>> {
     #[cfg_attr(not(feature = "compare"), expect(unused_mut))]
     let mut all: Vec<Box<dyn Contestant>> =
         vec![Box::new(Annals::connect(&server.database("annals").await?).await?)];
     #[cfg(feature = "compare")]
-    {
+    if alone == Alone::No {
         let url = async |name| server.database(name).await;
         all.push(Box::new(cqrs_es::CqrsEs::connect(&url("cqrs_es").await?).await?));
         all.push(Box::new(esrs::Esrs::connect(&url("esrs").await?).await?));
@@ -58,5 +66,7 @@ pub(crate) async fn all(server: &Server) -> Result<Vec<Box<dyn Contestant>>> {
             eprintln!("bench: disintegrate is left out: it needs PostgreSQL 16");
         }
     }
+    #[cfg(not(feature = "compare"))]
+    let _ = alone;
     Ok(all)
 }
