@@ -12,7 +12,14 @@ use crate::services::packages::{apt_install, in_path};
 
 /// The cargo that runs us, so that the toolchain stays the same.
 pub(crate) fn command() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells us of this crate is not for the crates that it builds: some build scripts
+    // run again whenever these variables change, and everything above them is built again.
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Makes sure that librdkafka can be built: its build needs a C++ compiler and make beside the C
@@ -30,6 +37,29 @@ pub(crate) fn check_compilers() -> Result<()> {
          and Ubuntu: apt-get install build-essential; Fedora: dnf install gcc-c++ make; macOS: \
          xcode-select --install)",
         missing.join(", no ")
+    );
+    Ok(())
+}
+
+/// Makes sure that the crates which Annals is measured beside can be built: one of them comes with
+/// native TLS, which needs the headers of OpenSSL.
+pub(crate) fn check_openssl() -> Result<()> {
+    let found = || {
+        let mut command = Command::new("pkg-config");
+        let quiet = command.args(["--exists", "openssl"]).stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    };
+    if !cfg!(target_os = "linux") || env::var_os("OPENSSL_DIR").is_some() || found() {
+        return Ok(());
+    }
+    for package in ["pkg-config", "libssl-dev"] {
+        apt_install(package);
+    }
+    ensure!(
+        found(),
+        "there are no headers of OpenSSL, which one of the other crates is built with: install \
+         them (Debian and Ubuntu: apt-get install pkg-config libssl-dev; Fedora: dnf install \
+         pkgconf openssl-devel)"
     );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The chores of this workspace: the services that tests and the demo need, the demo, the tests.
+//! The chores of this workspace: the services that tests and the demo need, the demo, the tests,
+//! the benchmarks.
 //!
 //! `cargo xtask --help` lists them. What a command is asked to print goes to stdout, everything
 //! that it says on the way to stderr; every failure is one line and exit code 1.
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod demo;
 mod services;
@@ -57,6 +59,15 @@ enum Command {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Bring PostgreSQL up and run Annals side by side with others.
+    ///
+    /// Prints a table and writes target/annals-bench.json. `--help` lists what there is.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// --quick, names of benchmarks, and whatever else `--help` says.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -83,6 +94,7 @@ fn main() -> ExitCode {
         Command::Services(Services::Status) => services::status(),
         Command::Services(Services::Env) => services::env(),
         Command::Demo { args } => demo::run(&args),
+        Command::Bench { args } => bench::run(&args),
         Command::Stress { args } => stress::run(&args),
         Command::Test { postgres: None, args } => test::run(&args),
         Command::Test { postgres: Some(major), args } => test::run_on_postgres(major, &args),
@@ -104,6 +116,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_bench_is_the_benchmarks_own() {
+        let line = ["xtask", "bench", "--quick", "execute_1", "--help"];
+        let Ok(Cli { command: Command::Bench { args } }) = Cli::try_parse_from(line) else {
+            panic!("not a bench command")
+        };
+        assert_eq!(args, ["--quick", "execute_1", "--help"]);
     }
 
     #[test]

@@ -66,6 +66,17 @@ pub(crate) fn ensure() -> Result<Running> {
     Ok(Running { database_url, kafka_brokers })
 }
 
+/// Starts PostgreSQL alone, unless it runs, and returns its connection URL.
+pub(crate) fn ensure_postgres() -> Result<String> {
+    if let Some(url) = external("DATABASE_URL") {
+        return Ok(url);
+    }
+    let layout = Layout::discover()?;
+    let _lock = layout.lock()?;
+    let mut state = State::load(&layout.state_file());
+    postgres::up(&layout, &mut state).context("cannot bring PostgreSQL up")
+}
+
 /// `services up`.
 pub(crate) fn up() -> Result<()> {
     let running = ensure()?;

@@ -1,0 +1,102 @@
+//! Commands, and commands among loads, beside the other crates.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::{
+    bench::How,
+    client::Client,
+    contestant::{self, Contestant},
+    measure::{Round, Summary, drive, median},
+    report::{Entry, Side},
+    server::Server,
+};
+
+struct Running {
+    contestant: Arc<dyn Contestant>,
+    clients: Vec<Client>,
+    rounds: Vec<Round>,
+    /// Microseconds for each unit, in this process and in the server, of each round.
+    cpu: Vec<[f64; 2]>,
+}
+
+/// `clients` at once, each of whose steps loads an account in `loads` of ten cases and executes a
+/// command in the others.
+pub(crate) async fn run(
+    name: &'static str,
+    server: &Server,
+    how: How,
+    clients: usize,
+    loads: u32,
+) -> Result<Entry> {
+    let effort = how.effort;
+    let mut running = Vec::new();
+    for contestant in contestant::all(server, how.alone).await? {
+        let contestant: Arc<dyn Contestant> = contestant.into();
+        let clients = Client::many(&contestant, clients, loads);
+        running.push(Running { contestant, clients, rounds: Vec::new(), cpu: Vec::new() });
+    }
+    server.checkpoint().await?;
+    for one in &mut running {
+        one.work(effort.warm_up).await?;
+    }
+    let mut wal = Vec::new();
+    let mut statements = 0;
+    for _ in 0..effort.rounds {
+        for (index, one) in running.iter_mut().enumerate() {
+            let before = server.wal_bytes().await?;
+            let calls = server.statements("annals").await?;
+            let cpu = [server.own_cpu(), server.backends_cpu().await?];
+            let round = one.work(effort.time).await?;
+            let now = [server.own_cpu(), server.backends_cpu().await?];
+            let taken = [now[0].since(&cpu[0]), now[1].since(&cpu[1])];
+            if let [Some(client), Some(backends)] = taken {
+                one.cpu.push([client, backends].map(|micros| micros / round.units.max(1) as f64));
+            }
+            if index == 0 && loads == 0 && round.units > 0 {
+                wal.push((server.wal_bytes().await? - before) as f64 / round.units as f64);
+            }
+            if index == 0
+                && let Some(calls) = calls
+            {
+                statements += server.statements("annals").await?.unwrap_or(calls) - calls;
+            }
+            one.rounds.push(round);
+        }
+    }
+    let mut sides = Vec::new();
+    for one in &mut running {
+        one.check().await?;
+        sides.push(Side::of(one.contestant.about(), Summary::of(&one.rounds)).cpu(&one.cpu));
+    }
+    let unit = if loads == 0 { "commands/s" } else { "operations/s" };
+    let units: u64 = running[0].rounds.iter().map(|round| round.units).sum();
+    let annals = sides.remove(0);
+    let mut entry = Entry::new(name, unit, annals, sides);
+    if loads == 0 {
+        entry.add("wal_bytes_per_event", json!(median(&wal).round()));
+    }
+    let statements = match server.environment.pg_stat_statements {
+        true => json!((statements as f64 / units as f64 * 1000.0).round() / 1000.0),
+        false => json!("not available: the server has no pg_stat_statements"),
+    };
+    entry.add("statements_per_command", statements);
+    Ok(entry)
+}
+
+impl Running {
+    async fn work(&mut self, time: Duration) -> Result<Round> {
+        let failed = || format!("{} failed", self.contestant.about().name);
+        drive(&mut self.clients, time).await.with_context(failed)
+    }
+
+    /// Looks whether some of what was acknowledged is there.
+    async fn check(&mut self) -> Result<()> {
+        for client in self.clients.iter_mut().take(16) {
+            client.load().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! The benchmarks, one file each.
+
+pub(crate) mod append_copy;
+pub(crate) mod commands;
+mod copy;
+pub(crate) mod growth;
+pub(crate) mod processes;
+pub(crate) mod replay_copy;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{contestant::Alone, measure::Effort, report::Entry, server::Server};
+
+/// A benchmark, by its name in the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Name {
+    /// Load, decide, append: one command at a time.
+    #[value(name = "execute_1")]
+    Execute1,
+    /// The same, 64 commands at once.
+    #[value(name = "execute_64")]
+    Execute64,
+    /// The same, 512 commands at once.
+    #[value(name = "execute_512")]
+    Execute512,
+    /// 90 % loads, 10 % commands, 64 at once.
+    Mixed,
+    /// Appends of five events, against COPY into the same table.
+    AppendCopy,
+    /// The whole log as typed events, against COPY of it to the client.
+    ReplayCopy,
+    /// Commands from four processes, against one process.
+    Processes,
+    /// Commands, appends and loads in stores of 100,000 to 10,000,000 events. Only if named.
+    Growth,
+}
+
+/// How to run them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) effort: Effort,
+    pub(crate) alone: Alone,
+    /// Events in the largest store of `growth`.
+    pub(crate) largest: i64,
+}
+
+impl Name {
+    /// What runs when nothing is named.
+    pub(crate) const DEFAULT: [Self; 7] = [
+        Self::Execute1,
+        Self::Execute64,
+        Self::Execute512,
+        Self::Mixed,
+        Self::AppendCopy,
+        Self::ReplayCopy,
+        Self::Processes,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Execute1 => "execute_1",
+            Self::Execute64 => "execute_64",
+            Self::Execute512 => "execute_512",
+            Self::Mixed => "mixed",
+            Self::AppendCopy => "append_copy",
+            Self::ReplayCopy => "replay_copy",
+            Self::Processes => "processes",
+            Self::Growth => "growth",
+        }
+    }
+
+    pub(crate) async fn run(self, server: &Server, how: How) -> Result<Entry> {
+        let effort = how.effort;
+        match self {
+            Self::Execute1 => commands::run(self.as_str(), server, how, 1, 0).await,
+            Self::Execute64 => commands::run(self.as_str(), server, how, 64, 0).await,
+            Self::Execute512 => commands::run(self.as_str(), server, how, 512, 0).await,
+            Self::Mixed => commands::run(self.as_str(), server, how, 64, 9).await,
+            Self::AppendCopy => append_copy::run(server, effort).await,
+            Self::ReplayCopy => replay_copy::run(server, effort).await,
+            Self::Processes => processes::run(server, effort).await,
+            Self::Growth => growth::run(server, effort, how.largest).await,
+        }
+    }
+}

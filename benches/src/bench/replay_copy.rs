@@ -1,0 +1,105 @@
+//! The whole log, decoded to typed events, against COPY of the same columns to the client.
+
+use std::time::{Duration, Instant};
+
+use annals::{Append, EventStore, ExpectedVersion, Position, StreamId};
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use rand::{SeedableRng, rngs::SmallRng};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::{append_copy::events, copy::COLUMNS};
+use crate::{
+    bank::AccountEvent,
+    contestant::About,
+    measure::{Effort, Round, Summary},
+    report::{Entry, Side},
+    server::{Server, connect},
+};
+
+/// Events of one stream.
+const STREAM: usize = 10;
+
+pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
+    let url = server.database("replay_copy").await?;
+    let store = EventStore::connect(&url).await?;
+    fill(&store, effort.replayed).await?;
+    let client = connect(&url).await?;
+    // As autovacuum would do soon; and what was written is on disk.
+    client.batch_execute("vacuum analyze annals.events, annals.streams").await?;
+    server.checkpoint().await?;
+
+    let plain = format!("copy annals.events ({COLUMNS}) to stdout (format binary)");
+    let joined = "copy (select e.position, s.category, s.key, e.version, e.event_id, e.type, \
+         e.schema_version, e.recorded_at, e.occurred_at, e.payload, e.metadata \
+         from annals.events e join annals.streams s on s.id = e.stream_id order by e.position) \
+         to stdout (format binary)";
+    let (mut replayed, mut copied, mut copied_joined) = (Vec::new(), Vec::new(), Vec::new());
+    // The first round warms up.
+    for _ in 0..=effort.rounds {
+        replayed.push(round(effort.replayed, replay(&store).await?));
+        copied.push(round(effort.replayed, copy(&client, &plain, effort.replayed).await?));
+        copied_joined.push(round(effort.replayed, copy(&client, joined, effort.replayed).await?));
+    }
+    let annals = About {
+        name: "annals",
+        version: env!("CARGO_PKG_VERSION"),
+        setup: "EventStore::read_all, each event decoded to its type",
+    };
+    let other = About {
+        name: "COPY",
+        version: "binary",
+        setup: "the columns of annals.events, 1 connection, not decoded",
+    };
+    let other_joined = About {
+        name: "COPY of the join",
+        version: "binary",
+        setup: "as read_all has it: with category and key, in the order of positions",
+    };
+    let side = |about, rounds: &[Round]| Side::of(about, Summary::of(&rounds[1..]));
+    let others = vec![side(other, &copied), side(other_joined, &copied_joined)];
+    Ok(Entry::new("replay_copy", "events/s", side(annals, &replayed), others))
+}
+
+/// Appends events of many streams.
+async fn fill(store: &EventStore, events_wanted: u64) -> Result<()> {
+    let appends = usize::try_from(events_wanted)? / STREAM;
+    let append = |seed| async move {
+        let events = events(&mut SmallRng::seed_from_u64(seed as u64), STREAM)?;
+        let stream = StreamId::new("account", Uuid::now_v7())?;
+        store.append(Append::to(stream, ExpectedVersion::NoStream, events)).await?;
+        anyhow::Ok(())
+    };
+    stream::iter(0..appends).map(append).buffer_unordered(512).try_collect().await
+}
+
+async fn replay(store: &EventStore) -> Result<(u64, Duration)> {
+    let start = Instant::now();
+    let mut events = std::pin::pin!(store.read_all(Position::START));
+    let mut count = 0;
+    while let Some(event) = events.try_next().await? {
+        std::hint::black_box(event.decode::<AccountEvent>()?);
+        count += 1;
+    }
+    Ok((count, start.elapsed()))
+}
+
+/// Takes what COPY sends; it is not looked at, but for how much it is.
+async fn copy(client: &Client, copy: &str, events: u64) -> Result<(u64, Duration)> {
+    let start = Instant::now();
+    let mut chunks = std::pin::pin!(client.copy_out(copy).await?);
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.try_next().await? {
+        bytes += Bytes::len(&chunk) as u64;
+    }
+    let elapsed = start.elapsed();
+    ensure!(bytes > events * 50, "COPY returned only {bytes} bytes for {events} events");
+    Ok((events, elapsed))
+}
+
+fn round(expected: u64, (units, elapsed): (u64, Duration)) -> Round {
+    debug_assert_eq!(expected, units);
+    Round { units, elapsed, latencies: Vec::new() }
+}

@@ -1,0 +1,78 @@
+//! Annals side by side with others, on one server: `cargo xtask bench` runs it.
+//!
+//! See README.md beside this for what is measured, and how everybody is set up.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+mod bank;
+mod bench;
+mod client;
+mod contestant;
+mod cpu;
+mod measure;
+mod report;
+mod server;
+
+use crate::{
+    bench::{How, Name},
+    contestant::Alone,
+    measure::Effort,
+    report::Report,
+    server::Server,
+};
+
+/// Runs Annals beside others and prints how fast each is.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Args {
+    /// What to run: by default everything that takes minutes and not hours.
+    names: Vec<Name>,
+    /// Short rounds and few of them: under two minutes in all.
+    #[arg(long)]
+    quick: bool,
+    /// Leave the other crates out, to profile Annals.
+    #[arg(long)]
+    alone: bool,
+    /// How many events the largest store of `growth` has.
+    #[arg(long, default_value_t = 10_000_000, value_name = "EVENTS")]
+    largest: i64,
+    /// Where to write the figures as JSON.
+    #[arg(long, env = "ANNALS_BENCH_JSON", default_value = "target/annals-bench.json")]
+    json: PathBuf,
+    /// Be one of the processes of `processes`, on this database.
+    #[arg(long, hide = true, value_name = "URL")]
+    child_of: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(url) = args.child_of {
+        return bench::processes::child(&url).await;
+    }
+    let url = std::env::var("DATABASE_URL")
+        .context("DATABASE_URL names no server: run this as `cargo xtask bench`")?;
+    let server = Server::connect(&url).await?;
+    println!("{}", serde_json::to_string_pretty(&server.environment)?);
+    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
+    let alone = if args.alone { Alone::Yes } else { Alone::No };
+    let how = How { effort, alone, largest: args.largest };
+    let names = if args.names.is_empty() { Name::DEFAULT.to_vec() } else { args.names };
+    let mut report = Report { environment: server.environment.clone(), entries: Vec::new() };
+    for name in names {
+        eprintln!("bench: {}", name.as_str());
+        let entry = name.run(&server, how).await;
+        // Also what a failed benchmark leaves.
+        server.drop_databases().await?;
+        report.entries.push(entry.with_context(|| format!("{} failed", name.as_str()))?);
+    }
+    println!("{}", report.table());
+    let json = serde_json::to_string_pretty(&report.json()?)?;
+    std::fs::write(&args.json, json + "\n")
+        .with_context(|| format!("cannot write {}", args.json.display()))?;
+    println!("written to {}", args.json.display());
+    Ok(())
+}
