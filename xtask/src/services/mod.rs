@@ -49,32 +49,31 @@ fn external(variable: &str) -> Option<String> {
 
 /// Starts what is not running. A failure of Kafka leaves PostgreSQL up.
 pub(crate) fn ensure() -> Result<Running> {
-    let layout = Layout::discover()?;
-    let _lock = layout.lock()?;
-    let mut state = State::load(&layout.state_file());
-    let database_url = match external("DATABASE_URL") {
-        Some(url) => url,
-        None => {
-            let wanted = postgres::Wanted::from_environment();
-            postgres::up(&layout, &mut state, &wanted).context("cannot bring PostgreSQL up")?
-        }
-    };
+    let database_url = ensure_postgres()?;
     let kafka_brokers = match external("KAFKA_BROKERS") {
         Some(brokers) => Ok(brokers),
-        None => kafka::up(&layout, &mut state).context("cannot bring Kafka up"),
+        None => with_state(kafka::up).context("cannot bring Kafka up"),
     };
     Ok(Running { database_url, kafka_brokers })
 }
 
 /// Starts PostgreSQL alone, unless it runs, and returns its connection URL.
 pub(crate) fn ensure_postgres() -> Result<String> {
-    if let Some(url) = external("DATABASE_URL") {
-        return Ok(url);
+    match external("DATABASE_URL") {
+        Some(url) => Ok(url),
+        None => with_state(|layout, state| {
+            postgres::up(layout, state, &postgres::Wanted::from_environment())
+        })
+        .context("cannot bring PostgreSQL up"),
     }
+}
+
+/// Does something with what is known of the services, while no other process does.
+fn with_state<T>(act: impl FnOnce(&Layout, &mut State) -> Result<T>) -> Result<T> {
     let layout = Layout::discover()?;
     let _lock = layout.lock()?;
     let mut state = State::load(&layout.state_file());
-    postgres::up(&layout, &mut state).context("cannot bring PostgreSQL up")
+    act(&layout, &mut state)
 }
 
 /// `services up`.
