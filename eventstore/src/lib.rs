@@ -61,7 +61,8 @@
 //! - [`Envelope`]: metadata, idempotency keys and times for a command
 //! - [`EventStore::execute_all`]: many commands in one go
 //! - [`Append`] and [`EventStore::append`]: events without commands, for one or several streams
-//! - [`EventStore::read_all`], [`read_stream`](EventStore::read_stream): the log itself
+//! - [`EventStore::read`] and [`EventQuery`]: the log itself; [`Cursor`]: to stop and go on later
+//! - [`EventStore::delete_stream`], [`archive_stream`](EventStore::archive_stream): the life of streams
 //! - [`testkit`]: given, when, then
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
@@ -80,8 +81,10 @@ mod event;
 mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod life;
 mod memory;
 pub mod postgres;
+mod query;
 mod store;
 pub mod testkit;
 
@@ -96,7 +99,9 @@ pub use self::{
     error::{DecodeError, Error, ExecuteError},
     event::{Event, EventType, Metadata, Payload, Recorded},
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
-    store::{AsOf, EventStore, Options},
+    life::{StreamInfo, StreamState},
+    query::EventQuery,
+    store::{AsOf, Cursor, EventStore, Options},
 };
 
 /// What the derive macros' output refers to. Not public API.

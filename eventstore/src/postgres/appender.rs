@@ -26,6 +26,7 @@ use crate::{
     clock::{Clock, WentBack},
     error::Error,
     ids::{Position, Version},
+    life::StreamState,
     store::Options,
 };
 
@@ -241,7 +242,21 @@ impl Writer {
                             .unwrap_or(0);
                         Outcome::Conflict { stream, actual: before[stream] }
                     }
-                    _ => Outcome::KeyTaken,
+                    2 => Outcome::KeyTaken,
+                    // A stream that is not live says so; the others of its append say 3.
+                    _ => {
+                        let of = |row: &&tokio_postgres::Row| match row.get::<_, i32>(0) {
+                            4 => Some(StreamState::Deleted),
+                            5 => Some(StreamState::Archived),
+                            _ => None,
+                        };
+                        let states = rows.iter().enumerate();
+                        let (stream, state) = states
+                            .filter_map(|(stream, row)| Some((stream, of(row)?)))
+                            .next()
+                            .unwrap_or((0, StreamState::Deleted));
+                        Outcome::NotLive { stream, state }
+                    }
                 }
             })
             .collect())

@@ -8,7 +8,8 @@ use super::{Schema, database_error};
 use crate::error::Error;
 
 /// A migration is never edited once it has landed; a change is a new one.
-const MIGRATIONS: &[&str] = &[include_str!("sql/migrations/0001_store.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("sql/migrations/0001_store.sql"), include_str!("sql/migrations/0003_life.sql")];
 
 pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {
     let failed = |error| database_error("migrate the schema", error);

@@ -3,6 +3,7 @@
 mod appender;
 mod checkpoint;
 mod lease;
+mod life;
 mod listener;
 mod migrate;
 mod read;
@@ -28,10 +29,13 @@ pub use self::{
     listener::Listener,
 };
 use crate::{
+    append::ExpectedVersion,
     backend::{Backend, KnownKey, Outcome, Page, Range, Request},
     error::Error,
     event::Recorded,
-    ids::{Position, StreamId},
+    ids::{Position, StreamId, Version},
+    life::{StreamInfo, StreamState},
+    query::Archived,
     store::Options,
 };
 
@@ -151,6 +155,23 @@ impl Backend for Database {
         read::page(self, page).await
     }
 
+    async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
+        life::stream_info(self, stream).await
+    }
+
+    async fn change_state(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<Version, Error> {
+        life::change_state(self, stream, expected, state).await
+    }
+
+    async fn remove_keys(&self, older_than: Duration) -> Result<u64, Error> {
+        life::remove_keys(self, older_than).await
+    }
+
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
         read::known_keys(self, keys).await
     }
@@ -201,8 +222,8 @@ impl Schema {
 
 /// The statements of the hot paths, with the schema's name in them.
 struct Statements {
-    page: String,
     streams: String,
+    streams_with_archived: String,
     outcomes: String,
     safe_position: String,
     position_at: String,
@@ -212,8 +233,8 @@ struct Statements {
 impl Statements {
     fn new(schema: &Schema) -> Self {
         Self {
-            page: schema.sql(include_str!("sql/page.sql")),
-            streams: schema.sql(include_str!("sql/streams.sql")),
+            streams: read::streams_sql(schema, Archived::Excluded),
+            streams_with_archived: read::streams_sql(schema, Archived::Included),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
             safe_position: schema.sql("select {schema}.safe_position()"),
             position_at: schema

@@ -9,28 +9,97 @@ use tokio_postgres::{
     types::{FromSql, ToSql, Type, accepts},
 };
 
-use super::{Database, database_error};
+use super::{Database, Schema, database_error};
 use crate::{
     backend::{KnownKey, Page, Range},
     error::Error,
     event::{Metadata, Payload, Recorded},
     ids::{Position, StreamId, Version},
+    query::{Archived, Direction},
 };
 
 /// How long to wait for an append in flight before looking again.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(3);
 
 pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-    let failed = |error| database_error("read the log", error);
-    let client = database.client().await?;
-    let statement = client.prepare_cached(&database.0.statements.page).await.map_err(failed)?;
+    let failed = |error: tokio_postgres::Error| match page.stream {
+        Some(stream) if is_archived(&error) => Error::StreamArchived { stream: stream.clone() },
+        _ => database_error("read the log", error),
+    };
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
-    let rows = client
-        .query(&statement, &[&page.after.get(), &page.up_to.get(), &limit, &page.categories])
-        .await
-        .map_err(failed)?;
+    let (after, up_to) = (page.after.get(), page.up_to.get());
+    let versions = (page.after_version.get(), page.up_to_version.get());
+    let name = page.stream.map(|stream| (stream.category(), stream.key()));
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![&after, &up_to, &limit];
+    let mut filters = String::new();
+    let mut filter = |sql: &str, param| {
+        params.push(param);
+        filters.push_str(&sql.replace("$n", &format!("${}", params.len())));
+    };
+    let template = match &name {
+        Some((category, key)) => {
+            // The statement itself names these.
+            let names: [&(dyn ToSql + Sync); 4] = [category, key, &versions.0, &versions.1];
+            names.into_iter().for_each(|param| filter("", param));
+            include_str!("sql/stream_page.sql")
+        }
+        None => {
+            if page.after_version > Version::NONE {
+                filter(" and e.version > $n", &versions.0);
+            }
+            if page.up_to_version < Version::new(i64::MAX) {
+                filter(" and e.version <= $n", &versions.1);
+            }
+            if let Some(categories) = &page.categories {
+                filter(" and s.category = any ($n)", categories);
+            }
+            include_str!("sql/page.sql")
+        }
+    };
+    if let Some(types) = &page.event_types {
+        filter(" and e.type = any ($n)", types);
+    }
+    if let Some(id) = &page.correlation_id {
+        // As the index has it; and the id itself, since others may have its hash.
+        filter(
+            " and hashtextextended(e.metadata ->> 'correlation_id', 0) = hashtextextended($n, 0) \
+             and e.metadata ->> 'correlation_id' = $n",
+            id,
+        );
+    }
+    let direction = match page.direction {
+        Direction::Forward => "",
+        Direction::Backward => "desc",
+    };
+    let sql = with_source(template, page.archived)
+        .replace("{filters}", &filters)
+        .replace("{direction}", direction);
+    let client = database.client().await?;
+    let statement = client.prepare_cached(&database.schema().sql(&sql)).await.map_err(failed)?;
+    let rows = client.query(&statement, &params).await.map_err(failed)?;
     let mut names = Names::default();
     rows.iter().map(|row| recorded(row, &mut names).map_err(failed)).collect()
+}
+
+pub(super) fn streams_sql(schema: &Schema, archived: Archived) -> String {
+    schema.sql(&with_source(include_str!("sql/streams.sql"), archived))
+}
+
+/// Says where the events of a statement are, and what it does about an archived stream.
+fn with_source(template: &str, archived: Archived) -> String {
+    let (source, stream) = match archived {
+        Archived::Excluded if template.contains("wanted.index") => {
+            ("{schema}.events", "{schema}.refuse_archived(wanted.index)")
+        }
+        Archived::Excluded => ("{schema}.events", "{schema}.refuse_archived(1)"),
+        Archived::Included => (include_str!("sql/with_archived.sql").trim_end(), "true"),
+    };
+    template.replace("{source}", source).replace("{archived}", stream)
+}
+
+/// True if a statement came upon an archived stream.
+fn is_archived(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == super::life::ARCHIVED)
 }
 
 pub(super) fn streams<'a>(
@@ -38,11 +107,23 @@ pub(super) fn streams<'a>(
     streams: &'a [StreamId],
     range: Range,
 ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-    let failed = |error| database_error("read a stream", error);
+    let failed = move |error: tokio_postgres::Error| {
+        let archived = error.as_db_error().filter(|_| is_archived(&error));
+        // Which one, from 1.
+        let index = archived.and_then(|error| error.detail()?.parse::<usize>().ok());
+        match index.and_then(|index| streams.get(index.checked_sub(1)?)) {
+            Some(stream) => Error::StreamArchived { stream: stream.clone() },
+            None => database_error("read a stream", error),
+        }
+    };
     let rows = async move {
         let client = database.client().await?;
-        let statement =
-            client.prepare_cached(&database.0.statements.streams).await.map_err(failed)?;
+        let statements = &database.0.statements;
+        let statement = client.prepare_cached(match range.archived {
+            Archived::Excluded => &statements.streams,
+            Archived::Included => &statements.streams_with_archived,
+        });
+        let statement = statement.await.map_err(failed)?;
         let categories: Vec<_> = streams.iter().map(StreamId::category).collect();
         let keys: Vec<_> = streams.iter().map(StreamId::key).collect();
         let (after, version) = (range.after.get(), range.up_to_version.get());

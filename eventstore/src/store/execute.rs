@@ -106,6 +106,9 @@ impl EventStore {
                 let (stream, expected) = decided.request.streams[stream].clone();
                 Err(Error::Conflict { stream, expected, actual })
             }
+            Outcome::NotLive { stream, state } => {
+                Err(state.refusal(decided.request.streams[stream].0.clone()))
+            }
             Outcome::KeyTaken => Err(Error::KeyInFlight),
         }
     }

@@ -1,7 +1,9 @@
 //! The event store: one API over PostgreSQL and, for unit tests, memory.
 
 mod check;
+mod cursor;
 mod execute;
+mod life;
 mod load;
 mod lot;
 mod options;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-pub use self::{load::AsOf, options::Options};
+pub use self::{cursor::Cursor, load::AsOf, options::Options};
 use crate::{
     append::{Append, Appended},
     backend::{Backend, KeyRecord, KnownKey, Outcome, Page, Request},
@@ -22,6 +24,7 @@ use crate::{
     ids::{Position, StreamId, Version},
     memory::Memory,
     postgres::Database,
+    query::Archived,
 };
 
 /// An append-only store of events.
@@ -75,15 +78,15 @@ impl EventStore {
 
     async fn open(url: &str, options: Options) -> Result<Self, Error> {
         let database = Database::connect(url, &options).await?;
-        Ok(Self {
-            backend: Arc::new(database.clone()),
-            database: Some(database),
-            options: Arc::new(options),
-        })
+        let backend: Arc<dyn Backend> = Arc::new(database.clone());
+        if let Some(retention) = options.idempotency_retention {
+            tokio::spawn(life::remove_old_keys(Arc::downgrade(&backend), retention));
+        }
+        Ok(Self { backend, database: Some(database), options: Arc::new(options) })
     }
 
     fn open_in_memory(options: Options) -> Self {
-        let memory = Memory::new(options.clock.clone());
+        let memory = Memory::new(options.clock.clone(), options.idempotency_retention);
         Self { backend: Arc::new(memory), database: None, options: Arc::new(options) }
     }
 
@@ -101,8 +104,9 @@ impl EventStore {
     /// append may still be recorded; with an idempotency key, appending again settles it.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if a stream is not as expected, [`Error::KeyReused`],
-    /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Indeterminate`] if the connection
+    /// [`Error::Conflict`] if a stream is not as expected, [`Error::StreamDeleted`] or
+    /// [`Error::StreamArchived`] if it is not in use, [`Error::KeyReused`], [`Error::InvalidAppend`],
+    /// [`Error::ClockWentBack`], [`Error::Indeterminate`] if the connection
     /// was lost meanwhile, or a failure of the database.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
         let request = self.request(append)?;
@@ -112,6 +116,9 @@ impl EventStore {
             Outcome::Conflict { stream, actual } => {
                 let (stream, expected) = request.streams[stream].clone();
                 Err(Error::Conflict { stream, expected, actual })
+            }
+            Outcome::NotLive { stream, state } => {
+                Err(state.refusal(request.streams[stream].0.clone()))
             }
             Outcome::KeyTaken => {
                 let known = self.backend.known_keys(key.as_slice()).await?;
@@ -196,7 +203,9 @@ impl EventStore {
             return Err(Error::KeyReused { key: known.key });
         }
         let after = Position::new(known.position.get() - known.events as i64);
-        let page = Page { after, up_to: known.position, limit: known.events, categories: None };
+        // Its streams may be archived since.
+        let archived = Archived::Included;
+        let page = Page { archived, ..Page::log(after, known.position, known.events) };
         let mut versions: Vec<_> =
             request.streams.iter().map(|(stream, _)| (stream.clone(), Version::NONE)).collect();
         for event in self.backend.page(page).await? {
