@@ -15,7 +15,7 @@ use crate::{
 /// SQLSTATEs that the store's functions raise.
 const NOT_AS_EXPECTED: &str = "AN030";
 const DELETED: &str = "AN031";
-pub(super) const ARCHIVED: &str = "AN032";
+const ARCHIVED: &str = "AN032";
 const READER_BEHIND: &str = "AN033";
 
 pub(super) async fn stream_info(

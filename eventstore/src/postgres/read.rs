@@ -22,10 +22,7 @@ use crate::{
 const RETRY: std::time::Duration = std::time::Duration::from_millis(3);
 
 pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-    let failed = |error: tokio_postgres::Error| match page.stream {
-        Some(stream) if is_archived(&error) => Error::StreamArchived { stream: stream.clone() },
-        _ => database_error("read the log", error),
-    };
+    let failed = |error| database_error("read the log", error);
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
     let (after, up_to) = (page.after.get(), page.up_to.get());
     let versions = (page.after_version.get(), page.up_to_version.get());
@@ -77,29 +74,32 @@ pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Reco
     let client = database.client().await?;
     let statement = client.prepare_cached(&database.schema().sql(&sql)).await.map_err(failed)?;
     let rows = client.query(&statement, &params).await.map_err(failed)?;
+    if let (Some(stream), [row]) = (page.stream, &*rows)
+        && is_refused(row).map_err(failed)?
+    {
+        return Err(Error::StreamArchived { stream: stream.clone() });
+    }
     let mut names = Names::default();
     rows.iter().map(|row| recorded(row, &mut names).map_err(failed)).collect()
+}
+
+/// True if a row says that a stream is archived, instead of bringing an event.
+fn is_refused(row: &Row) -> Result<bool, tokio_postgres::Error> {
+    Ok(row.try_get::<_, Option<i64>>(0)?.is_none())
 }
 
 pub(super) fn streams_sql(schema: &Schema, archived: Archived) -> String {
     schema.sql(&with_source(include_str!("sql/streams.sql"), archived))
 }
 
-/// Says where the events of a statement are, and what it does about an archived stream.
+/// Says where the events of a statement are, and in which state a stream is refused.
 fn with_source(template: &str, archived: Archived) -> String {
-    let (source, stream) = match archived {
-        Archived::Excluded if template.contains("wanted.index") => {
-            ("{schema}.events", "{schema}.refuse_archived(wanted.index)")
-        }
-        Archived::Excluded => ("{schema}.events", "{schema}.refuse_archived(1)"),
-        Archived::Included => (include_str!("sql/with_archived.sql").trim_end(), "true"),
+    let (source, refused) = match archived {
+        Archived::Excluded => ("{schema}.events", "2"),
+        // None has this one.
+        Archived::Included => (include_str!("sql/with_archived.sql").trim_end(), "-1"),
     };
-    template.replace("{source}", source).replace("{archived}", stream)
-}
-
-/// True if a statement came upon an archived stream.
-fn is_archived(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| code.code() == super::life::ARCHIVED)
+    template.replace("{source}", source).replace("{refused}", refused)
 }
 
 pub(super) fn streams<'a>(
@@ -107,15 +107,7 @@ pub(super) fn streams<'a>(
     streams: &'a [StreamId],
     range: Range,
 ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-    let failed = move |error: tokio_postgres::Error| {
-        let archived = error.as_db_error().filter(|_| is_archived(&error));
-        // Which one, from 1.
-        let index = archived.and_then(|error| error.detail()?.parse::<usize>().ok());
-        match index.and_then(|index| streams.get(index.checked_sub(1)?)) {
-            Some(stream) => Error::StreamArchived { stream: stream.clone() },
-            None => database_error("read a stream", error),
-        }
-    };
+    let failed = |error| database_error("read a stream", error);
     let rows = async move {
         let client = database.client().await?;
         let statements = &database.0.statements;
@@ -135,8 +127,11 @@ pub(super) fn streams<'a>(
             // The connection goes back to the pool once its rows are read.
             let _ = &client;
             let row = row.map_err(failed)?;
-            let index: i64 = row.try_get(11).map_err(failed)?;
-            Ok((index as usize - 1, recorded(&row, &mut names).map_err(failed)?))
+            let index = row.try_get::<_, i64>(11).map_err(failed)? as usize - 1;
+            if is_refused(&row).map_err(failed)? {
+                return Err(Error::StreamArchived { stream: streams[index].clone() });
+            }
+            Ok((index, recorded(&row, &mut names).map_err(failed)?))
         }))
     };
     futures::stream::once(rows).try_flatten().boxed()

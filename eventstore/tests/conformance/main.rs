@@ -5,8 +5,11 @@ mod append;
 mod clock;
 mod execute;
 mod idempotency;
+mod life;
+mod life_in_time;
 mod load;
 mod model;
+mod query;
 mod read;
 #[path = "../support/mod.rs"]
 mod support;
@@ -137,5 +140,32 @@ conformance! {
         more_than_a_page_is_read_in_order,
         a_page_ends_where_it_is_told_to,
         streams_of_similar_names_are_told_apart,
+    }
+    query () {
+        a_query_finds_what_a_filter_over_the_log_finds,
+        pages_of_any_size_lead_to_the_same_events,
+        reading_from_a_time_starts_with_its_first_event,
+        a_cursor_passes_what_it_does_not_match,
+        a_cursor_that_is_stored_goes_on_where_it_was,
+        a_cursor_follows_the_log,
+        a_cursor_backward_comes_to_an_end,
+        a_stored_query_with_an_unknown_part_is_refused,
+    }
+    life () {
+        a_deleted_stream_is_as_if_it_did_not_exist,
+        an_archived_stream_is_read_on_request_only,
+        what_is_not_live_takes_no_events,
+        one_dead_stream_refuses_the_whole_append,
+        a_change_of_state_checks_the_version,
+        the_operations_can_be_repeated,
+        a_deleted_stream_is_not_archived_nor_the_other_way,
+        a_command_on_a_stream_that_is_not_live_is_decided_once,
+        a_recorded_key_answers_also_when_its_stream_is_archived,
+        removed_keys_are_new_again,
+        any_story_of_streams_reads_like_its_model,
+    }
+    life_in_time (clock) {
+        archiving_leaves_positions_as_of_times_as_they_were,
+        time_does_not_go_back_behind_an_archived_event,
     }
 }

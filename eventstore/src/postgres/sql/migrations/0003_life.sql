@@ -6,7 +6,8 @@ alter table {schema}.streams
     add column state smallint not null default 0 check (state between 0 and 2);
 
 -- An event without a correlation id costs nothing here. The hash, because a key of an index is short
--- and an id need not be.
+-- and an id need not be. There is no index on types: each event would pay for it, as much as for a
+-- third of all else that records it, and looking through the log for a type is fast.
 create index events_by_correlation on {schema}.events
     (hashtextextended(metadata ->> 'correlation_id', 0), position)
     where metadata ->> 'correlation_id' is not null;
@@ -174,13 +175,6 @@ begin
     return stream.version;
 end $$;
 
--- What a statement calls that comes upon an archived stream and did not ask for such: refuses with
--- AN032, with the stream's number in the statement.
-create function {schema}.refuse_archived(number bigint) returns boolean language plpgsql stable as $$
-begin
-    raise exception 'the stream is archived' using errcode = 'AN032', detail = number::text;
-end $$;
-
 -- Removes the idempotency keys older than `retention` from some pages of the table, from `from_page`
 -- on. Returns how many, and where to go on; null at the end of the table. Walking through the pages
 -- bounds the work of each call and needs no index that each append would have to keep. One at a time:
@@ -222,11 +216,9 @@ declare
 begin
     -- The last recorded event, also an archived one, unless an append in flight took a later time,
     -- which is in the counter.
-    select max(e.recorded_at) into recording_time from (
-        (select recorded_at from {schema}.events order by position desc limit 1)
-        union all
-        (select recorded_at from {schema}.archived_events order by position desc limit 1)
-    ) e;
+    recording_time := greatest(
+        (select e.recorded_at from {schema}.events e order by e.position desc limit 1),
+        (select e.recorded_at from {schema}.archived_events e order by e.position desc limit 1));
     if supplied_first < recording_time then
         raise exception 'recording time goes back' using errcode = 'AN001',
             detail = (extract(epoch from recording_time) * 1000000)::bigint::text;
