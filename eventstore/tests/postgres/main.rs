@@ -5,8 +5,11 @@ mod append;
 mod connect;
 mod immutable;
 mod killed;
+mod life;
 mod lost_answers;
 mod position_at;
+mod reading;
+mod retention;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;

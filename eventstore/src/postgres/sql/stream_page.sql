@@ -18,3 +18,4 @@ union all
 select null, null, null, null, null, null, null, null, null, null, null
 from {schema}.streams s
 where s.category = $4 and s.key = $5 and s.state = {refused}
+order by 4 {direction}
