@@ -15,3 +15,11 @@ pub mod __private {
     pub use annals_eventstore::__private::*;
     pub use annals_projections::__private::*;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/reading.md")]
+mod guide_reading {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/life-of-data.md")]
+mod guide_life_of_data {}
