@@ -11,6 +11,7 @@ use crate::error::Error;
 const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0001_store.sql"),
     include_str!("sql/migrations/0002_snapshots.sql"),
+    include_str!("sql/migrations/0003_life.sql"),
     include_str!("sql/migrations/0005_inline_projections.sql"),
 ];
 

@@ -21,6 +21,7 @@ use crate::{
     backend::{Outcome, Request},
     clock::Clock,
     ids::{Position, Version},
+    life::StreamState,
 };
 
 /// How often a batch is tried that loses to others through no fault of its own.
@@ -186,7 +187,20 @@ fn outcomes(requests: &[&Request], rows: &[tokio_postgres::Row]) -> Vec<Outcome>
                     .unwrap_or(0);
                 Outcome::Conflict { stream, actual: before[stream] }
             }
-            _ => Outcome::KeyTaken,
+            2 => Outcome::KeyTaken,
+            // A stream that is not live says so; the others of its append say 3.
+            _ => {
+                let state = |row: &&tokio_postgres::Row| match row.get::<_, i32>(0) {
+                    4 => Some(StreamState::Deleted),
+                    5 => Some(StreamState::Archived),
+                    _ => None,
+                };
+                let mut states = rows.iter().map(state).enumerate();
+                let (stream, state) = states
+                    .find_map(|(stream, state)| Some((stream, state?)))
+                    .unwrap_or((0, StreamState::Deleted));
+                Outcome::NotLive { stream, state }
+            }
         }
     };
     requests.iter().map(outcome).collect()
