@@ -27,3 +27,11 @@ mod guide_evolution {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/unit-of-work.md")]
 mod guide_unit_of_work {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/reading.md")]
+mod guide_reading {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/life-of-data.md")]
+mod guide_life_of_data {}

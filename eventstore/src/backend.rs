@@ -13,7 +13,9 @@ use crate::{
     error::Error,
     event::{Payload, Recorded},
     ids::{Position, StreamId, Version},
+    life::{StreamInfo, StreamState},
     postgres::{Client, InlineProjection},
+    query::{Archived, Direction},
     snapshot::SnapshotKind,
 };
 
@@ -52,6 +54,8 @@ pub(crate) enum Outcome {
     Conflict { stream: usize, actual: Version },
     /// One of its idempotency keys is recorded already.
     KeyTaken,
+    /// A stream that it writes or rests on is deleted or archived: its index, and its state.
+    NotLive { stream: usize, state: StreamState },
 }
 
 /// The recorded outcome of an idempotency key.
@@ -73,11 +77,16 @@ pub(crate) struct Load {
     pub(crate) up_to_position: Position,
     /// Start from the latest snapshot of this kind that lies in the range, if there is one.
     pub(crate) snapshot: Option<SnapshotKind>,
+    /// Whether it is loaded also if it is archived.
+    pub(crate) archived: Archived,
 }
 
-/// What was loaded of a stream: a snapshot, and the first events after it.
+/// What was loaded of a stream: a snapshot, and the first events after it. Of one that is deleted, or
+/// archived and not to be loaded then, only the state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
+    /// The stream's.
+    pub(crate) state: StreamState,
     pub(crate) snapshot: Option<StoredSnapshot>,
     pub(crate) events: Vec<StoredEvent>,
     /// There may be more after the last of them.
@@ -122,6 +131,8 @@ pub(crate) struct Range {
     pub(crate) up_to_position: Position,
     /// At most this many events.
     pub(crate) limit: i64,
+    /// What to do about archived streams.
+    pub(crate) archived: Archived,
 }
 
 impl Range {
@@ -130,17 +141,50 @@ impl Range {
         up_to_version: Version::new(i64::MAX),
         up_to_position: Position::new(i64::MAX),
         limit: i64::MAX,
+        archived: Archived::Excluded,
     };
 }
 
-/// A page of the log of the whole store.
+/// A page of the log of the whole store, or of one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page<'a> {
     pub(crate) after: Position,
     pub(crate) up_to: Position,
     pub(crate) limit: usize,
+    pub(crate) direction: Direction,
+    /// Only events of this stream.
+    pub(crate) stream: Option<&'a StreamId>,
+    /// Only events after this version of their stream.
+    pub(crate) after_version: Version,
+    /// Only events up to this version of their stream.
+    pub(crate) up_to_version: Version,
     /// Only events of these categories; all, if `None`.
     pub(crate) categories: Option<&'a [String]>,
+    /// Only events of these types; all, if `None`.
+    pub(crate) event_types: Option<&'a [String]>,
+    /// Only events with this correlation id; all, if `None`.
+    pub(crate) correlation_id: Option<&'a str>,
+    /// Archived streams are left out of a page of the log; as a page of their own they are refused.
+    pub(crate) archived: Archived,
+}
+
+impl Page<'_> {
+    /// All events after a position and up to another, at most so many.
+    pub(crate) const fn log(after: Position, up_to: Position, limit: usize) -> Self {
+        Self {
+            after,
+            up_to,
+            limit,
+            direction: Direction::Forward,
+            stream: None,
+            after_version: Version::NONE,
+            up_to_version: Version::new(i64::MAX),
+            categories: None,
+            event_types: None,
+            correlation_id: None,
+            archived: Archived::Excluded,
+        }
+    }
 }
 
 #[async_trait]
@@ -164,8 +208,22 @@ pub(crate) trait Backend: Send + Sync {
     /// Begins a unit: what it reads and writes shares one transaction.
     async fn begin(&self) -> Result<Box<dyn Session>, Error>;
 
-    /// A page of the log, by position.
+    /// A page of the log, by position, or of a stream, by version.
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error>;
+
+    /// The version and the state of a stream; `None` if it has no events.
+    async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error>;
+
+    /// Brings a stream that has events into a state, and returns its version.
+    async fn change_state(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<Version, Error>;
+
+    /// Removes the idempotency keys that are older; returns how many.
+    async fn remove_keys(&self, older_than: Duration) -> Result<u64, Error>;
 
     /// The outcomes recorded for those of the keys that are known.
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error>;

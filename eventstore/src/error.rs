@@ -45,6 +45,34 @@ pub enum Error {
         /// The version that the stream has.
         actual: Version,
     },
+    /// The stream is deleted: it is read as if it did not exist, and takes no events.
+    #[error("stream {stream} is deleted; restore it first, or use another")]
+    StreamDeleted {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The stream is archived: it is read only on request, and takes no events.
+    #[error("stream {stream} is archived; restore it first, or read it with its archived events")]
+    StreamArchived {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A reader of the log has not come to the end of a stream that was to be archived or restored; it
+    /// would miss events.
+    #[error(
+        "stream {stream} stays where it is: the reader {reader:?} has come to position {at}, not to \
+         {needed} yet; let it catch up, or remove its checkpoint if it is no longer in use"
+    )]
+    ReaderBehind {
+        /// The stream.
+        stream: StreamId,
+        /// The name of the reader's checkpoint.
+        reader: String,
+        /// The position that it has come to.
+        at: Position,
+        /// The position of the stream's last event.
+        needed: Position,
+    },
     /// The idempotency key was used before, for another command.
     #[error("idempotency key {key:?} was used before, for a different command; use a new key")]
     KeyReused {

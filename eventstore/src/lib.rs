@@ -62,7 +62,8 @@
 //! - [`EventStore::execute_all`]: many commands in one go
 //! - [`EventStore::begin`]: several aggregates and SQL of your own in one transaction
 //! - [`Append`] and [`EventStore::append`]: events without commands, for one or several streams
-//! - [`EventStore::read_all`], [`read_stream`](EventStore::read_stream): the log itself
+//! - [`EventStore::read`] and [`EventQuery`]: the log itself; [`Cursor`]: to stop and go on later
+//! - [`EventStore::delete_stream`], [`archive_stream`](EventStore::archive_stream): the life of streams
 //! - [`testkit`]: given, when, then
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
@@ -88,8 +89,10 @@ mod event;
 mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod life;
 mod memory;
 pub mod postgres;
+mod query;
 mod shape;
 mod snapshot;
 mod store;
@@ -108,9 +111,11 @@ pub use self::{
         Decoded, DecodedIter, Event, EventType, Metadata, Payload, Recorded, RetiredType, Upcast,
     },
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
+    life::{StreamInfo, StreamState},
+    query::EventQuery,
     shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
     snapshot::Snapshots,
-    store::{AsOf, Decided, EventStore, Options, UnitCommitted, UnitOfWork},
+    store::{AsOf, Cursor, Decided, EventStore, Options, UnitCommitted, UnitOfWork},
 };
 
 /// What the derive macros' output refers to. Not public API.

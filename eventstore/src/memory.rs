@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream, stream::BoxStream};
 
 use crate::{
+    append::ExpectedVersion,
     backend::{
         Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session,
         StoredEvent, StoredSnapshot,
@@ -19,7 +20,9 @@ use crate::{
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
+    life::{StreamInfo, StreamState},
     postgres::{Client, InlineProjection},
+    query::{Archived, Direction},
 };
 
 /// A log in memory. An append holds the lock from its checks to its end, so there is never one in
@@ -28,6 +31,8 @@ use crate::{
 pub(crate) struct Memory {
     log: Arc<Mutex<Log>>,
     clock: Clock,
+    /// How long idempotency keys are kept; for ever, if `None`.
+    retention: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +41,9 @@ struct Log {
     events: Vec<Recorded>,
     /// The indexes of each stream's events.
     streams: HashMap<StreamId, Vec<usize>>,
-    keys: HashMap<String, KnownKey>,
+    /// The streams that are not live.
+    states: HashMap<StreamId, StreamState>,
+    keys: HashMap<String, (Instant, KnownKey)>,
     closed: bool,
     snapshots: HashMap<StreamId, Vec<NewSnapshot>>,
     /// The latest time that an as-of question found to have come: the system's clock stamps nothing
@@ -45,8 +52,8 @@ struct Log {
 }
 
 impl Memory {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { log: Arc::default(), clock }
+    pub(crate) fn new(clock: Clock, retention: Option<Duration>) -> Self {
+        Self { log: Arc::default(), clock, retention }
     }
 
     /// The log of a store that is not closed.
@@ -57,7 +64,11 @@ impl Memory {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         // The log is changed after all checks, so a panic elsewhere leaves it whole.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(retention) = self.retention {
+            log.remove_keys(retention);
+        }
+        log
     }
 }
 
@@ -67,6 +78,10 @@ impl Log {
     }
 
     fn load(&self, load: &Load) -> Part {
+        let state = self.state(&load.stream);
+        if self.readable(&load.stream, load.archived).ok() != Some(true) {
+            return Part { state, ..Part::default() };
+        }
         let latest = load.snapshot.and_then(|kind| {
             let snapshots = self.snapshots.get(&load.stream)?.iter();
             let wanted = snapshots.filter(|snapshot| {
@@ -85,6 +100,7 @@ impl Log {
                 && event.position <= load.up_to_position
         });
         Part {
+            state,
             snapshot: latest.map(|snapshot| StoredSnapshot {
                 version: snapshot.version,
                 position: snapshot.position,
@@ -119,16 +135,89 @@ impl Log {
         });
     }
 
+    fn state(&self, stream: &StreamId) -> StreamState {
+        self.states.get(stream).copied().unwrap_or_default()
+    }
+
+    fn remove_keys(&mut self, older_than: Duration) -> u64 {
+        let before = self.keys.len();
+        self.keys.retain(|_, (recorded, _)| recorded.elapsed() <= older_than);
+        (before - self.keys.len()) as u64
+    }
+
+    fn change_state(
+        &mut self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<Version, Error> {
+        let actual = self.version(stream);
+        if actual == Version::NONE {
+            let expected = ExpectedVersion::Exists;
+            return Err(Error::Conflict { stream: stream.clone(), expected, actual });
+        }
+        if !expected.accepts(actual) {
+            return Err(Error::Conflict { stream: stream.clone(), expected, actual });
+        }
+        match (self.state(stream), state) {
+            (before, after) if before == after => {}
+            (_, StreamState::Live) => drop(self.states.remove(stream)),
+            (StreamState::Live, _) => drop(self.states.insert(stream.clone(), state)),
+            (before, _) => return Err(before.refusal(stream.clone())),
+        }
+        Ok(actual)
+    }
+
     fn last_time(&self) -> Option<DateTime<Utc>> {
         self.events.last().map(|event| event.recorded_at)
+    }
+
+    /// Whether a stream that is asked for by its name is read.
+    fn readable(&self, stream: &StreamId, archived: Archived) -> Result<bool, Error> {
+        match (self.state(stream), archived) {
+            (StreamState::Live, _) | (StreamState::Archived, Archived::Included) => Ok(true),
+            (StreamState::Deleted, _) => Ok(false),
+            (StreamState::Archived, Archived::Excluded) => {
+                Err(Error::StreamArchived { stream: stream.clone() })
+            }
+        }
+    }
+
+    /// Whether an event belongs to a page, within its positions.
+    fn is_wanted(&self, event: &Recorded, page: &Page<'_>) -> bool {
+        let among = |names: Option<&[String]>, name: &str| {
+            names.is_none_or(|names| names.iter().any(|one| one == name))
+        };
+        page.stream.is_none_or(|stream| *stream == event.stream)
+            && event.version > page.after_version
+            && event.version <= page.up_to_version
+            && among(page.categories, event.stream.category())
+            && among(page.event_types, &event.event_type)
+            && (page.correlation_id)
+                .is_none_or(|id| event.metadata.correlation_id.as_deref() == Some(id))
+            && (page.archived == Archived::Included
+                || self.state(&event.stream) != StreamState::Archived)
     }
 
     fn append(&mut self, request: Request, clock: &Clock) -> Result<Outcome, Error> {
         if request.keys.iter().any(|key| self.keys.contains_key(&key.key)) {
             return Ok(Outcome::KeyTaken);
         }
-        let before: Vec<_> =
-            request.streams.iter().map(|(stream, _)| self.version(stream)).collect();
+        let mut before = Vec::with_capacity(request.streams.len());
+        for (index, (stream, expected)) in request.streams.iter().enumerate() {
+            let state = self.state(stream);
+            // Who read a deleted stream found none. An append that only rests on that is recorded.
+            let rests_on_none = state == StreamState::Deleted
+                && matches!(
+                    expected,
+                    ExpectedVersion::NoStream | ExpectedVersion::Exact(Version::NONE)
+                )
+                && request.events.iter().all(|(stream, _)| *stream != index);
+            if state != StreamState::Live && !rests_on_none {
+                return Ok(Outcome::NotLive { stream: index, state });
+            }
+            before.push(if rests_on_none { Version::NONE } else { self.version(stream) });
+        }
         for (stream, (_, expected)) in request.streams.iter().enumerate() {
             if !expected.accepts(before[stream]) {
                 return Ok(Outcome::Conflict { stream, actual: before[stream] });
@@ -152,7 +241,7 @@ impl Log {
                 },
                 events: key.events,
             };
-            self.keys.insert(key.key, known);
+            self.keys.insert(key.key, (Instant::now(), known));
         }
         let now = to_micros(Utc::now()).max(self.last_time().max(self.asked).unwrap_or_default());
         for ((stream, event), time) in request.events.into_iter().zip(times) {
@@ -208,6 +297,11 @@ impl Backend for Memory {
         };
         let mut events = Vec::new();
         for (index, stream) in streams.iter().enumerate() {
+            match log.readable(stream, range.archived) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => return stream::once(async { Err(error) }).boxed(),
+            }
             let all = log.streams.get(stream).into_iter().flatten().map(|at| &log.events[*at]);
             let wanted = all.filter(|event| {
                 event.version > range.after
@@ -226,16 +320,43 @@ impl Backend for Memory {
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
         let log = self.open()?;
-        let after = log.events.iter().skip(page.after.get() as usize);
-        let wanted = after.take_while(|event| event.position <= page.up_to).filter(|event| {
-            page.categories.is_none_or(|names| names.iter().any(|n| n == event.stream.category()))
-        });
-        Ok(wanted.take(page.limit).cloned().collect())
+        if let Some(stream) = page.stream
+            && !log.readable(stream, page.archived)?
+        {
+            return Ok(Vec::new());
+        }
+        let end = log.events.len().min(page.up_to.get() as usize);
+        let events = log.events.get(page.after.get() as usize..end).unwrap_or_default().iter();
+        let wanted = |event: &&Recorded| log.is_wanted(event, &page);
+        Ok(match page.direction {
+            Direction::Forward => events.filter(wanted).take(page.limit).cloned().collect(),
+            Direction::Backward => events.rev().filter(wanted).take(page.limit).cloned().collect(),
+        })
+    }
+
+    async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
+        let log = self.open()?;
+        let version = log.version(stream);
+        let info = StreamInfo { version, state: log.state(stream) };
+        Ok((version > Version::NONE).then_some(info))
+    }
+
+    async fn change_state(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<Version, Error> {
+        self.open()?.change_state(stream, expected, state)
+    }
+
+    async fn remove_keys(&self, older_than: Duration) -> Result<u64, Error> {
+        Ok(self.open()?.remove_keys(older_than))
     }
 
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
         let log = self.open()?;
-        Ok(keys.iter().filter_map(|key| log.keys.get(key).cloned()).collect())
+        Ok(keys.iter().filter_map(|key| log.keys.get(key)).map(|(_, key)| key.clone()).collect())
     }
 
     async fn safe_position(&self) -> Result<Position, Error> {

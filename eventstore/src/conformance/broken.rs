@@ -12,9 +12,12 @@
 //! # }
 //! ```
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -28,6 +31,7 @@ use crate::{
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
+    life::{StreamInfo, StreamState},
     store::{EventStore, Options},
 };
 
@@ -261,6 +265,23 @@ impl Backend for Faulty {
         Ok(events)
     }
 
+    async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
+        self.backend.stream_info(stream).await
+    }
+
+    async fn change_state(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<Version, Error> {
+        self.backend.change_state(stream, expected, state).await
+    }
+
+    async fn remove_keys(&self, older_than: Duration) -> Result<u64, Error> {
+        self.backend.remove_keys(older_than).await
+    }
+
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
         match self.fault {
             Fault::ForgetsKeys => Ok(Vec::new()),
@@ -268,7 +289,7 @@ impl Backend for Faulty {
         }
     }
 
-    async fn close(&self, limit: Option<std::time::Duration>) -> usize {
+    async fn close(&self, limit: Option<Duration>) -> usize {
         self.backend.close(limit).await
     }
 

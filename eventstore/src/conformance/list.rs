@@ -1,8 +1,8 @@
 //! The list of all behaviours, from which the suite and the crate's own tests are made.
 
 use super::{
-    Behaviour, Needs, append, cache, clock, close, evolution, execute, idempotency, laws, load,
-    model, options, order, read, snapshots, stores::Stores, unit,
+    Behaviour, Needs, append, cache, clock, close, evolution, execute, idempotency, laws, life,
+    life_in_time, load, model, options, order, query, read, snapshots, stores::Stores, unit,
 };
 use crate::{Clock, EventStore, Options};
 
@@ -142,6 +142,36 @@ macro_rules! __conformance_behaviours {
                 concurrent_transfers_keep_the_sum,
                 a_unit_is_done_again_after_a_conflict_only,
                 limits_hold_for_the_unit_as_a_whole,
+            }
+            query () {
+                a_query_finds_what_a_filter_over_the_log_finds,
+                pages_of_any_size_lead_to_the_same_events,
+                reading_from_a_time_starts_with_its_first_event,
+                a_cursor_passes_what_it_does_not_match,
+                a_cursor_that_is_stored_goes_on_where_it_was,
+                a_cursor_follows_the_log,
+                a_cursor_backward_comes_to_an_end,
+            }
+            life () {
+                a_deleted_stream_is_as_if_it_did_not_exist,
+                an_archived_stream_is_read_on_request_only,
+                what_is_not_live_takes_no_events,
+                one_dead_stream_refuses_the_whole_append,
+                a_change_of_state_checks_the_version,
+                the_operations_can_be_repeated,
+                a_deleted_stream_is_not_archived_nor_the_other_way,
+                a_command_on_a_stream_that_is_not_live_is_decided_once,
+                a_recorded_key_answers_also_when_its_stream_is_archived,
+                a_command_under_a_recorded_key_needs_no_stream,
+                what_is_cached_knows_what_became_of_its_stream,
+                a_snapshot_does_not_bring_a_stream_back,
+                a_unit_knows_what_became_of_its_streams,
+                removed_keys_are_new_again,
+                any_story_of_streams_reads_like_its_model,
+            }
+            life_in_time (clock) {
+                archiving_leaves_positions_as_of_times_as_they_were,
+                time_does_not_go_back_behind_an_archived_event,
             }
             model (stores) {
                 a_store_does_what_the_one_in_memory_does,

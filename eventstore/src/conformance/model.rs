@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use annals_eventstore::{
-    Append, AsOf, Clock, Envelope, EventStore, ExpectedVersion, ManualClock, Metadata, Position,
-    Recorded, Version,
+    Append, AsOf, Clock, Envelope, EventQuery, EventStore, ExpectedVersion, ManualClock, Metadata,
+    Position, Recorded, StreamId, Version,
 };
 use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -17,7 +17,7 @@ use super::{
     list::open,
     stores::{InMemory, Stores},
     support::{
-        assert_sound,
+        all, assert_sound,
         counter::{Change, Counter},
         event, log, stream,
     },
@@ -34,6 +34,15 @@ enum Step {
     /// Moves the clock, backwards too.
     Tick(i64),
     AsOf(i64),
+    /// Deletes, archives or restores a stream, and asks for it.
+    Life(u8, Life),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Delete(ExpectedVersion),
+    Archive(ExpectedVersion),
+    Restore,
 }
 
 #[derive(Clone, Debug)]
@@ -50,16 +59,27 @@ struct Request {
     key: Option<u8>,
 }
 
-fn part() -> impl Strategy<Value = Part> {
+fn expected() -> impl Strategy<Value = ExpectedVersion> {
     let exact = (0..6i64).prop_map(|version| ExpectedVersion::Exact(Version::new(version)));
-    let expected = prop_oneof![
+    prop_oneof![
         3 => Just(ExpectedVersion::Any),
         1 => Just(ExpectedVersion::NoStream),
         1 => Just(ExpectedVersion::Exists),
         2 => exact,
-    ];
+    ]
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    prop_oneof![
+        expected().prop_map(Life::Delete),
+        expected().prop_map(Life::Archive),
+        Just(Life::Restore),
+    ]
+}
+
+fn part() -> impl Strategy<Value = Part> {
     // At times no events, at times a stream twice: to be refused by both.
-    (0..4u8, expected, select(vec![1u8, 1, 1, 2, 3, 0]))
+    (0..4u8, expected(), select(vec![1u8, 1, 1, 2, 3, 0]))
         .prop_map(|(stream, expected, events)| Part { stream, expected, events })
 }
 
@@ -76,6 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => vec(request(), 1..6).prop_map(Step::Execute),
         2 => (-1..4i64).prop_map(Step::Tick),
         2 => (-1..30i64).prop_map(Step::AsOf),
+        3 => (0..7u8, life()).prop_map(|(index, life)| Step::Life(index, life)),
     ]
 }
 
@@ -150,11 +171,28 @@ impl Subject {
                 let half = self.store.load_as_of::<Counter>(1, position_of_end).await;
                 told((position, counter, half, end))
             }
+            Step::Life(index, life) => {
+                let id = match index {
+                    0..4 => stream(index),
+                    _ => StreamId::new("counter", index - 4).expect("a valid name"),
+                };
+                let done = match *life {
+                    Life::Delete(expected) => self.store.delete_stream(&id, expected).await,
+                    Life::Archive(expected) => self.store.archive_stream(&id, expected).await,
+                    Life::Restore => self.store.restore_stream(&id).await,
+                };
+                let query = EventQuery::stream(&id).backward();
+                let read = all(self.store.read(query)).await.map(|events| events.len());
+                told((done, self.store.stream_info(&id).await, read))
+            }
         }
     }
 
     async fn log(&self) -> Vec<Recorded> {
-        without_ids(log(&self.store).await)
+        let hot = log(&self.store).await;
+        let whole = all(self.store.read(EventQuery::log().include_archived())).await.unwrap();
+        assert!(hot.iter().all(|event| whole.contains(event)), "{hot:?} is not within {whole:?}");
+        without_ids(whole)
     }
 }
 

@@ -143,9 +143,8 @@ impl Database {
         after: Position,
         limit: usize,
     ) -> Result<Vec<Recorded>, Error> {
-        let up_to = Position::new(i64::MAX);
-        let page = Page { after, up_to, limit, categories: Some(categories) };
-        read::page_on(client, &self.0.statements.page, page).await
+        let page = Page::log(after, Position::new(i64::MAX), limit);
+        read::page_on(client, self.schema(), Page { categories: Some(categories), ..page }).await
     }
 
     /// Takes the registration of an inline projection away, if there is one, at the end of this
@@ -227,14 +226,11 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         let client = self.transaction.client()?;
-        let page = Page {
-            after: Position::new(first.get() - 1),
-            up_to: Position::new(first.get() + self.request.events.len() as i64 - 1),
-            limit: self.request.events.len(),
-            categories: None,
-        };
+        let count = self.request.events.len();
+        let after = Position::new(first.get() - 1);
+        let page = Page::log(after, after.plus(count), count);
         // As they are recorded: with their times, and as every later fold will see them.
-        let events = read::page_on(client, &self.database.0.statements.page, page).await?;
+        let events = read::page_on(client, self.database.schema(), page).await?;
         for projection in &self.projections {
             let applied = projection.apply(&seen_by(*projection, &events), client).await;
             applied.map_err(|source| failed(*projection, source))?;

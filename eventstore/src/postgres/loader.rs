@@ -19,6 +19,8 @@ use crate::{
     backend::{Load, Part, StoredEvent, StoredSnapshot},
     error::Error,
     ids::{Position, Version},
+    life::StreamState,
+    query::Archived,
 };
 
 /// How many streams one query loads, unless a single request asks for more.
@@ -121,7 +123,7 @@ pub(super) async fn fetch_on(
     let arrays = Arrays::of(loads);
     let limit = (MAX_EVENTS / loads.len().max(1)).max(MIN_EVENTS);
     let limit_parameter = limit as i64;
-    let params: [&(dyn ToSql + Sync); 8] = [
+    let params: [&(dyn ToSql + Sync); 9] = [
         &arrays.categories,
         &arrays.keys,
         &arrays.after,
@@ -130,6 +132,7 @@ pub(super) async fn fetch_on(
         &arrays.snapshots,
         &arrays.fingerprints,
         &limit_parameter,
+        &arrays.archived,
     ];
     let mut parts: Vec<Part> = loads.iter().map(|_| Part::default()).collect();
     let mut names = Names::default();
@@ -153,7 +156,11 @@ fn add(parts: &mut [Part], row: &Row, names: &mut Names) -> Result<(), tokio_pos
     let part = &mut parts[index as usize - 1];
     let version = Version::new(row.try_get(1)?);
     let position = Position::new(row.try_get(2)?);
-    let JsonText(content) = row.try_get(5)?;
+    let content = row.try_get::<_, Option<JsonText>>(5)?;
+    let Some(JsonText(content)) = content else {
+        part.state = StreamState::stored(version.get());
+        return Ok(());
+    };
     match row.try_get::<_, Option<&str>>(3)? {
         None => {
             let state = Bytes::copy_from_slice(content.as_bytes());
@@ -198,6 +205,7 @@ struct Arrays<'a> {
     up_to_position: Vec<i64>,
     snapshots: Vec<Option<&'a str>>,
     fingerprints: Vec<Option<&'a [u8]>>,
+    archived: Vec<bool>,
 }
 
 impl<'a> Arrays<'a> {
@@ -211,6 +219,7 @@ impl<'a> Arrays<'a> {
             arrays.up_to_position.push(load.up_to_position.get());
             arrays.snapshots.push(load.snapshot.as_ref().map(|kind| kind.name));
             arrays.fingerprints.push(load.snapshot.as_ref().map(|kind| &kind.fingerprint[..]));
+            arrays.archived.push(load.archived == Archived::Included);
         }
         arrays
     }

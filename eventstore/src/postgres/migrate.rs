@@ -11,8 +11,10 @@ use crate::error::Error;
 const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0001_store.sql"),
     include_str!("sql/migrations/0002_snapshots.sql"),
-    include_str!("sql/migrations/0005_inline_projections.sql"),
-    include_str!("sql/migrations/0006_recovery.sql"),
+    include_str!("sql/migrations/0003_life.sql"),
+    include_str!("sql/migrations/0004_inline_projections.sql"),
+    include_str!("sql/migrations/0005_recovery.sql"),
+    include_str!("sql/migrations/0006_append.sql"),
 ];
 
 pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {

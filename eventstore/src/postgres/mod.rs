@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod inline;
 mod lease;
+mod life;
 mod listener;
 mod loader;
 mod migrate;
@@ -41,11 +42,14 @@ pub use self::{
     transaction::OwnedTransaction,
 };
 use crate::{
+    append::ExpectedVersion,
     backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session},
     clock::Clock,
     error::Error,
     event::Recorded,
-    ids::{Position, StreamId},
+    ids::{Position, StreamId, Version},
+    life::{StreamInfo, StreamState},
+    query::Archived,
     store::Options,
 };
 
@@ -288,6 +292,23 @@ impl Backend for Database {
         read::page(self, page).await
     }
 
+    async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
+        life::stream_info(self, stream).await
+    }
+
+    async fn change_state(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<Version, Error> {
+        life::change_state(self, stream, expected, state).await
+    }
+
+    async fn remove_keys(&self, older_than: Duration) -> Result<u64, Error> {
+        life::remove_keys(self, older_than).await
+    }
+
     async fn known_keys(&self, keys: &[String]) -> Result<Vec<KnownKey>, Error> {
         read::known_keys(self, keys).await
     }
@@ -341,8 +362,8 @@ struct Statements {
     append: String,
     load: String,
     enter_inline: String,
-    page: String,
     streams: String,
+    streams_with_archived: String,
     outcomes: String,
     safe_position: String,
     position_at: String,
@@ -356,8 +377,8 @@ impl Statements {
             append: schema.sql(include_str!("sql/append.sql")),
             load: schema.sql(include_str!("sql/load.sql")),
             enter_inline: schema.sql("select {schema}.enter_inline($1, $2, $3, $4)"),
-            page: schema.sql(include_str!("sql/page.sql")),
-            streams: schema.sql(include_str!("sql/streams.sql")),
+            streams: read::streams_sql(schema, Archived::Excluded),
+            streams_with_archived: read::streams_sql(schema, Archived::Included),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
             safe_position: schema.sql("select {schema}.safe_position()"),
             position_at: schema

@@ -9,12 +9,13 @@ use tokio_postgres::{
     types::{FromSql, ToSql, Type, accepts},
 };
 
-use super::{Client, Database, database_error};
+use super::{Client, Database, Schema, database_error};
 use crate::{
     backend::{KnownKey, Page, Range},
     error::Error,
     event::{Metadata, Payload, Recorded},
     ids::{Position, StreamId, Version},
+    query::{Archived, Direction},
 };
 
 /// How long to wait for an append in flight before looking again.
@@ -22,24 +23,92 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(3);
 
 pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
     let client = database.client().await?;
-    page_on(&client, &database.0.statements.page, page).await
+    page_on(&client, database.schema(), page).await
 }
 
 /// The same on a connection that the caller holds, in its transaction if it is in one.
 pub(super) async fn page_on(
     client: &Client,
-    sql: &str,
+    schema: &Schema,
     page: Page<'_>,
 ) -> Result<Vec<Recorded>, Error> {
     let failed = |error| database_error("read the log", error);
-    let statement = client.prepare_cached(sql).await.map_err(failed)?;
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
-    let rows = client
-        .query(&statement, &[&page.after.get(), &page.up_to.get(), &limit, &page.categories])
-        .await
-        .map_err(failed)?;
+    let (after, up_to) = (page.after.get(), page.up_to.get());
+    let versions = (page.after_version.get(), page.up_to_version.get());
+    let name = page.stream.map(|stream| (stream.category(), stream.key()));
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![&after, &up_to, &limit];
+    let mut filters = String::new();
+    let mut filter = |sql: &str, param| {
+        params.push(param);
+        filters.push_str(&sql.replace("$n", &format!("${}", params.len())));
+    };
+    let template = match &name {
+        Some((category, key)) => {
+            // The statement itself names these.
+            let names: [&(dyn ToSql + Sync); 4] = [category, key, &versions.0, &versions.1];
+            names.into_iter().for_each(|param| filter("", param));
+            include_str!("sql/stream_page.sql")
+        }
+        None => {
+            if page.after_version > Version::NONE {
+                filter(" and e.version > $n", &versions.0);
+            }
+            if page.up_to_version < Version::new(i64::MAX) {
+                filter(" and e.version <= $n", &versions.1);
+            }
+            if let Some(categories) = &page.categories {
+                filter(" and s.category = any ($n)", categories);
+            }
+            include_str!("sql/page.sql")
+        }
+    };
+    if let Some(types) = &page.event_types {
+        filter(" and e.type = any ($n)", types);
+    }
+    if let Some(id) = &page.correlation_id {
+        // As the index has it; and the id itself, since others may have its hash.
+        filter(
+            " and hashtextextended(e.metadata ->> 'correlation_id', 0) = hashtextextended($n, 0) \
+             and e.metadata ->> 'correlation_id' = $n",
+            id,
+        );
+    }
+    let direction = match page.direction {
+        Direction::Forward => "",
+        Direction::Backward => "desc",
+    };
+    let sql = with_source(template, page.archived)
+        .replace("{filters}", &filters)
+        .replace("{direction}", direction);
+    let statement = client.prepare_cached(&schema.sql(&sql)).await.map_err(failed)?;
+    let rows = client.query(&statement, &params).await.map_err(failed)?;
+    if let (Some(stream), [row]) = (page.stream, &*rows)
+        && is_refused(row).map_err(failed)?
+    {
+        return Err(Error::StreamArchived { stream: stream.clone() });
+    }
     let mut names = Names::default();
     rows.iter().map(|row| recorded(row, &mut names).map_err(failed)).collect()
+}
+
+/// True if a row says that a stream is archived, instead of bringing an event.
+fn is_refused(row: &Row) -> Result<bool, tokio_postgres::Error> {
+    Ok(row.try_get::<_, Option<i64>>(0)?.is_none())
+}
+
+pub(super) fn streams_sql(schema: &Schema, archived: Archived) -> String {
+    schema.sql(&with_source(include_str!("sql/streams.sql"), archived))
+}
+
+/// Says where the events of a statement are, and in which state a stream is refused.
+fn with_source(template: &str, archived: Archived) -> String {
+    let (source, refused) = match archived {
+        Archived::Excluded => ("{schema}.events", "2"),
+        // None has this one.
+        Archived::Included => (include_str!("sql/with_archived.sql").trim_end(), "-1"),
+    };
+    template.replace("{source}", source).replace("{refused}", refused)
 }
 
 pub(super) fn streams<'a>(
@@ -50,13 +119,21 @@ pub(super) fn streams<'a>(
     let failed = |error| database_error("read a stream", error);
     let rows = async move {
         let client = database.client().await?;
-        let sql = &database.0.statements.streams;
+        let sql = match range.archived {
+            Archived::Excluded => &database.0.statements.streams,
+            Archived::Included => &database.0.statements.streams_with_archived,
+        };
         let rows = stream_rows(&client, sql, streams, range).await.map_err(failed)?;
         let mut names = Names::default();
         Ok::<_, Error>(rows.map(move |row| {
             // The connection goes back to the pool once its rows are read.
             let _ = &client;
-            row.and_then(|row| indexed(&row, &mut names)).map_err(failed)
+            let row = row.map_err(failed)?;
+            let index = row.try_get::<_, i64>(11).map_err(failed)? as usize - 1;
+            if is_refused(&row).map_err(failed)? {
+                return Err(Error::StreamArchived { stream: streams[index].clone() });
+            }
+            Ok((index, recorded(&row, &mut names).map_err(failed)?))
         }))
     };
     futures::stream::once(rows).try_flatten().boxed()
@@ -75,11 +152,6 @@ async fn stream_rows(
     let params: [&(dyn ToSql + Sync); 6] =
         [&categories, &keys, &after, &version, &range.up_to_position.get(), &range.limit];
     client.query_raw(&statement, params).await
-}
-
-fn indexed(row: &Row, names: &mut Names) -> Result<(usize, Recorded), tokio_postgres::Error> {
-    let index: i64 = row.try_get(11)?;
-    Ok((index as usize - 1, recorded(row, names)?))
 }
 
 pub(super) async fn known_keys(

@@ -15,7 +15,10 @@ use std::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::state::State;
-use crate::{aggregate::Aggregate, ids::StreamId};
+use crate::{
+    aggregate::Aggregate,
+    ids::{StreamId, Version},
+};
 
 /// What an entry costs beside the state.
 const OVERHEAD: u32 = 256;
@@ -68,10 +71,15 @@ impl Cache {
         guard.as_ref()?.duplicate()
     }
 
-    /// Caches a state that was loaded, if nobody holds the entry and it is newer than what is there.
+    /// Caches a state that was loaded, if nobody holds the entry and it is newer than what is there. Of a
+    /// stream that has no events, or is deleted, nothing is kept.
     pub(super) fn offer<A: Aggregate>(&self, stream: &StreamId, state: &State<A>) {
         let (entry, shared) = self.entry::<A>(stream);
         let Ok(mut guard) = entry.try_lock_owned() else { return };
+        if state.loaded.version == Version::NONE {
+            *guard = None;
+            return;
+        }
         let known = guard.as_ref().map(|state| state.loaded.version);
         if known.is_none_or(|version| version < state.loaded.version) {
             let state = state.duplicate();
@@ -98,7 +106,9 @@ impl Cache {
     pub(super) fn put<A: Aggregate>(&self, held: Held<A>) {
         let Held { stream, state, mut guard, shared, .. } = held;
         let (Some(cache), Some(shared), Some(mut state)) = (&self.0, shared, state) else { return };
-        if !state.forget_decided() {
+        // Of a stream without events there is nothing to spare; if it is deleted, a decision on nothing
+        // would be in vain.
+        if !state.forget_decided() || state.loaded.version == Version::NONE {
             return;
         }
         state.is_current = false;

@@ -27,8 +27,11 @@ impl EventStore {
     /// Dropping the future does not call the command back: it goes on by itself, and its events may be
     /// recorded. With an idempotency key, executing the command again settles it.
     ///
+    /// Of a deleted stream the aggregate is as before its first event.
+    ///
     /// # Errors
-    /// [`ExecuteError::Rejected`] with the domain's reason, [`ExecuteError::Failed`] with the store's.
+    /// [`ExecuteError::Rejected`] with the domain's reason, [`ExecuteError::Failed`] with the store's:
+    /// among others [`Error::StreamDeleted`] or [`Error::StreamArchived`] if the stream is not in use.
     pub async fn execute<C>(
         &self,
         command: impl Into<Envelope<C>>,
@@ -93,7 +96,7 @@ impl EventStore {
         &self,
         lot: &Lot<C>,
         known: &mut Known,
-        held: &mut [Held<C::Aggregate>],
+        held: &mut Vec<Held<C::Aggregate>>,
     ) -> Result<Outcomes<C>, Error>
     where
         C: Command,
@@ -116,6 +119,19 @@ impl EventStore {
                         held.is_stale = true;
                     }
                     true
+                }
+                Error::StreamArchived { stream } => {
+                    for held in held.iter_mut().filter(|held| held.stream == *stream) {
+                        held.state = None;
+                    }
+                    if lot.has_keys() && !known.are_looked_up {
+                        // What was recorded before is answered all the same, and needs no stream.
+                        self.look_up_keys(lot, known).await?;
+                        let streams = lot.streams_without(&known.keys);
+                        held.retain(|held| streams.contains(&held.stream));
+                        continue;
+                    }
+                    false
                 }
                 Error::KeyInFlight => true,
                 // It may be recorded. Deciding again is safe where that would be noticed.
@@ -179,6 +195,25 @@ impl EventStore {
                     forget(held);
                     let (stream, expected) = decided.request.streams[stream].clone();
                     return Err(Error::Conflict { stream, expected, actual });
+                }
+                Ok(Outcome::NotLive { stream, state }) => {
+                    let is_current = |held: &Held<C::Aggregate>| {
+                        held.state.as_ref().is_some_and(|state| state.is_current)
+                    };
+                    let were_current = held.iter().all(is_current);
+                    forget(held);
+                    let stream = &decided.request.streams[stream].0;
+                    for held in held.iter_mut() {
+                        held.is_stale |= !is_current(held) || held.stream == *stream;
+                    }
+                    // A cached state may be from before the stream was deleted: to be decided again, as
+                    // if there had been none.
+                    if were_current {
+                        held.iter_mut()
+                            .filter(|held| held.stream == *stream)
+                            .for_each(|held| held.state = None);
+                        return Err(state.refusal(stream.clone()));
+                    }
                 }
                 Ok(Outcome::KeyTaken) => {
                     forget(held);

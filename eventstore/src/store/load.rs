@@ -16,6 +16,8 @@ use crate::{
     backend::{Load, NewSnapshot, Session, StoredSnapshot},
     error::Error,
     ids::{Position, StreamId, Version},
+    life::StreamState,
+    query::Archived,
     snapshot::{SnapshotKind, Snapshots},
 };
 
@@ -31,26 +33,34 @@ pub enum AsOf {
     Time(DateTime<Utc>),
 }
 
-/// How far a fold goes.
+/// How far a fold goes, and whether also over archived events.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpTo {
     version: Version,
     position: Position,
+    archived: Archived,
 }
 
 impl UpTo {
-    pub(super) const END: Self =
-        Self { version: Version::new(i64::MAX), position: Position::new(i64::MAX) };
+    pub(super) const END: Self = Self {
+        version: Version::new(i64::MAX),
+        position: Position::new(i64::MAX),
+        archived: Archived::Excluded,
+    };
+
+    /// The same, over archived events as well.
+    pub(super) const END_WITH_ARCHIVED: Self = Self { archived: Archived::Included, ..Self::END };
 }
 
 impl EventStore {
-    /// Loads an aggregate as it is now; `None` if its stream has no events.
+    /// Loads an aggregate as it is now; `None` if its stream has no events, or is deleted.
     ///
     /// Of an aggregate that is `Clone`, the cache keeps the state, and only events that are newer are
     /// fetched. Of one with snapshots, the events since the last one are.
     ///
     /// # Errors
-    /// [`Error::Decode`] names the event that cannot be read.
+    /// [`Error::Decode`] names the event that cannot be read; [`Error::StreamArchived`] if the stream is
+    /// archived, see [`load_archived`](Self::load_archived); or a failure of the database.
     pub async fn load<A: Aggregate>(
         &self,
         key: impl std::fmt::Display,
@@ -66,7 +76,7 @@ impl EventStore {
         Ok(state.loaded.if_exists())
     }
 
-    /// Loads an aggregate as it was; `None` if its stream had no events then.
+    /// Loads an aggregate as it was; `None` if its stream had no events then, or is deleted now.
     ///
     /// The fold starts from the nearest snapshot below that moment.
     ///
@@ -84,7 +94,7 @@ impl EventStore {
     }
 
     /// Takes a snapshot of an aggregate as it is now, whether or not one is due. Returns its version;
-    /// `None` if the stream has no events.
+    /// `None` if the stream has no events, or is deleted.
     ///
     /// # Errors
     /// [`Error::NoSnapshots`] if the aggregate has none, else as [`load`](Self::load).
@@ -124,7 +134,7 @@ impl EventStore {
     }
 
     /// Loads past the cache.
-    async fn load_up_to<A: Aggregate>(
+    pub(super) async fn load_up_to<A: Aggregate>(
         &self,
         stream: &StreamId,
         up_to: UpTo,
@@ -222,7 +232,8 @@ impl EventStore {
     }
 
     /// Folds what the log holds of some streams and is not in their states yet. `None` stands for
-    /// a state that begins with a snapshot or nothing.
+    /// a state that begins with a snapshot or nothing. Of a deleted stream nothing is left in the state;
+    /// an archived one is an error, unless it goes over archived events.
     async fn fold<'a, A: Aggregate>(
         &self,
         session: Option<&dyn Session>,
@@ -245,12 +256,24 @@ impl EventStore {
                 up_to_version: up_to.version,
                 up_to_position: up_to.position,
                 snapshot: *snapshot,
+                archived: up_to.archived,
             });
             let parts = match session {
                 Some(session) => session.load(loads.collect()).await?,
                 None => self.backend.load(loads.collect()).await?,
             };
             for ((stream, state, _), part) in std::mem::take(&mut waiting).into_iter().zip(parts) {
+                match part.state {
+                    StreamState::Deleted => {
+                        *state = State::initial();
+                        done.push(state);
+                        continue;
+                    }
+                    StreamState::Archived if up_to.archived == Archived::Excluded => {
+                        return Err(part.state.refusal(stream.clone()));
+                    }
+                    StreamState::Live | StreamState::Archived => {}
+                }
                 let usable = match (&part.snapshot, &A::SNAPSHOTS) {
                     (Some(stored), Some(snapshots)) => restore(state, stream, stored, snapshots),
                     _ => true,

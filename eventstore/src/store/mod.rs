@@ -2,7 +2,9 @@
 
 mod cache;
 mod check;
+mod cursor;
 mod execute;
+mod life;
 mod load;
 mod lot;
 mod options;
@@ -18,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use self::{cache::Cache, load::Saving};
 pub use self::{
+    cursor::Cursor,
     load::AsOf,
     options::Options,
     unit::{Decided, UnitCommitted, UnitOfWork},
@@ -31,6 +34,7 @@ use crate::{
     ids::{Position, StreamId, Version},
     memory::Memory,
     postgres::{Database, InlineProjection, Use},
+    query::Archived,
 };
 
 /// An append-only store of events.
@@ -88,11 +92,15 @@ impl EventStore {
 
     async fn open(url: &str, options: Options) -> Result<Self, Error> {
         let database = Database::connect(url, &options).await?;
-        Ok(Self::over(Arc::new(database.clone()), Some(database), options))
+        let backend: Arc<dyn Backend> = Arc::new(database.clone());
+        if let Some(retention) = options.idempotency_retention {
+            tokio::spawn(life::remove_old_keys(Arc::downgrade(&backend), retention));
+        }
+        Ok(Self::over(backend, Some(database), options))
     }
 
     fn open_in_memory(options: Options) -> Self {
-        let memory = Memory::new(options.clock.clone());
+        let memory = Memory::new(options.clock.clone(), options.idempotency_retention);
         Self::over(Arc::new(memory), None, options)
     }
 
@@ -155,7 +163,8 @@ impl EventStore {
     /// append may still be recorded; with an idempotency key, appending again settles it.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if a stream is not as expected, [`Error::KeyReused`],
+    /// [`Error::Conflict`] if a stream is not as expected, [`Error::StreamDeleted`] or
+    /// [`Error::StreamArchived`] if it is not in use, [`Error::KeyReused`],
     /// [`Error::InvalidAppend`], [`Error::ClockWentBack`], [`Error::Inline`] or
     /// [`Error::BypassesInline`] where projections run inline, [`Error::Indeterminate`] if the
     /// connection was lost meanwhile, or a failure of the database. With [`Error::Overloaded`],
@@ -168,6 +177,9 @@ impl EventStore {
             Outcome::Conflict { stream, actual } => {
                 let (stream, expected) = request.streams[stream].clone();
                 Err(Error::Conflict { stream, expected, actual })
+            }
+            Outcome::NotLive { stream, state } => {
+                Err(state.refusal(request.streams[stream].0.clone()))
             }
             Outcome::KeyTaken => {
                 let known = self.backend.known_keys(key.as_slice()).await?;
@@ -248,7 +260,9 @@ impl EventStore {
             return Err(Error::KeyReused { key: known.key });
         }
         let after = Position::new(known.position.get() - known.events as i64);
-        let page = Page { after, up_to: known.position, limit: known.events, categories: None };
+        // Its streams may be archived since.
+        let archived = Archived::Included;
+        let page = Page { archived, ..Page::log(after, known.position, known.events) };
         let mut versions: Vec<_> =
             request.streams.iter().map(|(stream, _)| (stream.clone(), Version::NONE)).collect();
         for event in self.backend.page(page).await? {

@@ -35,6 +35,7 @@ pub struct Options {
     pub(crate) queue_timeout: Duration,
     pub(crate) pooled: bool,
     pub(crate) direct_url: Option<String>,
+    pub(crate) idempotency_retention: Option<Duration>,
 }
 
 /// What the connections of one use may be.
@@ -67,6 +68,7 @@ impl Default for Options {
             queue_timeout: Duration::from_secs(5),
             pooled: false,
             direct_url: None,
+            idempotency_retention: None,
         }
     }
 }
@@ -161,6 +163,17 @@ impl Options {
     /// How long to try to reach the database: 5 seconds unless set.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long an idempotency key is remembered: for ever unless set.
+    ///
+    /// An open store then removes older keys by itself, in small steps, some time after they are due: at
+    /// most a tenth of this time later, or an hour. A command or an append that is repeated under a key
+    /// that was removed is a new one. So take a time that is longer than any repetition comes late;
+    /// days, not minutes. Several processes may be told so; at each moment one removes.
+    pub fn idempotency_retention(mut self, retention: Duration) -> Self {
+        self.idempotency_retention = Some(retention);
         self
     }
 

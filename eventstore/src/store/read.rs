@@ -1,51 +1,64 @@
 //! Reading events as they are stored, streamed with constant memory.
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, TryStreamExt, stream};
 
-use super::EventStore;
+use super::{
+    EventStore,
+    cursor::{Cursor, Then},
+};
 use crate::{
-    backend::{Page, Range},
+    backend::Page,
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
+    query::EventQuery,
 };
 
-/// How many events are fetched at a time.
-const PAGE: usize = 2000;
-
 impl EventStore {
+    /// The events that a query finds, in order, up to what is safe to read when the first is asked for;
+    /// of a single stream, up to its end.
+    ///
+    /// It holds one [page](EventQuery::page_size) at a time in memory, and between pages no transaction
+    /// and no connection. To stop and go on later, or to follow the log, use a
+    /// [`cursor`](Self::cursor).
+    ///
+    /// The stream ends after an error: [`Error::Future`] if the query is from a time that has not come
+    /// yet, [`Error::StreamArchived`] if it is for an archived stream, or a failure of the database.
+    pub fn read(
+        &self,
+        query: EventQuery,
+    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<> {
+        let pages = stream::try_unfold(Reading::Start(self.cursor(query)), Reading::next);
+        pages.map_ok(|events| stream::iter(events.into_iter().map(Ok))).try_flatten()
+    }
+
+    /// A cursor at the start of what a query finds. It reads nothing yet.
+    pub fn cursor(&self, query: EventQuery) -> Cursor {
+        Cursor::new(self.clone(), query)
+    }
+
     /// The events of one stream after a version, in order, up to its present end.
     ///
-    /// A stream that does not exist has no events. No transaction and no connection is held between
-    /// pages of 2,000 events.
+    /// A stream that does not exist, or is deleted, has no events; an archived one is an error. The same
+    /// as [`read`](Self::read) of [`EventQuery::stream`].
     pub fn read_stream(
         &self,
         stream: &StreamId,
         after: Version,
-    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<'_> {
-        let stream = [stream.clone()];
-        let pages = stream::try_unfold(Some(after), move |after| {
-            let stream = stream.clone();
-            async move {
-                let Some(after) = after else { return Ok(None) };
-                let range = Range { after, limit: PAGE as i64, ..Range::ALL };
-                let events = self.backend.streams(&stream, range).map_ok(|(_, event)| event);
-                let events: Vec<_> = events.try_collect().await?;
-                let next = events.last().filter(|_| events.len() == PAGE).map(|e| e.version);
-                Ok::<_, Error>(Some((stream::iter(events).map(Ok), next)))
-            }
-        });
-        pages.try_flatten()
+    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<> {
+        self.read(EventQuery::stream(stream).after_version(after))
     }
 
-    /// All events after a position, in order, up to what is safe to read when called.
+    /// All events after a position, in order, up to what is safe to read when called. Events of archived
+    /// streams are not among them.
     ///
-    /// To go on later, call it again with the position of the last event seen.
+    /// To go on later, call it again with the position of the last event seen. The same as
+    /// [`read`](Self::read) of [`EventQuery::log`].
     pub fn read_all(
         &self,
         after: Position,
-    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<'_> {
-        self.read_categories(None, after)
+    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<> {
+        self.read(EventQuery::log().after(after))
     }
 
     /// Like [`read_all`](Self::read_all), but only the events of one category.
@@ -53,36 +66,16 @@ impl EventStore {
         &self,
         category: &str,
         after: Position,
-    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<'_> {
-        self.read_categories(Some(vec![category.to_owned()]), after)
-    }
-
-    fn read_categories(
-        &self,
-        categories: Option<Vec<String>>,
-        after: Position,
-    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<'_> {
-        // The end is taken before the first page is read; never in the same statement.
-        let end = async move { self.safe_position().await };
-        let pages = stream::once(end).map_ok(move |end| {
-            let categories = categories.clone();
-            stream::try_unfold(Some(after), move |after| {
-                let categories = categories.clone();
-                async move {
-                    let Some(after) = after else { return Ok(None) };
-                    let events = self.read_page(categories.as_deref(), after, end, PAGE).await?;
-                    let next = events.last().filter(|_| events.len() == PAGE).map(|e| e.position);
-                    Ok::<_, Error>(Some((stream::iter(events).map(Ok), next)))
-                }
-            })
-            .try_flatten()
-        });
-        pages.try_flatten()
+    ) -> impl Stream<Item = Result<Recorded, Error>> + Send + use<> {
+        self.read(EventQuery::log().after(after).category(category))
     }
 
     /// A page of the log: at most `limit` events after a position and up to another, which must not
     /// be above a [`safe_position`](Self::safe_position) taken before; only of the given
-    /// categories, if any are given.
+    /// categories, if any are given. It is what feeds are made of.
+    ///
+    /// Events of archived streams are not among them: a reader with a checkpoint has seen them, and one
+    /// that begins later skips them.
     ///
     /// # Errors
     /// If the database fails.
@@ -93,6 +86,32 @@ impl EventStore {
         up_to: Position,
         limit: usize,
     ) -> Result<Vec<Recorded>, Error> {
-        self.backend.page(Page { after, up_to, limit, categories }).await
+        self.backend.page(Page { categories, ..Page::log(after, up_to, limit) }).await
+    }
+}
+
+/// Where a stream of events stands.
+enum Reading {
+    Start(Cursor),
+    Within(Cursor),
+    End,
+}
+
+impl Reading {
+    async fn next(self) -> Result<Option<(Vec<Recorded>, Self)>, Error> {
+        let mut cursor = match self {
+            Self::Start(mut cursor) => {
+                cursor.end_here().await?;
+                cursor
+            }
+            Self::Within(cursor) => cursor,
+            Self::End => return Ok(None),
+        };
+        let (events, then) = cursor.step().await?;
+        let next = match then {
+            Then::More => Self::Within(cursor),
+            Then::End => Self::End,
+        };
+        Ok(Some((events, next)))
     }
 }

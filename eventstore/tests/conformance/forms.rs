@@ -1,6 +1,6 @@
 //! What has a form before any store sees it.
 
-use annals_eventstore::{Error, Payload, StreamId};
+use annals_eventstore::{Error, EventQuery, Payload, StreamId};
 
 #[test]
 fn stream_names_have_a_form() {
@@ -36,4 +36,19 @@ fn what_is_not_text_is_no_payload() {
     for text in not_text {
         assert!(Payload::from_json(text).is_err(), "{:?}", String::from_utf8_lossy(text));
     }
+}
+
+#[test]
+fn a_stored_query_with_an_unknown_part_is_refused() {
+    let query = EventQuery::stream(&StreamId::new("thing", "a-1").unwrap())
+        .event_types(["x"])
+        .limit(3)
+        .backward();
+    let stored = serde_json::to_string(&query).unwrap();
+    assert_eq!(serde_json::from_str::<EventQuery>(&stored).unwrap(), query);
+    // An older program must not leave out a filter that it does not know.
+    let newer = stored.replacen('{', r#"{"tags":["y"],"#, 1);
+    assert!(serde_json::from_str::<EventQuery>(&newer).is_err());
+    let invalid = stored.replace("a-1", "");
+    assert!(serde_json::from_str::<EventQuery>(&invalid).is_err());
 }

@@ -1,7 +1,7 @@
 //! What is recorded stays as it is, whoever asks.
 
-use crate::support::{TestDatabase, event, log, one, stream};
-use annals_eventstore::{Append, ExpectedVersion};
+use crate::support::{TestDatabase, all, event, is_waiting, log, one, stream};
+use annals_eventstore::{Append, EventQuery, ExpectedVersion};
 
 #[tokio::test]
 async fn events_cannot_be_changed_or_removed() {
@@ -11,7 +11,11 @@ async fn events_cannot_be_changed_or_removed() {
         .append(Append::to(stream("a"), ExpectedVersion::Any, [event(1), event(2)]))
         .await
         .unwrap();
-    let before = log(&store).await;
+    store.append(one(stream("b"), 3)).await.unwrap();
+    store.archive_stream(&stream("b"), ExpectedVersion::Any).await.unwrap();
+    let whole = || all(store.read(EventQuery::log().include_archived()));
+    let before = whole().await.unwrap();
+    assert_eq!(before.len(), 3);
     // The owner of the tables, and a superuser.
     let owner = database.client().await;
     for sql in [
@@ -27,6 +31,30 @@ async fn events_cannot_be_changed_or_removed() {
         "merge into annals.events e using annals.events n on e.position = n.position
          when matched then delete",
         "with gone as (delete from annals.events returning *) select * from gone",
+        "update annals.archived_events set payload = '{}'",
+        "update annals.archived_events set payload = '{}' where false",
+        "delete from annals.archived_events",
+        "delete from annals.archived_events where position = 3",
+        "truncate annals.archived_events",
+        "truncate annals.events, annals.archived_events",
+        // What is not the same elsewhere is lost.
+        "with gone as (delete from annals.events where position = 1 returning *)
+         insert into annals.archived_events (position, stream_id, version, event_id, type,
+             schema_version, recorded_at, occurred_at, payload, metadata)
+         select position, stream_id, version, event_id, type, schema_version, recorded_at,
+             occurred_at, '{\"number\": 1}', metadata from gone",
+        "with gone as (delete from annals.events where position = 1 returning *)
+         insert into annals.archived_events (position, stream_id, version, event_id, type,
+             schema_version, recorded_at, occurred_at, payload, metadata)
+         select position, stream_id, version, event_id, type, schema_version,
+             recorded_at + interval '1 microsecond', occurred_at, payload, metadata from gone",
+        "with gone as (delete from annals.events where position <= 2 returning *)
+         insert into annals.archived_events select * from gone where position = 2",
+        "with gone as (delete from annals.archived_events returning *)
+         insert into annals.events (position, stream_id, version, event_id, type,
+             schema_version, recorded_at, occurred_at, payload, metadata)
+         select position, stream_id, version + 1, event_id, type, schema_version, recorded_at,
+             occurred_at, payload, metadata from gone",
         // Without their streams, events could not be read.
         "delete from annals.streams",
         "truncate annals.streams",
@@ -41,7 +69,29 @@ async fn events_cannot_be_changed_or_removed() {
             assert!(error.hint().is_some(), "{sql} without advice");
         }
     }
-    assert_eq!(log(&store).await, before);
+    assert_eq!(whole().await.unwrap(), before);
+}
+
+/// Two transactions that each take away the copy that the other one counts on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_stands_twice_does_not_go_twice() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    store.append(one(stream("a"), 1)).await.unwrap();
+    let (mut here, mut there) = (database.client().await, database.client().await);
+    here.batch_execute("insert into annals.archived_events select * from annals.events")
+        .await
+        .unwrap();
+    let (here, there) = (here.transaction().await.unwrap(), there.transaction().await.unwrap());
+    here.batch_execute("delete from annals.events").await.unwrap();
+    let other = there.batch_execute("delete from annals.archived_events");
+    let mut other = std::pin::pin!(other);
+    assert!(is_waiting(&mut other).await, "for the copy that stays");
+    here.commit().await.unwrap();
+    let error = other.await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "AN010");
+    let whole = all(store.read(EventQuery::log().include_archived())).await.unwrap();
+    assert_eq!(whole.len(), 1);
 }
 
 #[tokio::test]

@@ -5,11 +5,14 @@ mod append;
 mod connect;
 mod immutable;
 mod killed;
+mod life;
 mod limits;
 mod lost_answers;
 mod pooled;
 mod position_at;
 mod private_server;
+mod reading;
+mod retention;
 mod schema;
 mod snapshots;
 #[path = "../support/mod.rs"]

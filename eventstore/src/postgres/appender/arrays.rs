@@ -34,12 +34,15 @@ pub(super) struct Arrays<'a> {
     key_number: Vec<i32>,
     key_last: Vec<i32>,
     key_events: Vec<i32>,
+    /// Of each request, where its streams stand among those of all.
+    places: Vec<Vec<usize>>,
 }
 
 impl<'a> Arrays<'a> {
     pub(super) fn of(requests: &[&'a Request], clock: &Clock) -> Result<Self, WentBack> {
         let mut arrays = Self::default();
-        for (request, number) in requests.iter().zip(1..) {
+        arrays.add_streams(requests);
+        for (number, request) in requests.iter().enumerate() {
             let times = clock.times(request.events.iter().map(|(_, event)| event));
             arrays.event_recorded.extend(times?);
             arrays.add(request, number);
@@ -47,10 +50,24 @@ impl<'a> Arrays<'a> {
         Ok(arrays)
     }
 
-    fn add(&mut self, request: &'a Request, append: i32) {
-        let (streams, events) = (self.stream_key.len(), self.event_id.len());
-        for (stream, expected) in &request.streams {
-            self.stream_append.push(append);
+    /// Of each request, where the rows of its streams stand in the answer.
+    pub(super) fn places(&self) -> &[Vec<usize>] {
+        &self.places
+    }
+
+    /// The streams of all requests in the order of their names: all programs lock them in one order.
+    fn add_streams(&mut self, requests: &[&'a Request]) {
+        let mut streams: Vec<_> = (requests.iter().enumerate())
+            .flat_map(|(number, request)| {
+                let streams = request.streams.iter().enumerate();
+                streams.map(move |(index, (stream, expected))| (stream, expected, number, index))
+            })
+            .collect();
+        streams.sort_unstable_by_key(|(stream, ..)| *stream);
+        self.places = requests.iter().map(|request| vec![0; request.streams.len()]).collect();
+        for (place, (stream, expected, number, index)) in streams.into_iter().enumerate() {
+            self.places[number][index] = place;
+            self.stream_append.push(number as i32 + 1);
             self.stream_category.push(stream.category());
             self.stream_key.push(stream.key());
             self.stream_expected.push(match expected {
@@ -61,10 +78,15 @@ impl<'a> Arrays<'a> {
             });
             self.stream_events.push(0);
         }
+    }
+
+    fn add(&mut self, request: &'a Request, number: usize) {
+        let events = self.event_id.len();
         for (stream, event) in &request.events {
-            self.stream_events[streams + stream] += 1;
-            self.event_stream.push((streams + stream + 1) as i32);
-            self.event_number.push(self.stream_events[streams + stream]);
+            let place = self.places[number][*stream];
+            self.stream_events[place] += 1;
+            self.event_stream.push(place as i32 + 1);
+            self.event_number.push(self.stream_events[place]);
             self.event_id.push(event.id);
             self.event_type.push(&event.event_type);
             self.event_schema.push(event.schema_version as i32);
@@ -74,8 +96,8 @@ impl<'a> Arrays<'a> {
             self.event_metadata.push(metadata.map(postgres_types::Json));
         }
         for key in &request.keys {
-            self.key_append.push(append);
-            self.key_stream.push((streams + key.stream + 1) as i32);
+            self.key_append.push(number as i32 + 1);
+            self.key_stream.push(self.places[number][key.stream] as i32 + 1);
             self.key.push(&key.key);
             self.key_fingerprint.push(&key.fingerprint);
             self.key_number.push(key.number as i32);

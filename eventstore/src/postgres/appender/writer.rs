@@ -21,6 +21,7 @@ use crate::{
     backend::{Outcome, Request},
     clock::Clock,
     ids::{Position, Version},
+    life::StreamState,
 };
 
 /// How often a batch is tried that loses to others through no fault of its own.
@@ -124,7 +125,7 @@ impl Writer {
         let params = arrays.params(&lock_timeout);
         let answer = timeout(self.limit, client.query(&statement, &params));
         match self.queue.cut.run_until_cancelled(answer).await {
-            Some(Ok(Ok(rows))) => Ok(outcomes(requests, &rows)),
+            Some(Ok(Ok(rows))) => Ok(outcomes(requests, &arrays, &rows)),
             Some(Ok(Err(error))) => Err(Failure::of_statement(error, patience)),
             Some(Err(elapsed)) => {
                 self.abandon(client);
@@ -158,7 +159,7 @@ pub(in crate::postgres) async fn record_on(
     let lock_timeout = lock_timeout(patience);
     let answer = client.query(&statement, &arrays.params(&lock_timeout)).await;
     let rows = answer.map_err(|error| Failure::of_statement(error, patience))?;
-    Ok(outcomes(requests, &rows))
+    Ok(outcomes(requests, &arrays, &rows))
 }
 
 fn lock_timeout(patience: Duration) -> String {
@@ -166,11 +167,14 @@ fn lock_timeout(patience: Duration) -> String {
 }
 
 /// What the rows say about each request.
-fn outcomes(requests: &[&Request], rows: &[tokio_postgres::Row]) -> Vec<Outcome> {
-    let mut rows = rows.iter();
+fn outcomes(
+    requests: &[&Request],
+    arrays: &Arrays<'_>,
+    rows: &[tokio_postgres::Row],
+) -> Vec<Outcome> {
     let mut next = Position::START;
-    let outcome = |request: &&Request| {
-        let rows: Vec<_> = rows.by_ref().take(request.streams.len()).collect();
+    let outcome = |(request, places): (&&Request, &Vec<usize>)| {
+        let rows: Vec<_> = places.iter().map(|place| &rows[*place]).collect();
         let before = || rows.iter().map(|row| Version::new(row.get(1))).collect::<Vec<_>>();
         match rows[0].get::<_, i32>(0) {
             0 => {
@@ -186,8 +190,21 @@ fn outcomes(requests: &[&Request], rows: &[tokio_postgres::Row]) -> Vec<Outcome>
                     .unwrap_or(0);
                 Outcome::Conflict { stream, actual: before[stream] }
             }
-            _ => Outcome::KeyTaken,
+            2 => Outcome::KeyTaken,
+            // A stream that is not live says so; the others of its append say 3.
+            _ => {
+                let state = |row: &&tokio_postgres::Row| match row.get::<_, i32>(0) {
+                    4 => Some(StreamState::Deleted),
+                    5 => Some(StreamState::Archived),
+                    _ => None,
+                };
+                let mut states = rows.iter().map(state).enumerate();
+                let (stream, state) = states
+                    .find_map(|(stream, state)| Some((stream, state?)))
+                    .unwrap_or((0, StreamState::Deleted));
+                Outcome::NotLive { stream, state }
+            }
         }
     };
-    requests.iter().map(outcome).collect()
+    requests.iter().zip(arrays.places()).map(outcome).collect()
 }

@@ -10,12 +10,13 @@ revoke all on all routines in schema {schema} from public, {writer}, {reader}, {
 -- All: to start on a schema that is up to date, and to read the log, now and as of a time.
 grant usage on schema {schema} to {writer}, {reader}, {projector};
 grant select on {schema}.migrations, {schema}.store to {writer}, {reader}, {projector};
-grant select on {schema}.streams, {schema}.events to {writer}, {reader}, {projector};
+grant select on {schema}.streams, {schema}.events, {schema}.archived_events
+    to {writer}, {reader}, {projector};
 grant select on sequence {schema}.positions to {writer}, {reader}, {projector};
 grant execute on function {schema}.last_position, {schema}.lowest_in_flight, {schema}.safe_position
     to {writer}, {reader}, {projector};
 grant select on {schema}.snapshots, {schema}.inline_projections to {writer}, {reader}, {projector};
-grant execute on function {schema}.reached to {writer}, {reader}, {projector};
+grant execute on function {schema}.load_streams, {schema}.reached to {writer}, {reader}, {projector};
 grant execute on function {schema}.cut, {schema}.time_passed, {schema}.try_position_at,
     {schema}.position_at to {writer}, {reader}, {projector};
 
@@ -23,6 +24,9 @@ grant execute on function {schema}.cut, {schema}.time_passed, {schema}.try_posit
 -- was executed before.
 grant execute on function {schema}.append_batch to {writer};
 grant select on {schema}.idempotency to {writer};
+-- To end the life of a stream and to bring it back, and to forget idempotency keys.
+grant execute on function {schema}.delete_stream, {schema}.archive_stream, {schema}.restore_stream,
+    {schema}.remove_idempotency_keys to {writer};
 -- To keep snapshots, and to run inline projections that the owner has registered. What these write to
 -- is the program's: their tables and checkpoints need grants of their own.
 grant insert, update, delete on {schema}.snapshots to {writer};
@@ -38,7 +42,8 @@ grant select, insert, update, delete on {schema}.checkpoints to {projector};
 grant execute on function {schema}.forget_inline to {projector};
 
 -- Nobody but the owner, through the functions above:
---   {schema}.register_inline, {schema}.refuse_bypass,
+--   {schema}.register_inline, {schema}.refuse_bypass, {schema}.refuse_loss, {schema}.await_archiving,
+--   {schema}.refuse_readers_behind, {schema}.lock_stream,
 --   {schema}.draw_positions, {schema}.refuse_change, {schema}.recorded_micros, {schema}.recovered,
 --   {schema}.streams_id_seq
 

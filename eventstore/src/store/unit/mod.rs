@@ -325,7 +325,8 @@ impl UnitOfWork {
     /// all; with an idempotency key, another unit under the same one settles it.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if a stream changed that the unit rests on; [`Error::KeyInFlight`];
+    /// [`Error::Conflict`] if a stream changed that the unit rests on; [`Error::StreamDeleted`] or
+    /// [`Error::StreamArchived`] if one is no longer in use; [`Error::KeyInFlight`];
     /// [`Error::UnitEnded`]; [`Error::Inline`]; [`Error::Indeterminate`] if the connection was lost
     /// while it committed; or a failure of the database, for example if a statement of the program's
     /// own failed and was not undone. Except after `Indeterminate`, nothing is recorded.
@@ -358,6 +359,9 @@ impl UnitOfWork {
             Outcome::Conflict { stream, actual } => {
                 let (stream, expected) = request.streams[stream].clone();
                 Err(Error::Conflict { stream, expected, actual })
+            }
+            Outcome::NotLive { stream, state } => {
+                Err(state.refusal(request.streams[stream].0.clone()))
             }
             Outcome::KeyTaken => Err(Error::KeyInFlight),
         }

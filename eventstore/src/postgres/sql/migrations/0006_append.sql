@@ -1,0 +1,369 @@
+-- The append again, which knows of streams that are not live, of archived events and of recoveries, and takes
+-- about half the work of the one before on the server. A stream that is new is inserted at the version that it
+-- will have, instead of at 0 and updated; the arrays of events are read side by side and never stored in
+-- between; what only refused appends need is computed only where there are some; a single append to a
+-- single stream has a short way; and no statement is planned more than once.
+
+-- An update that finds room on its page leaves the indexes alone.
+alter table {schema}.streams set (fillfactor = 70);
+
+-- Registers an append as in flight and draws `total` neighbouring positions and a recording time that is
+-- not before any earlier one, so that time never goes back from one position to the next. Returns the first
+-- position and the time. With supplied times (the first and the last of the append's) it only checks: one
+-- before the last recorded time is refused with AN001.
+create or replace function {schema}.draw_positions(
+    total bigint, supplied_first timestamptz, supplied_last timestamptz,
+    out first_position bigint, out recording_time timestamptz
+) language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    store_id integer;
+    last bigint;
+    last_time timestamptz;
+    handed_out bigint;
+    is_recovered boolean;
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        -- Whatever the server's setting, an append is durable before it is acknowledged and before
+        -- readers see it. Until the end of the transaction.
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    select s.id, case when p.is_called then p.last_value else 0 end into store_id, last
+    from {schema}.store s, {schema}.positions p;
+    -- Appends that bring times go one after the other: what one of them is compared with is recorded,
+    -- and not on its way and perhaps never to arrive.
+    if supplied_first is null then
+        perform pg_advisory_xact_lock_shared(store_id, 2);
+    else
+        perform pg_advisory_xact_lock(store_id, 2);
+    end if;
+    -- Register, so that readers stay below the positions drawn next until this commits.
+    perform pg_advisory_xact_lock_shared((store_id::bigint << 48) | last);
+    begin
+        -- One append at a time, for microseconds and not until its commit: undoing this block gives
+        -- the lock back. The counters are outside of transactions and keep what they are set to.
+        perform pg_advisory_xact_lock(store_id, 1);
+        select case when p.is_called then p.last_value else 0 end,
+            case when m.is_called then m.last_value end, not r.is_called,
+            -- The last recorded event, also an archived one, unless an append in flight took a later
+            -- time, which is in the counter.
+            greatest(
+                (select e.recorded_at from {schema}.events e order by e.position desc limit 1),
+                (select e.recorded_at from {schema}.archived_events e order by e.position desc limit 1))
+        into last, handed_out, is_recovered, last_time
+        from {schema}.positions p, {schema}.recorded_micros m, {schema}.recovered r;
+        if supplied_last is null then
+            handed_out := greatest(handed_out, (extract(epoch from last_time) * 1000000)::bigint,
+                (extract(epoch from clock_timestamp()) * 1000000)::bigint);
+            perform setval('{schema}.recorded_micros', handed_out);
+            recording_time := timestamptz 'epoch' + handed_out * interval '1 microsecond';
+        elsif supplied_first < last_time then
+            raise exception 'recording time goes back' using errcode = 'AN001',
+                detail = (extract(epoch from last_time) * 1000000)::bigint::text;
+        else
+            recording_time := supplied_last;
+        end if;
+        if is_recovered then
+            -- 2^24, far more than can be drawn and rolled back, or sent to a standby, while nothing is
+            -- flushed. Of the 2^48 positions there are, this leaves room for as many recoveries.
+            last := last + 16777216;
+            perform setval('{schema}.recovered', 1);
+        end if;
+        first_position := last + 1;
+        perform setval('{schema}.positions', last + total);
+        -- Not AN000: a code that ends in 000 stands for all codes of its class.
+        raise exception using errcode = 'AN009';
+    exception when sqlstate 'AN009' then
+        -- The values that were assigned stay.
+    end;
+end $$;
+
+-- Appends many appends in one round trip. Each succeeds or fails as a whole and for itself; no two
+-- of them share a stream or an idempotency key. Arrays starting with:
+--   s_  one element for each stream of each append, in the order of their names, the same for every
+--       caller: the append's number (from 1), the stream, the expected version (-1 any, -2 exists, else
+--       exact), how many events
+--   e_  one element for each event, in the order of positions: the index of its stream in s_, its
+--       number among the append's events for that stream (from 1), and the event
+--   k_  one element for each idempotency key: the append's number, the index of the stream in s_,
+--       the key and fingerprint, the number of the last event for that stream, the index of the
+--       command's last event in e_ (0 for none), how many events
+-- Returns a row for each element of s_: the outcome of its append (0 recorded, 1 conflict, 2 key
+-- taken; 3 a stream of it is not live, and this one is, 4 this one is deleted, 5 archived), the
+-- stream's version before it, the first position drawn for the batch.
+create or replace function {schema}.append_batch(
+    s_append integer[], s_category text[], s_key text[], s_expected bigint[], s_events integer[],
+    e_stream integer[], e_number integer[], e_id uuid[], e_type text[], e_schema integer[],
+    e_occurred timestamptz[], e_recorded timestamptz[], e_payload json[], e_metadata json[],
+    k_append integer[], k_stream integer[], k_key text[], k_fingerprint bytea[],
+    k_number integer[], k_last integer[], k_events integer[]
+) returns table (outcome integer, version_before bigint, first_position bigint)
+language plpgsql volatile security definer
+set search_path = {schema}, pg_catalog, pg_temp
+-- A batch is small and the tables are large: reach rows by index, whatever the statistics say.
+set enable_hashjoin = off
+set enable_mergejoin = off
+-- Planning anew for the lengths of the arrays would take longer than all the rest.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    ids bigint[];
+    versions bigint[];
+    states smallint[];
+    -- How many streams do not exist and may be created, the ids that they get, and how many got them.
+    wanted bigint;
+    new_ids bigint[];
+    created bigint;
+    -- Null where every append is recorded; else the outcome of each append, and how many events of
+    -- refused appends come before it.
+    outcomes integer[];
+    refused bigint[];
+    some_are_refused boolean;
+    total bigint := cardinality(e_id);
+    first bigint := 0;
+    recording_time timestamptz;
+    taken bigint;
+begin
+    -- The short way, for one append to one stream without a key. If the stream is not as expected, the
+    -- long way says how it is.
+    if cardinality(s_key) = 1 and cardinality(k_key) = 0 and total > 0 then
+        if s_expected[1] = 0 then
+            insert into streams (category, key, version)
+            values (s_category[1], s_key[1], s_events[1])
+            on conflict do nothing
+            returning array[id] into ids;
+        elsif s_expected[1] > 0 then
+            update streams t set version = t.version + s_events[1]
+            where t.category = s_category[1] and t.key = s_key[1]
+              and t.version = s_expected[1] and t.state = 0
+            returning array[t.id] into ids;
+        end if;
+        if ids is not null then
+            select d.first_position, d.recording_time into first, recording_time
+            from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
+            insert into events (position, stream_id, version, event_id, type, schema_version,
+                recorded_at, occurred_at, payload, metadata)
+            select first + e.ord - 1, ids[1], s_expected[1] + e.ord, e.id, e.type, e.schema,
+                coalesce(e.recorded, recording_time), e.occurred, e.payload, e.metadata
+            from (
+                select generate_series(1, cardinality(e_id)) as ord, unnest(e_id) as id,
+                    unnest(e_type) as type, unnest(e_schema) as schema,
+                    unnest(e_occurred) as occurred, unnest(e_recorded) as recorded,
+                    unnest(e_payload) as payload, unnest(e_metadata) as metadata
+            ) e;
+            outcome := 0;
+            version_before := s_expected[1];
+            first_position := first;
+            return next;
+            return;
+        end if;
+    end if;
+
+    -- 1. Lock the streams in the order of their names, see where they are, and create those that are
+    -- missing. Two batches that share streams wait for each other, and not both for each other: both
+    -- first lock what exists, and then create, each in this order.
+    loop
+        select array_agg(found.id), array_agg(found.version), array_agg(found.state),
+            count(*) filter (where found.is_wanted)
+        into ids, versions, states, wanted
+        from (
+            select stream.id, coalesce(stream.version, 0) as version,
+                coalesce(stream.state, 0::smallint) as state,
+                stream.id is null and s.expected in (0, -1) as is_wanted
+            from unnest(s_category, s_key, s_expected) with ordinality s(category, key, expected, ord)
+            left join lateral (
+                select t.id, t.version, t.state from streams t
+                where t.category = s.category and t.key = s.key
+                for no key update
+            ) stream on true
+            order by s.ord
+        ) found;
+        exit when wanted = 0;
+
+        select array_agg(s.id order by s.ord) into new_ids
+        from (
+            select coalesce(s.id, case when s.expected in (0, -1) then nextval('streams_id_seq') end)
+                as id, s.ord
+            from unnest(ids, s_expected) with ordinality s(id, expected, ord)
+        ) s;
+        insert into streams (id, category, key, version) overriding system value
+        select s.new_id, s.category, s.key, s.events
+        from unnest(new_ids, ids, s_category, s_key, s_events) s(new_id, id, category, key, events)
+        where s.id is null and s.new_id is not null
+        on conflict (category, key) do nothing;
+        get diagnostics created = row_count;
+        if created = wanted then
+            ids := new_ids;
+            exit;
+        end if;
+        -- Another transaction created one meanwhile. Look again; ours have no events yet.
+        update streams t set version = 0
+        from unnest(new_ids, ids) s(new_id, id)
+        where s.id is null and t.id = s.new_id;
+    end loop;
+
+    -- 2. Decide on each append. A known key comes first: the append has happened. A stream that is
+    -- not live comes before a conflict: no version would help.
+    select bool_or(s.state <> 0 or case s.expected
+        when -1 then false
+        when -2 then s.version = 0
+        else s.version <> s.expected end)
+    into some_are_refused
+    from unnest(s_expected, versions, states) s(expected, version, state);
+    if not some_are_refused and cardinality(k_key) > 0 then
+        some_are_refused := exists (
+            select from unnest(k_key) k(key) join idempotency i on i.key = k.key);
+    end if;
+    if some_are_refused then
+        with expectations as (
+            select s.append, bool_or(case s.expected
+                when -1 then false
+                when -2 then s.version = 0
+                else s.version <> s.expected end) as conflict, bool_or(s.state <> 0) as not_live
+            from unnest(s_append, s_expected, versions, states) s(append, expected, version, state)
+            group by s.append
+        ), known as (
+            select distinct k.append
+            from unnest(k_append, k_key) k(append, key)
+            join idempotency i on i.key = k.key
+        )
+        select array_agg(case when known.append is not null then 2 when x.not_live then 3
+            when x.conflict then 1 else 0 end order by x.append)
+        into outcomes
+        from expectations x left join known on known.append = x.append;
+
+        select coalesce(sum(a.events) filter (where outcomes[a.append] = 0), 0),
+            array_agg(a.refused order by a.append)
+        into total, refused
+        from (
+            select s.append, sum(s.events) as events, coalesce(sum(sum(s.events))
+                filter (where outcomes[s.append] <> 0)
+                over (order by s.append rows between unbounded preceding and 1 preceding), 0)
+                as refused
+            from unnest(s_append, s_events) s(append, events)
+            group by s.append
+        ) a;
+    end if;
+
+    if total > 0 then
+        -- 3. Register, and draw.
+        select d.first_position, d.recording_time into first, recording_time
+        from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
+
+        -- 4. Record. Set-returning functions of a select list go side by side.
+        insert into events (position, stream_id, version, event_id, type, schema_version,
+            recorded_at, occurred_at, payload, metadata)
+        select first + e.ord - 1 - coalesce(refused[s_append[e.stream]], 0), ids[e.stream],
+            versions[e.stream] + e.number, e.id, e.type, e.schema,
+            coalesce(e.recorded, recording_time), e.occurred, e.payload, e.metadata
+        from (
+            select generate_series(1, cardinality(e_id)) as ord, unnest(e_stream) as stream,
+                unnest(e_number) as number, unnest(e_id) as id, unnest(e_type) as type,
+                unnest(e_schema) as schema, unnest(e_occurred) as occurred,
+                unnest(e_recorded) as recorded, unnest(e_payload) as payload,
+                unnest(e_metadata) as metadata
+        ) e
+        where outcomes is null or outcomes[s_append[e.stream]] = 0;
+    end if;
+
+    -- The streams that existed, and those that were created for an append that is refused.
+    update streams t set version = s.version
+    from (
+        select s.id, s.before + case when outcomes is null or outcomes[s.append] = 0
+            then s.events else 0 end as version
+        from unnest(ids, versions, s_append, s_events) s(id, before, append, events)
+    ) s
+    where t.id = s.id and t.version <> s.version;
+
+    if cardinality(k_key) > 0 then
+        insert into idempotency (key, fingerprint, version, position, events)
+        select k.key, k.fingerprint, versions[k.stream] + k.number,
+            case when k.last = 0 then 0
+                else first + k.last - 1 - coalesce(refused[k.append], 0) end,
+            k.events
+        from unnest(k_append, k_stream, k_key, k_fingerprint, k_number, k_last, k_events)
+            k(append, stream, key, fingerprint, number, last, events)
+        where outcomes is null or outcomes[k.append] = 0
+        order by k.key
+        on conflict do nothing;
+        get diagnostics taken = row_count;
+        -- Another transaction recorded a key after it was looked up above. Undo all; the caller
+        -- appends each alone, and finds the key.
+        if taken <> (
+            select count(*) from unnest(k_append) a where outcomes is null or outcomes[a] = 0
+        ) then
+            raise exception 'an idempotency key was taken meanwhile' using errcode = 'AN002';
+        end if;
+    end if;
+
+    return query
+    select case coalesce(outcomes[s.append], 0) when 3 then 3 + s.state
+        else coalesce(outcomes[s.append], 0) end, s.version, first
+    from unnest(s_append, versions, states) with ordinality s(append, version, state, ord)
+    order by s.ord;
+end $$;
+
+-- What folding some streams needs: of each stream wanted, the latest snapshot of the kind in question
+-- that lies in the range, and the first at_most events after it or, without one, after the version given.
+-- The first column is the index of the stream, from 1. A snapshot's row has no type and comes first.
+-- A stream that is not live has a row more, without a type and without content, whose version is its
+-- state; one that is deleted, or archived and not wanted then (with_archived), has no other row.
+-- Streams are looked up one by one (`offset 0`): a batch is small and the tables are large.
+create function {schema}.load_streams(
+    categories text[], keys text[], afters bigint[], up_to_versions bigint[], up_to_positions bigint[],
+    snapshot_names text[], fingerprints bytea[], at_most bigint, with_archived boolean[]
+) returns table (
+    stream_index bigint, version bigint, "position" bigint, type text, schema_version integer, content json
+)
+language plpgsql stable
+-- As in append_batch.
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select wanted.index, part.version, part.position, part.type, part.schema_version, part.content
+    from unnest(categories, keys, afters, up_to_versions, up_to_positions, snapshot_names,
+            fingerprints, with_archived) with ordinality
+        wanted(category, key, after, up_to_version, up_to_position, snapshot, fingerprint, archived, index)
+    cross join lateral (
+        select s.id, s.state, s.state = 0 or s.state = 2 and wanted.archived as is_read
+        from {schema}.streams s
+        where s.category = wanted.category and s.key = wanted.key offset 0
+    ) stream
+    left join lateral (
+        select n.version, n.position, n.state from {schema}.snapshots n
+        where n.stream_id = stream.id and n.name = wanted.snapshot
+            and n.fingerprint = wanted.fingerprint and n.version > wanted.after
+            and n.version <= wanted.up_to_version and n.position <= wanted.up_to_position
+        order by n.version desc
+        limit 1
+    ) latest on wanted.snapshot is not null and stream.is_read
+    cross join lateral (
+        select stream.state::bigint as version, 0::bigint as position, null::text as type,
+            null::integer as schema_version, null::json as content
+        where stream.state <> 0
+        union all
+        select latest.version, latest.position, null, null, latest.state
+        where latest.version is not null
+        union all (
+            select e.version, e.position, e.type, e.schema_version, e.payload
+            from {schema}.events e
+            where stream.state = 0
+                and e.stream_id = stream.id and e.version > greatest(wanted.after, latest.version)
+                and e.version <= wanted.up_to_version and e.position <= wanted.up_to_position
+            order by e.version
+            limit at_most
+        )
+        union all (
+            select e.version, e.position, e.type, e.schema_version, e.payload
+            from {schema}.archived_events e
+            where stream.state = 2 and wanted.archived
+                and e.stream_id = stream.id and e.version > greatest(wanted.after, latest.version)
+                and e.version <= wanted.up_to_version and e.position <= wanted.up_to_position
+            order by e.version
+            limit at_most
+        )
+    ) part;
+end $$;

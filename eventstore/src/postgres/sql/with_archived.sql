@@ -1,0 +1,1 @@
+(select * from {schema}.events union all select * from {schema}.archived_events)
