@@ -125,10 +125,8 @@ impl EventStore {
                         held.state = None;
                     }
                     if lot.has_keys() && !known.are_looked_up {
-                        // What was recorded before is answered all the same, and needs no stream.
-                        self.look_up_keys(lot, known).await?;
-                        let streams = lot.streams_without(&known.keys);
-                        held.retain(|held| streams.contains(&held.stream));
+                        // It may have been recorded before.
+                        self.look_up_keys_again(lot, known, held).await?;
                         continue;
                     }
                     false
@@ -152,7 +150,7 @@ impl EventStore {
         &self,
         lot: &Lot<C>,
         known: &mut Known,
-        held: &mut [Held<C::Aggregate>],
+        held: &mut Vec<Held<C::Aggregate>>,
     ) -> Result<Outcomes<C>, Error>
     where
         C: Command,
@@ -167,7 +165,7 @@ impl EventStore {
             let decided = lot.decide(&known.keys, states.collect(), &self.options);
             if decided.refuses() && !known.are_looked_up && lot.has_keys() {
                 // It may have been recorded, and be refused only now that it is.
-                self.look_up_keys(lot, known).await?;
+                self.look_up_keys_again(lot, known, held).await?;
                 forget(held);
                 continue;
             }
@@ -218,7 +216,7 @@ impl EventStore {
                 Ok(Outcome::KeyTaken) => {
                     forget(held);
                     let first_time = !known.are_looked_up;
-                    self.look_up_keys(lot, known).await?;
+                    self.look_up_keys_again(lot, known, held).await?;
                     if !first_time {
                         return Err(Error::KeyInFlight);
                     }
@@ -260,6 +258,23 @@ impl EventStore {
         let before: Vec<_> = held.iter().map(|held| version(held)).collect();
         self.catch_up(held.iter_mut().map(|held| &mut **held)).await?;
         Ok(held.iter().zip(before).any(|(held, before)| version(held) != before))
+    }
+
+    /// Looks up keys, and lets go of the streams that no command needs any more: what was recorded
+    /// is answered, whatever became of its stream.
+    async fn look_up_keys_again<C: Command>(
+        &self,
+        lot: &Lot<C>,
+        known: &mut Known,
+        held: &mut Vec<Held<C::Aggregate>>,
+    ) -> Result<(), Error> {
+        self.look_up_keys(lot, known).await?;
+        let needed: HashSet<_> = lot.streams_without(&known.keys).into_iter().collect();
+        let (kept, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(held).into_iter().partition(|held| needed.contains(&held.stream));
+        *held = kept;
+        self.put(rest);
+        Ok(())
     }
 
     async fn look_up_keys<C: Command>(&self, lot: &Lot<C>, known: &mut Known) -> Result<(), Error> {
