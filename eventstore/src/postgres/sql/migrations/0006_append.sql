@@ -203,6 +203,19 @@ begin
         where s.id is null and t.id = s.new_id;
     end loop;
 
+    if 1 = any (states) then
+        -- Who read a deleted stream found none. An append that only rests on that is recorded.
+        select array_agg(case when s.is_none then 0 else s.version end order by s.ord),
+            array_agg(case when s.is_none then 0 else s.state end order by s.ord)
+        into versions, states
+        from (
+            select u.ord, u.version, u.state,
+                u.state = 1 and u.events = 0 and u.expected = 0 as is_none
+            from unnest(versions, states, s_events, s_expected) with ordinality
+                u(version, state, events, expected, ord)
+        ) s;
+    end if;
+
     -- 2. Decide on each append. A known key comes first: the append has happened. A stream that is
     -- not live comes before a conflict: no version would help.
     select bool_or(s.state <> 0 or case s.expected
@@ -273,6 +286,7 @@ begin
         select s.id, s.before + case when outcomes is null or outcomes[s.append] = 0
             then s.events else 0 end as version
         from unnest(ids, versions, s_append, s_events) s(id, before, append, events)
+        where s.events > 0
     ) s
     where t.id = s.id and t.version <> s.version;
 
