@@ -15,6 +15,7 @@ const ON_POSTGRES: &[&str] = &["conformance", "faults", "order", "postgres", "re
 /// Brings the services up and becomes `cargo test`; returns only on failure.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     cargo::check_compilers()?;
+    cargo::check_openssl()?;
     let services = services::ensure()?;
     services::pooler::ensure_installed()?;
     let mut command = cargo_test();
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
 /// Runs the store's tests, or those that `args` choose, on a server of this version, and stops it.
 pub(crate) fn run_on_postgres(major: Major, args: &[OsString]) -> Result<()> {
     cargo::check_compilers()?;
+    cargo::check_openssl()?;
     let mut command = cargo_test();
     if chooses_tests(args) {
         command.args(args);

@@ -39,9 +39,10 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
     let (mut replayed, mut copied, mut copied_joined) = (Vec::new(), Vec::new(), Vec::new());
     // The first round warms up.
     for _ in 0..=effort.rounds {
-        replayed.push(round(effort.replayed, replay(&store).await?));
-        copied.push(round(effort.replayed, copy(&client, &plain, effort.replayed).await?));
-        copied_joined.push(round(effort.replayed, copy(&client, joined, effort.replayed).await?));
+        replayed.push(round(effort.replayed, replay(&store).await?)?);
+        copied.push(round(effort.replayed, copy(&client, &plain, effort.replayed).await?)?);
+        let joined = copy(&client, joined, effort.replayed).await?;
+        copied_joined.push(round(effort.replayed, joined)?);
     }
     let annals = About {
         name: "annals",
@@ -99,7 +100,7 @@ async fn copy(client: &Client, copy: &str, events: u64) -> Result<(u64, Duration
     Ok((events, elapsed))
 }
 
-fn round(expected: u64, (units, elapsed): (u64, Duration)) -> Round {
-    debug_assert_eq!(expected, units);
-    Round { units, elapsed, latencies: Vec::new() }
+fn round(expected: u64, (units, elapsed): (u64, Duration)) -> Result<Round> {
+    ensure!(units == expected, "{units} events were read, and {expected} are there");
+    Ok(Round { units, elapsed, latencies: Vec::new() })
 }
