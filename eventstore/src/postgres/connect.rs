@@ -48,6 +48,7 @@ impl Connections {
 /// A limit that the server keeps: how long one statement may take.
 pub(super) type StatementTimeout = Option<Duration>;
 
+#[allow(clippy::clone_on_copy, reason = "the connector of TLS is no Copy")]
 impl Target {
     /// Reads a URL and the certificates that it names.
     pub(super) fn new(url: &str, options: &Options) -> Result<Self, Error> {

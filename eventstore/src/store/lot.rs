@@ -187,7 +187,7 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         C: Command<Aggregate = A>,
     {
         let state = &mut self.states[index].1;
-        let events = (state.to_decide_on())
+        let events = (state.bring_up())
             .handle(envelope.command.clone())
             .map_err(ExecuteError::Rejected)?;
         let mut encoded = Vec::with_capacity(events.len());

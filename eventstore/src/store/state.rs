@@ -77,7 +77,7 @@ impl<A: Aggregate> State<A> {
     }
 
     /// The state that the next decision rests on.
-    pub(super) fn to_decide_on(&mut self) -> &A {
+    pub(super) fn bring_up(&mut self) -> &A {
         for event in &self.decided[self.applied..] {
             self.loaded.state.apply(event);
         }
@@ -105,7 +105,7 @@ impl<A: Aggregate> State<A> {
             return;
         }
         let version = self.version();
-        let _ = self.to_decide_on();
+        let _ = self.bring_up();
         self.loaded.version = version;
         self.loaded.position = last;
         self.decided.clear();
