@@ -187,9 +187,8 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         C: Command<Aggregate = A>,
     {
         let state = &mut self.states[index].1;
-        let events = (state.bring_up())
-            .handle(envelope.command.clone())
-            .map_err(ExecuteError::Rejected)?;
+        let events =
+            (state.bring_up()).handle(envelope.command.clone()).map_err(ExecuteError::Rejected)?;
         let mut encoded = Vec::with_capacity(events.len());
         let mut bytes = 0;
         // A command that fails leaves nothing behind, also not here.
