@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::BoxStream;
 
 use crate::{
     append::{ExpectedVersion, NewEvent},
@@ -123,28 +122,6 @@ pub(crate) struct NewSnapshot {
     pub(crate) keep: Option<u32>,
 }
 
-/// A range of events of some streams.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Range {
-    pub(crate) after: Version,
-    pub(crate) up_to_version: Version,
-    pub(crate) up_to_position: Position,
-    /// At most this many events.
-    pub(crate) limit: i64,
-    /// What to do about archived streams.
-    pub(crate) archived: Archived,
-}
-
-impl Range {
-    pub(crate) const ALL: Self = Self {
-        after: Version::NONE,
-        up_to_version: Version::new(i64::MAX),
-        up_to_position: Position::new(i64::MAX),
-        limit: i64::MAX,
-        archived: Archived::Excluded,
-    };
-}
-
 /// A page of the log of the whole store, or of one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page<'a> {
@@ -197,13 +174,6 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Keeps a snapshot, in place of those of another shape.
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error>;
-
-    /// Events of streams, by stream and version, each with the index of its stream.
-    fn streams<'a>(
-        &'a self,
-        streams: &'a [StreamId],
-        range: Range,
-    ) -> BoxStream<'a, Result<(usize, Recorded), Error>>;
 
     /// Begins a unit: what it reads and writes shares one transaction.
     async fn begin(&self) -> Result<Box<dyn Session>, Error>;

@@ -8,13 +8,12 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, stream, stream::BoxStream};
 
 use crate::{
     append::ExpectedVersion,
     backend::{
-        Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session,
-        StoredEvent, StoredSnapshot,
+        Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Request, Session, StoredEvent,
+        StoredSnapshot,
     },
     clock::{Clock, to_micros},
     error::Error,
@@ -284,34 +283,6 @@ impl Backend for Memory {
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
         self.open()?.save_snapshot(snapshot);
         Ok(())
-    }
-
-    fn streams<'a>(
-        &'a self,
-        streams: &'a [StreamId],
-        range: Range,
-    ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-        let log = match self.open() {
-            Ok(log) => log,
-            Err(error) => return stream::iter([Err(error)]).boxed(),
-        };
-        let mut events = Vec::new();
-        for (index, stream) in streams.iter().enumerate() {
-            match log.readable(stream, range.archived) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => return stream::once(async { Err(error) }).boxed(),
-            }
-            let all = log.streams.get(stream).into_iter().flatten().map(|at| &log.events[*at]);
-            let wanted = all.filter(|event| {
-                event.version > range.after
-                    && event.version <= range.up_to_version
-                    && event.position <= range.up_to_position
-            });
-            events.extend(wanted.map(|event| Ok((index, event.clone()))));
-        }
-        events.truncate(usize::try_from(range.limit).unwrap_or(usize::MAX));
-        stream::iter(events).boxed()
     }
 
     async fn begin(&self) -> Result<Box<dyn Session>, Error> {

@@ -22,12 +22,11 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{StreamExt, TryFutureExt, TryStreamExt, stream, stream::BoxStream};
 
 use super::stores::Stores;
 use crate::{
     append::ExpectedVersion,
-    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Request, Session},
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
@@ -131,10 +130,8 @@ fn third(calls: &AtomicUsize) -> bool {
 
 impl Faulty {
     async fn version(&self, stream: &StreamId) -> Result<Version, Error> {
-        let stream = [stream.clone()];
-        let events = self.backend.streams(&stream, Range::ALL);
-        let last = |_, (_, event): (usize, Recorded)| async move { Ok(event.version) };
-        events.try_fold(Version::NONE, last).await
+        let info = self.backend.stream_info(stream).await?;
+        Ok(info.map_or(Version::NONE, |info| info.version))
     }
 
     /// Answers as if the request were recorded, if it is one that would be.
@@ -241,19 +238,6 @@ impl Backend for Faulty {
 
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
         self.backend.save_snapshot(snapshot).await
-    }
-
-    fn streams<'a>(
-        &'a self,
-        streams: &'a [StreamId],
-        range: Range,
-    ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-        let all = self.backend.streams(streams, range).try_collect::<Vec<_>>();
-        let spoilt = all.map_ok(|mut events| {
-            self.spoil(&mut events, |(_, event)| event);
-            stream::iter(events).map(Ok)
-        });
-        spoilt.try_flatten_stream().boxed()
     }
 
     async fn page(&self, mut page: Page<'_>) -> Result<Vec<Recorded>, Error> {

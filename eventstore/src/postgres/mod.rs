@@ -22,7 +22,6 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
-use futures::stream::BoxStream;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
@@ -43,13 +42,12 @@ pub use self::{
 };
 use crate::{
     append::ExpectedVersion,
-    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Range, Request, Session},
+    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Request, Session},
     clock::Clock,
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
     life::{StreamInfo, StreamState},
-    query::Archived,
     store::Options,
 };
 
@@ -276,14 +274,6 @@ impl Backend for Database {
         loader::save_snapshot(&self.0.reading(), &self.0.statements.save_snapshot, snapshot).await
     }
 
-    fn streams<'a>(
-        &'a self,
-        streams: &'a [StreamId],
-        range: Range,
-    ) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-        read::streams(self, streams, range)
-    }
-
     async fn begin(&self) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(unit::Unit::begin(self).await?))
     }
@@ -362,8 +352,6 @@ struct Statements {
     append: String,
     load: String,
     enter_inline: String,
-    streams: String,
-    streams_with_archived: String,
     outcomes: String,
     safe_position: String,
     position_at: String,
@@ -377,8 +365,6 @@ impl Statements {
             append: schema.sql(include_str!("sql/append.sql")),
             load: schema.sql(include_str!("sql/load.sql")),
             enter_inline: schema.sql("select {schema}.enter_inline($1, $2, $3, $4)"),
-            streams: read::streams_sql(schema, Archived::Excluded),
-            streams_with_archived: read::streams_sql(schema, Archived::Included),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
             safe_position: schema.sql("select {schema}.safe_position()"),
             position_at: schema

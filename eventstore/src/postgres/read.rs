@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use tokio_postgres::{
-    Row, RowStream,
+    Row,
     types::{FromSql, ToSql, Type, accepts},
 };
 
 use super::{Client, Database, Schema, database_error};
 use crate::{
-    backend::{KnownKey, Page, Range},
+    backend::{KnownKey, Page},
     error::Error,
     event::{Metadata, Payload, Recorded},
     ids::{Position, StreamId, Version},
@@ -97,10 +96,6 @@ fn is_refused(row: &Row) -> Result<bool, tokio_postgres::Error> {
     Ok(row.try_get::<_, Option<i64>>(0)?.is_none())
 }
 
-pub(super) fn streams_sql(schema: &Schema, archived: Archived) -> String {
-    schema.sql(&with_source(include_str!("sql/streams.sql"), archived))
-}
-
 /// Says where the events of a statement are, and in which state a stream is refused.
 fn with_source(template: &str, archived: Archived) -> String {
     let (source, refused) = match archived {
@@ -109,49 +104,6 @@ fn with_source(template: &str, archived: Archived) -> String {
         Archived::Included => (include_str!("sql/with_archived.sql").trim_end(), "-1"),
     };
     template.replace("{source}", source).replace("{refused}", refused)
-}
-
-pub(super) fn streams<'a>(
-    database: &'a Database,
-    streams: &'a [StreamId],
-    range: Range,
-) -> BoxStream<'a, Result<(usize, Recorded), Error>> {
-    let failed = |error| database_error("read a stream", error);
-    let rows = async move {
-        let client = database.client().await?;
-        let sql = match range.archived {
-            Archived::Excluded => &database.0.statements.streams,
-            Archived::Included => &database.0.statements.streams_with_archived,
-        };
-        let rows = stream_rows(&client, sql, streams, range).await.map_err(failed)?;
-        let mut names = Names::default();
-        Ok::<_, Error>(rows.map(move |row| {
-            // The connection goes back to the pool once its rows are read.
-            let _ = &client;
-            let row = row.map_err(failed)?;
-            let index = row.try_get::<_, i64>(11).map_err(failed)? as usize - 1;
-            if is_refused(&row).map_err(failed)? {
-                return Err(Error::StreamArchived { stream: streams[index].clone() });
-            }
-            Ok((index, recorded(&row, &mut names).map_err(failed)?))
-        }))
-    };
-    futures::stream::once(rows).try_flatten().boxed()
-}
-
-async fn stream_rows(
-    client: &Client,
-    sql: &str,
-    streams: &[StreamId],
-    range: Range,
-) -> Result<RowStream, tokio_postgres::Error> {
-    let statement = client.prepare_cached(sql).await?;
-    let categories: Vec<_> = streams.iter().map(StreamId::category).collect();
-    let keys: Vec<_> = streams.iter().map(StreamId::key).collect();
-    let (after, version) = (range.after.get(), range.up_to_version.get());
-    let params: [&(dyn ToSql + Sync); 6] =
-        [&categories, &keys, &after, &version, &range.up_to_position.get(), &range.limit];
-    client.query_raw(&statement, params).await
 }
 
 pub(super) async fn known_keys(
