@@ -18,20 +18,25 @@ pub mod __private {
 
 // The programs in the guide are compiled as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/guide/operations.md")]
-mod guide_operations {}
+mod guide {
+    #[doc = include_str!("../docs/guide/evolution.md")]
+    mod evolution {}
 
-#[cfg(doctest)]
-#[doc = include_str!("../docs/guide/evolution.md")]
-mod guide_evolution {}
-#[cfg(doctest)]
-#[doc = include_str!("../docs/guide/unit-of-work.md")]
-mod guide_unit_of_work {}
+    #[doc = include_str!("../docs/guide/life-of-data.md")]
+    mod life_of_data {}
 
-#[cfg(doctest)]
-#[doc = include_str!("../docs/guide/reading.md")]
-mod guide_reading {}
+    #[doc = include_str!("../docs/guide/operations.md")]
+    mod operations {}
 
-#[cfg(doctest)]
-#[doc = include_str!("../docs/guide/life-of-data.md")]
-mod guide_life_of_data {}
+    #[doc = include_str!("../docs/guide/reading.md")]
+    mod reading {}
+
+    #[doc = include_str!("../docs/guide/roles.md")]
+    mod roles {}
+
+    #[doc = include_str!("../docs/guide/snapshots.md")]
+    mod snapshots {}
+
+    #[doc = include_str!("../docs/guide/unit-of-work.md")]
+    mod unit_of_work {}
+}
