@@ -4,6 +4,7 @@ mod appender;
 mod checkpoint;
 mod client;
 mod connect;
+mod in_flight;
 mod inline;
 mod lease;
 mod life;
@@ -29,11 +30,13 @@ use self::{
     appender::Appender,
     client::Dialect,
     connect::{Connections, Target},
+    in_flight::HeldBack,
     loader::Loader,
 };
 pub use self::{
     checkpoint::Checkpoint,
     client::{Client, GenericClient, Prepared, Statement, Transaction},
+    in_flight::InFlight,
     inline::{InlineLocks, InlineProjection},
     lease::{Lease, LeaseOptions},
     listener::Listener,
@@ -88,6 +91,7 @@ struct Inner {
     clock: Clock,
     /// How long an append waits for a stream that another transaction holds.
     lock_timeout: Duration,
+    held_back: HeldBack,
     loader: Loader,
     statements: Statements,
     closed: CancellationToken,
@@ -157,6 +161,7 @@ impl Database {
                 loader,
                 clock: options.clock.clone(),
                 lock_timeout: options.lock_timeout,
+                held_back: HeldBack::new(options.held_back_warning),
                 statements,
                 closed,
             }),
@@ -187,6 +192,10 @@ impl Database {
     /// A connection for a short statement about a lease or a checkpoint.
     async fn bookkeeping(&self) -> Result<Client, Error> {
         self.0.target.client(&self.0.pools.bookkeeping, &self.0.dialect).await
+    }
+
+    pub(crate) async fn in_flight(&self) -> Result<Vec<InFlight>, Error> {
+        in_flight::in_flight(self).await
     }
 
     /// The schema of the store's own tables.
@@ -304,7 +313,7 @@ impl Backend for Database {
     }
 
     async fn safe_position(&self) -> Result<Position, Error> {
-        read::position(self, &self.0.statements.safe_position).await
+        in_flight::safe_position(self).await
     }
 
     async fn last_position(&self) -> Result<Position, Error> {
@@ -366,7 +375,7 @@ impl Statements {
             load: schema.sql(include_str!("sql/load.sql")),
             enter_inline: schema.sql("select {schema}.enter_inline($1, $2, $3, $4)"),
             outcomes: schema.sql(include_str!("sql/outcomes.sql")),
-            safe_position: schema.sql("select {schema}.safe_position()"),
+            safe_position: schema.sql("select {schema}.safe_position(), {schema}.last_position()"),
             position_at: schema
                 .sql("select asked_when, at_position from {schema}.try_position_at($1, $2, $3)"),
             last_position: schema.sql("select {schema}.last_position()"),

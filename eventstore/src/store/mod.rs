@@ -33,7 +33,7 @@ use crate::{
     error::Error,
     ids::{Position, StreamId, Version},
     memory::Memory,
-    postgres::{Database, InlineProjection, Use},
+    postgres::{Database, InFlight, InlineProjection, Use},
     query::Archived,
 };
 
@@ -194,6 +194,23 @@ impl EventStore {
     /// If the database fails.
     pub async fn safe_position(&self) -> Result<Position, Error> {
         self.backend.safe_position().await
+    }
+
+    /// The appends in flight of all processes, in the order of their positions: the first is the one
+    /// that readers of the log wait for. None in memory.
+    ///
+    /// An append takes milliseconds, and holds back nobody below its positions. One that stays is a
+    /// transaction that somebody left open around an append, or a connection that died unnoticed;
+    /// `select pg_terminate_backend(pid)` ends it. A store that finds the safe position held back for
+    /// longer than [`held_back_warning`](Options::held_back_warning) says so in a warning.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn in_flight(&self) -> Result<Vec<InFlight>, Error> {
+        match &self.database {
+            Some(database) => database.in_flight().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The position as of a time: that of the last event recorded at or before it.

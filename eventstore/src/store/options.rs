@@ -30,6 +30,7 @@ pub struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) append_timeout: Duration,
     pub(crate) lock_timeout: Duration,
+    pub(crate) held_back_warning: Duration,
     pub(crate) queue_appends: usize,
     pub(crate) queue_bytes: usize,
     pub(crate) queue_timeout: Duration,
@@ -63,6 +64,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             append_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(5),
+            held_back_warning: Duration::from_secs(10),
             queue_appends: 4096,
             queue_bytes: 256 * 1024 * 1024,
             queue_timeout: Duration::from_secs(5),
@@ -189,6 +191,15 @@ impl Options {
     /// Then it fails with [`Error::Locked`]. Appends to other streams do not wait for it.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// After how long a store warns (by `tracing`) that an append in flight holds back the readers of
+    /// the log: 10 seconds unless set. The warning names the append's server process, and comes again
+    /// after as long. It takes a reader, such as a worker or a cursor, to find out. See
+    /// [`EventStore::in_flight`].
+    pub fn held_back_warning(mut self, after: Duration) -> Self {
+        self.held_back_warning = after;
         self
     }
 

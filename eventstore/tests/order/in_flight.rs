@@ -1,9 +1,13 @@
 //! What appends in flight do to readers, step by step.
 
-use annals_eventstore::{EventStore, Position, StreamId};
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, Position, StreamId, postgres::InFlight};
+use chrono::{DateTime, Utc};
 
 use crate::support::{
-    TestDatabase, all, assert_sound, direct, eventually, kill, log, number, numbers, one, stream,
+    TestDatabase, all, assert_sound, direct, eventually, kill, log, log::Log, number, numbers, one,
+    stream,
 };
 
 /// What a reader sees now after a position.
@@ -32,6 +36,57 @@ async fn an_open_append_delays_readers_at_its_positions_only() {
     assert_eq!(store.safe_position().await.unwrap(), Position::new(4));
     assert_eq!(seen(&store, Position::new(1)).await, [2, 3, 4]);
     assert_sound(&log(&store).await);
+}
+
+/// Who runs the store learns which server process it is that readers wait for.
+#[tokio::test]
+async fn an_open_append_is_named_with_its_process() {
+    let database = TestDatabase::create().await;
+    let options = EventStore::options().held_back_warning(Duration::ZERO);
+    let store = database.store_with(options).await;
+    let warnings = Log::of_warnings();
+    store.append(one(stream("a"), 1)).await.unwrap();
+    assert_eq!(store.in_flight().await.unwrap(), []);
+
+    let mut pids = Vec::new();
+    let mut clients = Vec::new();
+    for name in ["first", "second"] {
+        let client = database.client_as(name).await;
+        client.batch_execute("begin").await.unwrap();
+        direct::append(&client, name, &direct::ids(2)).await.unwrap();
+        // A second append in one transaction is still that transaction.
+        direct::append(&client, name, &direct::ids(1)).await.unwrap();
+        let pid = client.query_one("select pg_backend_pid(), now()", &[]).await.unwrap();
+        pids.push((pid.get::<_, i32>(0), pid.get::<_, DateTime<Utc>>(1)));
+        clients.push(client);
+    }
+    let named = |in_flight: Vec<InFlight>| {
+        let named = in_flight.into_iter();
+        named.map(|a| (a.after.get(), a.pid, a.application_name, a.since)).collect::<Vec<_>>()
+    };
+    let expected: Vec<_> = std::iter::zip([(1, "first"), (4, "second")], pids)
+        .map(|((after, name), (pid, since))| (after, Some(pid), name.to_owned(), Some(since)))
+        .collect();
+    assert_eq!(named(store.in_flight().await.unwrap()), expected);
+
+    // Once is seen, twice is held back.
+    for _ in 0..2 {
+        assert_eq!(warnings.text(), "");
+        assert_eq!(store.safe_position().await.unwrap(), Position::new(1));
+    }
+    let warned = warnings.text();
+    let pid = format!("pid={}", expected[0].1.unwrap());
+    assert_eq!(warned.lines().count(), 1, "{warned}");
+    assert!(warned.contains(&pid) && warned.contains("\"first\""), "{warned}");
+
+    clients[0].batch_execute("commit").await.unwrap();
+    assert_eq!(named(store.in_flight().await.unwrap()), expected[1..]);
+    clients[1].batch_execute("rollback").await.unwrap();
+    assert_eq!(store.in_flight().await.unwrap(), []);
+    for _ in 0..3 {
+        assert_eq!(store.safe_position().await.unwrap(), Position::new(7));
+    }
+    assert_eq!(warnings.text(), warned, "nobody holds readers back any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod direct;
+pub(crate) mod log;
 pub(crate) mod pooler;
 pub(crate) mod proxy;
 pub(crate) mod server;

@@ -1,0 +1,116 @@
+//! Appends in flight: which there are, and a word about one that holds readers back for long.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+
+use super::{Client, Database, Schema, database_error};
+use crate::{error::Error, ids::Position};
+
+/// An append that has drawn positions, or is about to, and is neither committed nor rolled back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InFlight {
+    /// Its positions are above this one. Until it ends, readers of the log stay at or below it.
+    pub after: Position,
+    /// The server process that works for it, which `pg_terminate_backend` ends; `None` if its
+    /// transaction is prepared.
+    pub pid: Option<i32>,
+    /// The `application_name` of its connection.
+    pub application_name: String,
+    /// When its transaction began; `None` where the role that asks may not see that. A role sees it of
+    /// itself, and of others as a member of `pg_read_all_stats`.
+    pub since: Option<DateTime<Utc>>,
+}
+
+pub(super) async fn in_flight(database: &Database) -> Result<Vec<InFlight>, Error> {
+    of(&database.client().await?, database.schema()).await
+}
+
+async fn of(client: &Client, schema: &Schema) -> Result<Vec<InFlight>, Error> {
+    let failed = |error| database_error("look up the appends in flight", error);
+    let sql = schema.sql(include_str!("sql/in_flight.sql"));
+    let rows = client.query(&sql, &[]).await.map_err(failed)?;
+    rows.iter()
+        .map(|row| {
+            Ok(InFlight {
+                after: Position::new(row.try_get(0)?),
+                pid: row.try_get(1)?,
+                application_name: row.try_get(2)?,
+                since: row.try_get(3)?,
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map_err(failed)
+}
+
+/// The safe position. Warns of the append that has held it back for long.
+pub(super) async fn safe_position(database: &Database) -> Result<Position, Error> {
+    let failed = |error| database_error("read a position of the log", error);
+    let client = database.client().await?;
+    let statement =
+        client.prepare_cached(&database.0.statements.safe_position).await.map_err(failed)?;
+    let row = client.query_one(&statement, &[]).await.map_err(failed)?;
+    let (safe, last) = (Position::new(row.get(0)), Position::new(row.get(1)));
+    if let Some(held_back) = database.0.held_back.note(safe, last) {
+        match of(&client, database.schema()).await {
+            Ok(in_flight) => {
+                for InFlight { after, pid, application_name, since } in in_flight.iter().take(1) {
+                    tracing::warn!(
+                        %after, pid, application_name, since = since.map(tracing::field::display),
+                        ?held_back,
+                        "readers of the log wait for an append in flight"
+                    );
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no look at the appends in flight"),
+        }
+    }
+    Ok(safe)
+}
+
+/// How long the safe position has stood below the last position drawn.
+pub(super) struct HeldBack {
+    patience: Duration,
+    seen: Mutex<Option<Seen>>,
+}
+
+struct Seen {
+    safe: Position,
+    since: Instant,
+    /// When there was a word about it last, or it was first seen.
+    told: Instant,
+}
+
+impl HeldBack {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, seen: Mutex::default() }
+    }
+
+    /// Notes where the log stands. Returns for how long it has stood there, whenever it is time for a
+    /// word about that.
+    fn note(&self, safe: Position, last: Position) -> Option<Duration> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if last <= safe {
+            *seen = None;
+            return None;
+        }
+        let now = Instant::now();
+        match &mut *seen {
+            Some(seen) if seen.safe == safe => {
+                if now.duration_since(seen.told) < self.patience {
+                    return None;
+                }
+                seen.told = now;
+                Some(now.duration_since(seen.since))
+            }
+            seen => {
+                *seen = Some(Seen { safe, since: now, told: now });
+                None
+            }
+        }
+    }
+}
