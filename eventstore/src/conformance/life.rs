@@ -309,6 +309,67 @@ pub(crate) async fn a_command_under_a_recorded_key_needs_no_stream(store: &Event
     assert_eq!(again, Committed { replayed: true, ..first });
 }
 
+pub(crate) async fn a_command_on_a_dead_stream_fails_alone(store: &EventStore) {
+    for (round, state) in RETIRED.iter().cycle().take(4).enumerate() {
+        let key = |name: &str| format!("{name} {round}");
+        let (dead, other) = (counter(&key("dead")), counter(&key("other")));
+        let kept = || Envelope::new(Change::new(key("dead"), [5])).idempotency_key(key("kept"));
+        store.execute(kept()).await.unwrap();
+        for name in ["live", "other"] {
+            store.execute(Change::new(key(name), [5])).await.unwrap();
+        }
+        // In the first rounds, what is cached still says that they are live.
+        retire(store, &dead, *state).await;
+        retire(store, &other, RETIRED[round / 2]).await;
+        if round >= 2 {
+            drop(store.load::<Counter>(key("dead")).await);
+        }
+        let end = store.safe_position().await.unwrap();
+        let lot = [
+            Envelope::new(Change::new(key("live"), [1])),
+            Change::new(key("dead"), [1]).into(),
+            kept(),
+            Change::new(key("dead"), [-1]).into(),
+            Change::new(key("other"), [1, 1]).into(),
+            Change::new(key("new"), [2]).into(),
+            Envelope::new(Change::new(key("dead"), [3])).idempotency_key(key("free")),
+            Change::new(key("live"), [1, 1]).into(),
+            Change::new(key("dead"), []).into(),
+        ];
+        let outcomes = store.execute_all(lot).await.unwrap();
+        let refused = |index: usize, stream: &StreamId, state| match &outcomes[index] {
+            Err(ExecuteError::Failed(error)) => assert_refused(error, stream, state),
+            outcome => panic!("{index}: {outcome:?}"),
+        };
+        refused(1, &dead, *state);
+        refused(4, &other, RETIRED[round / 2]);
+        refused(6, &dead, *state);
+        assert!(outcomes[2].as_ref().unwrap().replayed);
+        match state {
+            StreamState::Archived => [3, 8].map(|index| refused(index, &dead, *state)),
+            // The aggregate is as before its first event.
+            _ => [
+                assert!(matches!(
+                    outcomes[3],
+                    Err(ExecuteError::Rejected(BelowZero { total: 0, by: -1 }))
+                )),
+                assert_eq!(outcomes[8].as_ref().unwrap().version, Version::NONE),
+            ],
+        };
+        let versions = [0, 5, 7].map(|index| outcomes[index].as_ref().unwrap().version.get());
+        assert_eq!(versions, [2, 1, 4]);
+        let recorded = all(store.read_all(end)).await.unwrap();
+        let streams: Vec<_> = recorded.iter().map(|event| event.stream.key()).collect();
+        assert_eq!(streams, ["live", "new", "live", "live"].map(key));
+
+        store.restore_stream(&dead).await.unwrap();
+        let lot = [Envelope::new(Change::new(key("dead"), [3])).idempotency_key(key("free"))];
+        let outcomes = store.execute_all(lot).await.unwrap();
+        assert!(!outcomes[0].as_ref().unwrap().replayed, "what failed leaves its key free");
+        assert_eq!(store.load::<Counter>(key("dead")).await.unwrap().unwrap().state.total, 8);
+    }
+}
+
 pub(crate) async fn what_is_cached_knows_what_became_of_its_stream(store: &EventStore) {
     for state in RETIRED {
         let key = state.to_string();
@@ -338,8 +399,11 @@ pub(crate) async fn what_is_cached_knows_what_became_of_its_stream(store: &Event
                     assert_eq!(rejected.unwrap_err().to_string(), total.to_string());
                 }
             }
-            let lot = [Change::new("live", [1]), Change::new(&key, [1])];
-            assert_refused(&store.execute_all(lot).await.unwrap_err(), &id, state);
+            let refused = store.execute(Change::new(&key, [1])).await.unwrap_err();
+            match refused {
+                ExecuteError::Failed(error) => assert_refused(&error, &id, state),
+                error => panic!("{error:?}"),
+            }
             assert_eq!(log(store).await, before, "nothing is recorded");
 
             store.restore_stream(&id).await.unwrap();

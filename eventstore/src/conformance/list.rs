@@ -161,6 +161,7 @@ macro_rules! __conformance_behaviours {
                 the_operations_can_be_repeated,
                 a_deleted_stream_is_not_archived_nor_the_other_way,
                 a_command_on_a_stream_that_is_not_live_is_decided_once,
+                a_command_on_a_dead_stream_fails_alone,
                 a_recorded_key_answers_also_when_its_stream_is_archived,
                 a_command_under_a_recorded_key_needs_no_stream,
                 what_is_cached_knows_what_became_of_its_stream,

@@ -1,6 +1,9 @@
 //! Executing commands: load, decide, append; again after a version conflict.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::Instrument;
@@ -12,6 +15,7 @@ use crate::{
     command::{Command, Committed, Envelope, Handle},
     error::{Error, ExecuteError},
     ids::{Position, StreamId},
+    life::StreamState,
 };
 
 type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
@@ -46,9 +50,9 @@ impl EventStore {
 
     /// Executes many commands in order in one go: one load and one append for the lot.
     ///
-    /// Each command has its own outcome, in the order given; a rejected one does not hinder the
-    /// others. Later commands see the events of earlier ones. All events are recorded together or,
-    /// if the store fails, none of them.
+    /// Each command has its own outcome, in the order given; one that is rejected, cannot be recorded,
+    /// or is for a stream that is deleted or archived does not hinder the others. Later commands see the
+    /// events of earlier ones. All events are recorded together or, if the store fails, none of them.
     ///
     /// # Errors
     /// If the store fails; then nothing is recorded, except after [`Error::Indeterminate`], where it
@@ -82,7 +86,7 @@ impl EventStore {
     {
         // The keys of a lot are looked up first. Of a single command, the append says if its key is
         // taken.
-        let mut known = Known { keys: Vec::new(), are_looked_up: false };
+        let mut known = Known { keys: Vec::new(), are_looked_up: false, dead: HashMap::new() };
         if !lot.is_single() {
             self.look_up_keys(&lot, &mut known).await?;
         }
@@ -120,16 +124,24 @@ impl EventStore {
                     }
                     true
                 }
+                Error::StreamDeleted { .. } if lot.is_single() => {
+                    return Ok(vec![Err(ExecuteError::Failed(failure))]);
+                }
+                Error::StreamDeleted { stream } => {
+                    if !known.is_dead(stream, StreamState::Deleted) {
+                        return Err(failure);
+                    }
+                    held.iter_mut().for_each(|held| held.is_stale = true);
+                    continue;
+                }
                 Error::StreamArchived { stream } => {
-                    for held in held.iter_mut().filter(|held| held.stream == *stream) {
-                        held.state = None;
+                    if !known.is_dead(stream, StreamState::Archived) {
+                        return Err(failure);
                     }
-                    if lot.has_keys() && !known.are_looked_up {
-                        // It may have been recorded before.
-                        self.look_up_keys_again(lot, known, held).await?;
-                        continue;
-                    }
-                    false
+                    held.retain(|held| held.stream != *stream);
+                    // Of the others, a part may be loaded.
+                    held.iter_mut().for_each(|held| held.is_stale = true);
+                    continue;
                 }
                 Error::KeyInFlight => true,
                 // It may be recorded. Deciding again is safe where that would be noticed.
@@ -162,7 +174,7 @@ impl EventStore {
             let states = held
                 .iter_mut()
                 .map(|held| (&held.stream, held.state.get_or_insert_with(State::initial)));
-            let decided = lot.decide(&known.keys, states.collect(), &self.options);
+            let decided = lot.decide(&known.keys, &known.dead, states.collect(), &self.options);
             if decided.refuses() && !known.are_looked_up && lot.has_keys() {
                 // It may have been recorded, and be refused only now that it is.
                 self.look_up_keys_again(lot, known, held).await?;
@@ -290,10 +302,20 @@ impl EventStore {
     }
 }
 
-/// What is known of a lot's idempotency keys.
+/// What is known of a lot's idempotency keys and streams.
 struct Known {
     keys: Vec<KnownKey>,
     are_looked_up: bool,
+    /// Streams that take no events.
+    dead: HashMap<StreamId, StreamState>,
+}
+
+impl Known {
+    /// Notes that a stream takes no events, so that commands for it fail alone. False if that was known,
+    /// and should not have come up again.
+    fn is_dead(&mut self, stream: &StreamId, state: StreamState) -> bool {
+        self.dead.insert(stream.clone(), state) != Some(state)
+    }
 }
 
 /// Takes back what was decided; a state that cannot be taken back is loaded again.

@@ -14,6 +14,7 @@ use crate::{
     command::{Command, Committed, Envelope, Fingerprint, Handle, fingerprint},
     error::{Error, ExecuteError},
     ids::{Position, StreamId, Version},
+    life::StreamState,
 };
 
 /// Commands that are executed in one go.
@@ -80,10 +81,12 @@ impl<C: Command> Lot<C> {
     }
 
     /// Lets the aggregates decide on all commands, in order. Their states hold what is decided until
-    /// it is [recorded](State::recorded) or [forgotten](State::forget_decided).
+    /// it is [recorded](State::recorded) or [forgotten](State::forget_decided). Of `dead` streams, which take
+    /// no events, the archived ones have no state.
     pub(super) fn decide<'a>(
         &'a self,
         known: &'a [KnownKey],
+        dead: &'a HashMap<StreamId, StreamState>,
         states: Vec<(&'a StreamId, &'a mut State<C::Aggregate>)>,
         options: &'a Options,
     ) -> Decided<<C::Aggregate as Aggregate>::Error>
@@ -93,6 +96,7 @@ impl<C: Command> Lot<C> {
         let mut deciding = Deciding {
             known: known.iter().map(|known| (known.key.as_str(), known)).collect(),
             index: states.iter().map(|(stream, _)| *stream).zip(0..).collect(),
+            dead,
             keys: HashMap::new(),
             check: Check::new(options),
             request: Request::default(),
@@ -116,6 +120,7 @@ impl<C: Command> Lot<C> {
 struct Deciding<'a, A: Aggregate> {
     known: HashMap<&'a str, &'a KnownKey>,
     index: HashMap<&'a StreamId, usize>,
+    dead: &'a HashMap<StreamId, StreamState>,
     states: Vec<(&'a StreamId, &'a mut State<A>)>,
     /// For each stream, how many of the request's events come up to and with its last one.
     last: Vec<usize>,
@@ -150,6 +155,9 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
                 }
                 None => {}
             }
+        }
+        if self.dead.get(&stream) == Some(&StreamState::Archived) {
+            return Slot::Failed(StreamState::Archived.refusal(stream));
         }
         let index = self.index[&stream];
         let slot = match self.record(&command.envelope, index) {
@@ -186,9 +194,12 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         A: Handle<C>,
         C: Command<Aggregate = A>,
     {
-        let state = &mut self.states[index].1;
+        let (stream, state) = &mut self.states[index];
         let events =
             (state.bring_up()).handle(envelope.command.clone()).map_err(ExecuteError::Rejected)?;
+        if let (false, Some(dead)) = (events.is_empty(), self.dead.get(stream)) {
+            return Err(ExecuteError::Failed(dead.refusal(stream.clone())));
+        }
         let mut encoded = Vec::with_capacity(events.len());
         let mut bytes = 0;
         // A command that fails leaves nothing behind, also not here.
