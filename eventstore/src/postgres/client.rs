@@ -52,13 +52,6 @@ impl Dialect {
 
     /// Asks the server for the types on a connection of its own, so that nothing is left behind on one
     /// that others use.
-    async fn learn(&self, sql: &str) -> Result<Prepared, Error> {
-        if let Some((sql, types)) = self.known(sql) {
-            return Ok(Prepared(How::Whole(sql, types)));
-        }
-        self.ask(sql).await
-    }
-
     fn ask<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Prepared, Error>> {
         let asking = async move {
             let (mut client, connection) = self.target.connect_once().await?;
@@ -312,11 +305,19 @@ generic_client!(Client Transaction<'_>);
 pub struct Client {
     inner: deadpool_postgres::Client,
     dialect: Arc<Dialect>,
+    is_pinned: bool,
 }
 
 impl Client {
     pub(super) fn new(inner: deadpool_postgres::Client, dialect: Arc<Dialect>) -> Self {
-        Self { inner, dialect }
+        Self { inner, dialect, is_pinned: false }
+    }
+
+    /// Says that a transaction is open on it from here to its end. Then it asks for types itself: behind
+    /// a pooler it holds a session of the server, and another may be free only once this one is.
+    pub(super) fn pinned(mut self) -> Self {
+        self.is_pinned = true;
+        self
     }
 
     /// Prepares a statement once for this connection, or, behind a pooler, asks for its types once.
@@ -325,7 +326,7 @@ impl Client {
     /// If the database refuses the statement.
     pub async fn prepare_cached(&self, sql: &str) -> Result<Prepared, Error> {
         if self.dialect.target.is_pooled() {
-            self.dialect.learn(sql).await
+            self.learn(sql).await
         } else {
             Ok(Prepared(How::Named(self.inner.prepare_cached(sql).await?)))
         }
@@ -349,8 +350,8 @@ impl Client {
         if let Some((sql, types)) = self.dialect.known(sql) {
             return Ok(Prepared(How::Whole(sql, types)));
         }
-        if self.dialect.target.is_pooled() {
-            return self.dialect.learn(sql).await;
+        if self.dialect.target.is_pooled() && !self.is_pinned {
+            return self.dialect.ask(sql).await;
         }
         let statement = self.inner.prepare(sql).await?;
         Ok(self.dialect.remember(sql, statement.params()))

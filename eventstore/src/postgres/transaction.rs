@@ -37,7 +37,7 @@ impl Database {
     /// # Errors
     /// As [`client`](Self::client), or if the database fails.
     pub async fn begin(&self) -> Result<OwnedTransaction, Error> {
-        let mut connection = Connection(Some(self.client().await?));
+        let mut connection = Connection(Some(self.client().await?.pinned()));
         // As the text of a UUID it needs no quoting.
         let mark = Uuid::now_v7().to_string();
         let begin =
@@ -50,7 +50,10 @@ impl Database {
             Ok(()) => Ok(OwnedTransaction { connection, mark }),
             // A pooled connection that died while idle shows it at its first use. A new one is tried.
             Err(error) if is_lost(&error) => {
-                drop(std::mem::replace(&mut connection, Connection(Some(self.client().await?))));
+                drop(std::mem::replace(
+                    &mut connection,
+                    Connection(Some(self.client().await?.pinned())),
+                ));
                 if let Some(client) = &connection.0 {
                     let failed = |error| database_error("begin a transaction", error);
                     client.batch_execute(&begin).await.map_err(failed)?;
