@@ -71,6 +71,8 @@ pub enum Use {
     Project,
     /// Building read models anew.
     Rebuild,
+    /// Units of work, and appends with inline projections: each holds one until it is committed.
+    Unit,
 }
 
 /// The database behind a store: what the read side, the publisher and a program's own SQL work on.
@@ -102,6 +104,7 @@ struct Pools {
     read: Pool,
     project: Pool,
     rebuild: Pool,
+    unit: Pool,
     bookkeeping: Pool,
 }
 
@@ -141,6 +144,7 @@ impl Database {
             read: pool(Use::Read)?,
             project: pool(Use::Project)?,
             rebuild: pool(Use::Rebuild)?,
+            unit: pool(Use::Unit)?,
             bookkeeping: target.pool(BOOKKEEPERS, Some(BOOKKEEPING_TIMEOUT))?,
         };
         let appends = target.pool(Appender::connections(options), Some(options.append_timeout))?;
@@ -185,6 +189,7 @@ impl Database {
             Use::Read => &self.0.pools.read,
             Use::Project => &self.0.pools.project,
             Use::Rebuild => &self.0.pools.rebuild,
+            Use::Unit => &self.0.pools.unit,
         };
         self.0.target.client(pool, &self.0.dialect).await
     }
@@ -266,9 +271,10 @@ impl Backend for Database {
     }
 
     async fn close(&self, limit: Option<Duration>) -> usize {
-        let Inner { appender, pools: Pools { read, project, rebuild, bookkeeping }, .. } = &*self.0;
+        let Inner { appender, pools, .. } = &*self.0;
+        let Pools { read, project, rebuild, unit, bookkeeping } = pools;
         let cut_off = appender.close(limit).await;
-        for pool in [read, project, rebuild, bookkeeping] {
+        for pool in [read, project, rebuild, unit, bookkeeping] {
             pool.close();
         }
         self.0.closed.cancel();

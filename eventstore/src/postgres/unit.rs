@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 
 use super::{
-    Client, Database, InlineProjection, OwnedTransaction,
+    Client, Database, InlineProjection, OwnedTransaction, Use,
     appender::{CLOCK_WENT_BACK, Failure, KEY_TAKEN_MEANWHILE, record_on},
     database_error,
     inline::Running,
@@ -32,7 +32,8 @@ pub(super) struct Unit {
 
 impl Unit {
     pub(super) async fn begin(database: &Database) -> Result<Self, Error> {
-        let transaction = database.begin().await?;
+        // Of a pool of its own: a unit may be open for long, and may wait for a load.
+        let transaction = database.using(Use::Unit).begin().await?;
         Ok(Self { database: database.clone(), transaction, is_shared: AtomicBool::new(false) })
     }
 

@@ -27,6 +27,7 @@ pub struct Options {
     pub(crate) read: OfUse,
     pub(crate) project: OfUse,
     pub(crate) rebuild: OfUse,
+    pub(crate) unit: OfUse,
     pub(crate) connect_timeout: Duration,
     pub(crate) append_timeout: Duration,
     pub(crate) lock_timeout: Duration,
@@ -61,6 +62,7 @@ impl Default for Options {
             read: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
             project: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
             rebuild: OfUse { connections: 4, statement_timeout: None },
+            unit: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
             connect_timeout: Duration::from_secs(5),
             append_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(5),
@@ -142,16 +144,16 @@ impl Options {
         self
     }
 
-    /// How many connections there are at most for a use: 8 for [`Use::Read`], 8 for [`Use::Project`],
-    /// 4 for [`Use::Rebuild`] unless set. They are made when needed. A read model that is being
-    /// projected takes one for writing and one for reading the log.
+    /// How many connections there are at most for a use: 8 for [`Use::Read`], [`Use::Project`] and
+    /// [`Use::Unit`], 4 for [`Use::Rebuild`] unless set. They are made when needed. A read model that
+    /// is being projected takes one for writing and one for reading the log.
     pub fn connections(mut self, purpose: Use, connections: usize) -> Self {
         self.of_use_mut(purpose).connections = connections.max(1);
         self
     }
 
-    /// How long a statement may take on the connections of a use: 5 minutes for [`Use::Read`] and
-    /// [`Use::Project`], without limit for [`Use::Rebuild`] unless set; `None` for no limit. The time
+    /// How long a statement may take on the connections of a use: 5 minutes for [`Use::Read`],
+    /// [`Use::Project`] and [`Use::Unit`], without limit for [`Use::Rebuild`] unless set; `None` for no limit. The time
     /// that the program takes to read the rows counts. The server ends what takes longer with a
     /// retryable [`Error::Database`].
     ///
@@ -249,6 +251,7 @@ impl Options {
             Use::Read => self.read,
             Use::Project => self.project,
             Use::Rebuild => self.rebuild,
+            Use::Unit => self.unit,
         }
     }
 
@@ -257,6 +260,7 @@ impl Options {
             Use::Read => &mut self.read,
             Use::Project => &mut self.project,
             Use::Rebuild => &mut self.rebuild,
+            Use::Unit => &mut self.unit,
         }
     }
 

@@ -7,7 +7,8 @@ use futures::future::join_all;
 use tokio_postgres::Client;
 
 use crate::support::{
-    TestDatabase, event, eventually, history, in_time, json, log, number, one, stream,
+    TestDatabase, counter::Counter, event, eventually, history, in_time, is_waiting, json, log,
+    number, one, stream,
 };
 
 /// Longer than anything here takes, and shorter than a test may hang.
@@ -429,6 +430,27 @@ async fn slow_queries_hold_up_neither_appends_nor_leases_nor_followers() {
         for task in taken {
             task.abort();
         }
+    })
+    .await;
+}
+
+/// A unit of work may be open for long, and its program may ask for something else meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn units_that_take_all_connections_hold_up_only_units() {
+    in_time(async {
+        let database = TestDatabase::create().await;
+        let options = EventStore::options().connections(Use::Read, 1).connections(Use::Unit, 2);
+        let store = database.store_with(options).await;
+        let units = [store.begin().await.unwrap(), store.begin().await.unwrap()];
+        let mut third = Box::pin(store.begin());
+        assert!(is_waiting(&mut third).await);
+
+        store.append(one(stream("a"), 1)).await.unwrap();
+        assert_eq!(history(&store, &stream("a")).await.len(), 1);
+        assert_eq!(log(&store).await.len(), 1);
+        assert!(store.load::<Counter>("a").await.unwrap().is_none());
+        drop(units);
+        third.await.unwrap().rollback().await.unwrap();
     })
     .await;
 }

@@ -258,7 +258,7 @@ async fn assert_whole(store: &EventStore, client: &Client) -> BTreeSet<i64> {
 async fn a_unit_whose_future_is_dropped_is_recorded_as_a_whole_or_not_at_all() {
     let (database, client) = with_table().await;
     let store = database
-        .store_with(EventStore::options().connections(annals_eventstore::postgres::Use::Read, 3))
+        .store_with(EventStore::options().connections(annals_eventstore::postgres::Use::Unit, 3))
         .await;
     record(&store, 0).await.unwrap();
     // How long one takes, so that they are dropped all along their way.

@@ -220,7 +220,7 @@ async fn rows_and_history_are_the_fold_of_the_log_under_load() {
     let (seed, mut rng) = seeded();
     let database = TestDatabase::create().await;
     let client = database.client().await;
-    let options = || EventStore::options().connections(annals_eventstore::postgres::Use::Read, 12);
+    let options = || EventStore::options().connections(annals_eventstore::postgres::Use::Unit, 12);
     let one = database.store_with(options()).await.with_inline::<Tally>().await.unwrap();
     let two = database.store_with(options()).await.with_inline::<Tally>().await.unwrap();
     let mut tasks = JoinSet::new();
