@@ -25,7 +25,7 @@ macro_rules! tests {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $behaviour() {
                     let database = crate::TestDatabase::create().await;
-                    let stores = crate::Postgres::at(database.url());
+                    let stores = crate::Patient(crate::Postgres::at(database.url()));
                     crate::check(stringify!($theme), stringify!($behaviour), stores).await;
                 }
             )* })*
@@ -54,13 +54,23 @@ macro_rules! tests {
 
 annals_eventstore::__conformance_behaviours!(tests);
 
-/// Stores behind a pooler in transaction mode.
+/// Stores that wait for a busy machine.
+struct Patient(Postgres);
+
+#[async_trait::async_trait]
+impl Stores for Patient {
+    async fn open(&self, options: Options) -> Result<EventStore, Error> {
+        self.0.open(support::patient(options)).await
+    }
+}
+
+/// The same behind a pooler in transaction mode.
 struct Pooled(Postgres);
 
 #[async_trait::async_trait]
 impl Stores for Pooled {
     async fn open(&self, options: Options) -> Result<EventStore, Error> {
-        self.0.open(options.transaction_pooler()).await
+        self.0.open(support::patient(options).transaction_pooler()).await
     }
 }
 

@@ -6,8 +6,8 @@ use annals_eventstore::{EventStore, Position, StreamId, postgres::InFlight};
 use chrono::{DateTime, Utc};
 
 use crate::support::{
-    TestDatabase, all, assert_sound, direct, eventually, kill, log, log::Log, number, numbers, one,
-    stream,
+    TestDatabase, all, assert_sound, direct, eventually, kill, log, number, numbers, one, stream,
+    warnings::Warnings,
 };
 
 /// What a reader sees now after a position.
@@ -44,7 +44,7 @@ async fn an_open_append_is_named_with_its_process() {
     let database = TestDatabase::create().await;
     let options = EventStore::options().held_back_warning(Duration::ZERO);
     let store = database.store_with(options).await;
-    let warnings = Log::of_warnings();
+    let warnings = Warnings::capture();
     store.append(one(stream("a"), 1)).await.unwrap();
     assert_eq!(store.in_flight().await.unwrap(), []);
 

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use crate::support::{
     TestDatabase, counter::Counter, event, eventually, history, in_time, is_waiting, json, log,
-    number, one, stream,
+    number, one, patient, stream,
 };
 
 /// Longer than anything here takes, and shorter than a test may hang.
@@ -515,10 +515,11 @@ async fn programs_with_clocks_of_their_own_all_come_through() {
     }
     in_time(async {
         let database = TestDatabase::create().await;
-        let options = || EventStore::options().clock(annals_eventstore::Clock::supplied(System));
+        let clock = || annals_eventstore::Clock::supplied(System);
+        let options = || patient(EventStore::options().clock(clock()));
         let stores = join_all((0..6).map(|_| database.store_with(options().writers(4)))).await;
         let appends = stores.iter().enumerate().flat_map(|(n, store)| {
-            (0..40).map(move |m| store.append(one(stream(format!("{n}-{m}")), m)))
+            (0..20).map(move |m| store.append(one(stream(format!("{n}-{m}")), m)))
         });
         for appended in join_all(appends).await {
             appended.unwrap();

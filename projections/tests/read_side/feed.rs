@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::{
     PATIENCE, Running, catch_up,
-    database::{TestDatabase, kill, value},
+    database::{TestDatabase, kill_after, value},
     eventually,
     ledger::{Tally, add, unrelated},
     oracle::assert_exact,
@@ -67,7 +67,8 @@ async fn a_listener_that_dies_is_replaced() {
     let reader = database.store_as("victim").await;
     let mut running = Running::start(worker::<Tally>(&reader));
     for _ in 0..5 {
-        eventually("a listener", || async { kill(&client, "victim", "listen%").await > 0 }).await;
+        eventually("a listener", || async { kill_after(&client, "victim", "listen%").await > 0 })
+            .await;
         add(&store, "a", 1).await;
         running.caught_up::<Tally>(&store).await;
     }

@@ -23,6 +23,10 @@ use crate::support::{
 /// Where this is set, this program is a worker on the store with that URL.
 const URL: &str = "ANNALS_TEST_WORKER_URL";
 
+/// How long a paused worker keeps its successor waiting, in milliseconds. Long enough that the workers of a
+/// busy machine do not take it from each other while they work.
+const LEASE: u64 = 2000;
+
 static IS_WORKER: AtomicBool = AtomicBool::new(false);
 
 /// Not a test: what the tests below start in a process of its own.
@@ -31,7 +35,7 @@ async fn worker_process() {
     let Ok(url) = std::env::var(URL) else { return };
     IS_WORKER.store(true, Ordering::Relaxed);
     let store = EventStore::connect(&url).await.unwrap();
-    worker::<Tally>(&store).batch_size(3).lease(lease(300)).run().await.unwrap();
+    worker::<Tally>(&store).batch_size(3).lease(lease(LEASE)).run().await.unwrap();
 }
 
 /// Pauses this process, if it is such a worker, in the middle of a transaction.
@@ -103,7 +107,7 @@ async fn at_random_moments_under_load() {
         let load = Load::start(&store, seed + round, 2, 60);
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..80))).await;
         process.pause();
-        let mut second = Running::start(worker::<Tally>(&store).batch_size(2).lease(lease(300)));
+        let mut second = Running::start(worker::<Tally>(&store).batch_size(2).lease(lease(LEASE)));
         second.caught_up::<Tally>(&store).await;
         process.wake();
         load.done().await;
@@ -140,7 +144,7 @@ async fn in_the_middle_of_a_transaction() {
         assert_eq!(open, 1, "it is in the middle of a transaction");
 
         // Its checkpoint is locked; its successor comes to work all the same.
-        let mut second = Running::start(worker::<Tally>(&store).lease(lease(300)));
+        let mut second = Running::start(worker::<Tally>(&store).lease(lease(LEASE)));
         add(&store, "b", 1).await;
         second.caught_up::<Tally>(&store).await;
         assert_exact::<Tally>(&store, &client).await;

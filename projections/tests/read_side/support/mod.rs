@@ -1,5 +1,7 @@
 //! What the tests of the read side share.
 
+#[allow(dead_code, reason = "these tests use a part of it")]
+#[path = "../../../../eventstore/tests/support/database.rs"]
 pub(crate) mod database;
 pub(crate) mod ledger;
 pub(crate) mod load;
@@ -9,6 +11,9 @@ pub(crate) mod pooler;
 #[allow(dead_code, reason = "these tests use a part of it")]
 #[path = "../../../../eventstore/tests/support/server.rs"]
 pub(crate) mod server;
+#[allow(dead_code, reason = "these tests use a part of it")]
+#[path = "../../../../eventstore/tests/support/waiting.rs"]
+pub(crate) mod waiting;
 
 use std::time::Duration;
 
@@ -17,29 +22,7 @@ use annals_projections::{ProjectionError, QueryReadModels, ReadModel, Worker};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What everything here waits for at most. It bounds a hang, not the speed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Runs a test, and fails it if it hangs.
-pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, test).await.expect("the test hangs")
-}
-
-/// Asks again and again until the answer is yes.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let asking = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE / 2, asking).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-/// An error with all its causes, as text: what a program would print or log.
-pub(crate) fn text(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
+pub(crate) use self::waiting::{PATIENCE, eventually, in_time, text};
 
 pub(crate) fn lease(milliseconds: u64) -> LeaseOptions {
     let mut options = LeaseOptions::default();

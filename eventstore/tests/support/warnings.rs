@@ -1,4 +1,4 @@
-//! What is logged, to be looked at.
+//! Warnings and errors that are logged, to be looked at.
 
 use std::{
     io::{Result, Write},
@@ -7,8 +7,8 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What is logged on this thread as long as this lives. It takes a runtime of one thread.
-pub(crate) struct Log {
+/// Warnings and errors that are logged on this thread as long as this lives. It takes a runtime of one thread.
+pub(crate) struct Warnings {
     text: Text,
     _guard: tracing::subscriber::DefaultGuard,
 }
@@ -16,9 +16,9 @@ pub(crate) struct Log {
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<Vec<u8>>>);
 
-impl Log {
-    /// Keeps warnings and errors.
-    pub(crate) fn of_warnings() -> Self {
+impl Warnings {
+    /// Starts to keep them.
+    pub(crate) fn capture() -> Self {
         let text = Text::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::WARN)
