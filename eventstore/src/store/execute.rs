@@ -1,14 +1,10 @@
 //! Executing commands: load, decide, append; again after a version conflict.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::Instrument;
 
-use super::{EventStore, cache::Held, lot::Lot, state::State};
+use super::{EventStore, backoff, cache::Held, lot::Lot, state::State};
 use crate::{
     aggregate::Aggregate,
     backend::{KnownKey, Outcome},
@@ -106,12 +102,7 @@ impl EventStore {
         C: Command,
         C::Aggregate: Handle<C>,
     {
-        let mut delays = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(1))
-            .with_max_delay(Duration::from_millis(50))
-            .with_max_times(self.options.max_attempts - 1)
-            .with_jitter()
-            .build();
+        let mut delays = backoff::delays(self.options.max_attempts);
         loop {
             let failure = match self.try_execute(lot, known, held).await {
                 Ok(outcomes) => return Ok(outcomes),

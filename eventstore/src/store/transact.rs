@@ -1,11 +1,8 @@
 //! Units of work that are done again after a conflict.
 
-use std::time::Duration;
-
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio_postgres::error::DbError;
 
-use super::{EventStore, UnitCommitted, UnitOfWork, unit::passes};
+use super::{EventStore, UnitCommitted, UnitOfWork, backoff, unit::passes};
 use crate::{error::Error, postgres::is_transient};
 
 impl EventStore {
@@ -45,12 +42,7 @@ impl EventStore {
     where
         E: From<Error> + std::error::Error + 'static,
     {
-        let mut delays = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(1))
-            .with_max_delay(Duration::from_millis(50))
-            .with_max_times(self.options.max_attempts - 1)
-            .with_jitter()
-            .build();
+        let mut delays = backoff::delays(self.options.max_attempts);
         loop {
             let mut unit = self.begin().await?;
             let (again, failure) = match work(&mut unit).await {

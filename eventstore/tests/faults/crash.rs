@@ -16,8 +16,10 @@ use crate::{
     follower::Follower,
     kill_all,
     support::{
-        TestDatabase, assert_sound, direct, event, events, eventually, in_time, log, number, one,
-        server::PrivateServer, stream,
+        TestDatabase, assert_sound, direct, event, eventually, in_time, log, one,
+        outcomes::{Outcomes, halves},
+        server::PrivateServer,
+        stream,
     },
 };
 
@@ -47,9 +49,7 @@ fn writer(
                 break;
             }
             let number = task * 1_000_000 + round;
-            // Two streams, so that half an append would be seen.
-            let append = Append::to(stream(number % 7), ExpectedVersion::Any, events([number; 2]))
-                .and(stream(format!("own {task}")), ExpectedVersion::Any, events([number]));
+            let append = halves(number % 7, task, number);
             let outcome = if task % 2 == 0 {
                 Ok(settle(&store, append.idempotency_key(number.to_string())).await)
             } else {
@@ -97,27 +97,7 @@ async fn a_server_killed_under_load_keeps_what_it_acknowledged() {
     assert_sound(&log);
     assert_eq!(seen.len(), log.len(), "what a reader has seen is what is there");
     assert!(seen == log, "the reader saw each event once, in order");
-    let (mut acknowledged, mut unknown) = (0, 0);
-    for (number, outcome) in outcomes {
-        let recorded: Vec<_> = log.iter().filter(|event| self::number(event) == number).collect();
-        match outcome {
-            Ok(appended) => {
-                acknowledged += 1;
-                assert_eq!(recorded.len(), 3, "append {number} was acknowledged");
-                assert_eq!(recorded[0].position, appended.first_position);
-                assert_eq!(recorded[2].position, appended.last_position);
-            }
-            Err(error @ Error::Indeterminate { .. }) => {
-                unknown += 1;
-                assert!(error.is_retryable());
-                assert!(matches!(recorded.len(), 0 | 3), "half of append {number} is there");
-            }
-            Err(error) => {
-                assert!(error.is_retryable(), "{error:?}");
-                assert_eq!(recorded.len(), 0, "append {number} surely had no effect: {error:?}");
-            }
-        }
-    }
+    let Outcomes { acknowledged, unknown } = Outcomes::of(&log, outcomes);
     println!("{acknowledged} appends acknowledged, {unknown} unknown");
     assert!(acknowledged > 100 && unknown > 0, "the test tests nothing");
     let client = database.client().await;

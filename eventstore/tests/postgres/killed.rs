@@ -8,15 +8,15 @@ use std::{
     time::Duration,
 };
 
-use annals_eventstore::{
-    Append, Appended, Envelope, Error, EventStore, ExecuteError, ExpectedVersion,
-};
+use annals_eventstore::{Appended, Envelope, Error, EventStore, ExecuteError};
 use futures::future::join_all;
 
 use crate::support::{
     TestDatabase, assert_sound,
     counter::{Change, load},
-    direct, events, in_time, kill, log, number, numbers, one, stream,
+    direct, in_time, kill, log, number, numbers, one,
+    outcomes::{Outcomes, halves},
+    stream,
 };
 
 /// Kills the store's backends again and again until told to stop; returns how many it killed.
@@ -46,13 +46,7 @@ async fn an_append_is_recorded_once_or_not_acknowledged() {
             let mut outcomes = Vec::new();
             for round in 0..40 {
                 let number = task * 1000 + round;
-                // Two streams, so that half an append would be seen.
-                let append =
-                    Append::to(stream(number % 20), ExpectedVersion::Any, events([number; 2])).and(
-                        stream(format!("own {task}")),
-                        ExpectedVersion::Any,
-                        events([number]),
-                    );
+                let append = halves(number % 20, task, number);
                 outcomes.push((number, store.append(append).await));
             }
             outcomes
@@ -65,27 +59,7 @@ async fn an_append_is_recorded_once_or_not_acknowledged() {
 
     let log = log(&database.store().await).await;
     assert_sound(&log);
-    let (mut acknowledged, mut unknown) = (0, 0);
-    for (number, outcome) in outcomes {
-        let recorded: Vec<_> = log.iter().filter(|e| crate::support::number(e) == number).collect();
-        match outcome {
-            Ok(appended) => {
-                acknowledged += 1;
-                assert_eq!(recorded.len(), 3, "append {number} was acknowledged");
-                assert_eq!(recorded[0].position, appended.first_position);
-                assert_eq!(recorded[2].position, appended.last_position);
-            }
-            Err(error @ Error::Indeterminate { .. }) => {
-                unknown += 1;
-                assert!(error.is_retryable());
-                assert!(matches!(recorded.len(), 0 | 3), "half of append {number} is there");
-            }
-            Err(error) => {
-                assert!(error.is_retryable(), "{error:?}");
-                assert_eq!(recorded.len(), 0, "append {number} surely had no effect: {error:?}");
-            }
-        }
-    }
+    let Outcomes { acknowledged, unknown } = Outcomes::of(&log, outcomes);
     println!("{killed} backends killed, {acknowledged} appends acknowledged, {unknown} unknown");
     assert!(killed > 0 && acknowledged > 0, "the test tests nothing");
     let client = database.client().await;

@@ -3,6 +3,7 @@
 
 pub(crate) mod database;
 pub(crate) mod direct;
+pub(crate) mod outcomes;
 pub(crate) mod pooler;
 pub(crate) mod proxy;
 pub(crate) mod server;
