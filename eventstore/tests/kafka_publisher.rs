@@ -8,7 +8,7 @@ mod kafka_support;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, EventStore, ExpectedVersion, Metadata, StreamId,
+    Append, Error, EventStore, ExpectedVersion, Metadata, StreamId,
     kafka::{Publisher, State},
     postgres::Checkpoint,
 };
@@ -93,6 +93,38 @@ async fn positions_without_events_are_passed() {
     let database = setup.store.database().unwrap();
     let checkpoint = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
     assert_eq!(checkpoint.map(|position| position.get()), Some(20));
+}
+
+/// A stream leaves the log when it is in its topic. One that was archived before the publisher first ran is
+/// not published, and does not come later either.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_was_published_before() {
+    let setup = Setup::new().await;
+    let stream = |key: &str| StreamId::new("loan", key).unwrap();
+    let append = async |key: &str| {
+        let append = Append::to(stream(key), ExpectedVersion::Any, [event("{}"), event("{}")]);
+        setup.store.append(append).await.unwrap()
+    };
+    append("early").await;
+    setup.store.archive_stream(&stream("early"), ExpectedVersion::Any).await.unwrap();
+    append("late").await;
+    publish_all(&setup).await;
+    append("late").await;
+    let refused = setup.store.archive_stream(&stream("late"), ExpectedVersion::Any).await;
+    match refused.unwrap_err() {
+        Error::ReaderBehind { reader, .. } => assert_eq!(reader, Publisher::CHECKPOINT),
+        error => panic!("{error:?}"),
+    }
+    publish_all(&setup).await;
+    setup.assert_all_published().await;
+    setup.store.archive_stream(&stream("late"), ExpectedVersion::Any).await.unwrap();
+    setup.store.restore_stream(&stream("early")).await.unwrap();
+    setup.store.restore_stream(&stream("late")).await.unwrap();
+    append("other").await;
+    publish_all(&setup).await;
+    let published = setup.topic_content("loan");
+    let of = |key: &str| published.iter().filter(|m| m.key == key.as_bytes()).count();
+    assert_eq!(["early", "late", "other"].map(of), [0, 4, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

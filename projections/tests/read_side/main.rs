@@ -2,6 +2,7 @@
 //! does not change.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod archive;
 mod catch_up;
 mod connections;
 mod consistency;

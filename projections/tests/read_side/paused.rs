@@ -23,9 +23,9 @@ use crate::support::{
 /// Where this is set, this program is a worker on the store with that URL.
 const URL: &str = "ANNALS_TEST_WORKER_URL";
 
-/// How long a paused worker keeps its successor waiting, in milliseconds. Long enough that the workers of a
-/// busy machine do not take it from each other while they work.
-const LEASE: u64 = 2000;
+/// How long its lease lasts, in milliseconds: so long does a paused worker keep its successor waiting. Long
+/// enough that on a busy machine workers do not take it from each other while they work.
+const LEASE: &str = "ANNALS_TEST_WORKER_LEASE";
 
 static IS_WORKER: AtomicBool = AtomicBool::new(false);
 
@@ -35,7 +35,8 @@ async fn worker_process() {
     let Ok(url) = std::env::var(URL) else { return };
     IS_WORKER.store(true, Ordering::Relaxed);
     let store = EventStore::connect(&url).await.unwrap();
-    worker::<Tally>(&store).batch_size(3).lease(lease(LEASE)).run().await.unwrap();
+    let milliseconds = std::env::var(LEASE).unwrap().parse().unwrap();
+    worker::<Tally>(&store).batch_size(3).lease(lease(milliseconds)).run().await.unwrap();
 }
 
 /// Pauses this process, if it is such a worker, in the middle of a transaction.
@@ -53,10 +54,11 @@ fn signal(signal: &str, process: u32) {
 struct WorkerProcess(Child);
 
 impl WorkerProcess {
-    fn start(database: &TestDatabase) -> Self {
+    fn start(database: &TestDatabase, lease: u64) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "paused::worker_process", "--nocapture"])
             .env(URL, database.url_as("worker process"))
+            .env(LEASE, lease.to_string())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -100,14 +102,16 @@ async fn at_random_moments_under_load() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
     let (seed, mut rng) = seeded();
-    let mut process = WorkerProcess::start(&database);
+    let milliseconds = 2000;
+    let mut process = WorkerProcess::start(&database, milliseconds);
     add(&store, "a", 1).await;
     caught_up(&store).await;
     for round in 0..5 {
         let load = Load::start(&store, seed + round, 2, 60);
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..80))).await;
         process.pause();
-        let mut second = Running::start(worker::<Tally>(&store).batch_size(2).lease(lease(LEASE)));
+        let second = worker::<Tally>(&store).batch_size(2).lease(lease(milliseconds));
+        let mut second = Running::start(second);
         second.caught_up::<Tally>(&store).await;
         process.wake();
         load.done().await;
@@ -127,7 +131,9 @@ async fn at_random_moments_under_load() {
 async fn in_the_middle_of_a_transaction() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
-    let mut process = WorkerProcess::start(&database);
+    // Its transaction is ended after as long.
+    let milliseconds = 6000;
+    let mut process = WorkerProcess::start(&database, milliseconds);
     add(&store, "a", 1).await;
     caught_up(&store).await;
     for _ in 0..2 {
@@ -144,7 +150,7 @@ async fn in_the_middle_of_a_transaction() {
         assert_eq!(open, 1, "it is in the middle of a transaction");
 
         // Its checkpoint is locked; its successor comes to work all the same.
-        let mut second = Running::start(worker::<Tally>(&store).lease(lease(LEASE)));
+        let mut second = Running::start(worker::<Tally>(&store).lease(lease(milliseconds)));
         add(&store, "b", 1).await;
         second.caught_up::<Tally>(&store).await;
         assert_exact::<Tally>(&store, &client).await;

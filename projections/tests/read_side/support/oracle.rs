@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use annals_eventstore::{EventStore, Position, Recorded};
+use annals_eventstore::{EventQuery, EventStore, Position, Recorded};
 use annals_projections::{Change, History, QueryReadModels, ReadModel};
 use futures::TryStreamExt;
 use tokio_postgres::Client;
 
-/// The whole log.
+/// The whole log, with what is archived.
 pub(crate) async fn log(store: &EventStore) -> Vec<Recorded> {
-    store.read_all(Position::START).try_collect().await.unwrap()
+    store.read(EventQuery::log().include_archived()).try_collect().await.unwrap()
 }
 
 /// The rows that a log leads to, and all versions that they went through.
