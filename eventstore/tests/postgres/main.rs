@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod append;
+mod cache;
 mod connect;
 mod immutable;
 mod killed;
