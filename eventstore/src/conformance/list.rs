@@ -126,6 +126,7 @@ macro_rules! __conformance_behaviours {
                 a_load_with_snapshots_equals_a_fold_of_all,
                 a_snapshot_by_hand_is_of_the_state_as_it_is,
                 a_snapshot_of_another_shape_is_ignored,
+                a_snapshot_from_before_another_fold_is_ignored,
                 an_aggregate_without_snapshots_refuses_one,
             }
             unit () {

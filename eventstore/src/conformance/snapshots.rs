@@ -12,7 +12,10 @@ use super::{
     support::{
         counter::{CounterEvent, counter},
         history,
-        snapshots::{AfterATime, ByHand, EveryOne, EveryThree, KeepTwo, Plain, earlier},
+        snapshots::{
+            AfterATime, ByHand, EveryOne, EveryThree, KeepTwo, Plain, dropped, earlier, first,
+            raised, upcast,
+        },
     },
 };
 
@@ -81,6 +84,23 @@ pub(crate) async fn a_snapshot_of_another_shape_is_ignored(store: &EventStore) {
         store.snapshot::<EveryOne>("a").await.unwrap();
         let before = store.load::<earlier::EveryOne>("a").await.unwrap().unwrap();
         assert_eq!(before.state.total, 6);
+    }
+}
+
+pub(crate) async fn a_snapshot_from_before_another_fold_is_ignored(store: &EventStore) {
+    append(store, "a", &[1, 2]).await;
+    for _ in 0..2 {
+        macro_rules! check {
+            ($($program:ident $total:literal)*) => { $(
+                // Each program starts from what the one before left.
+                let now = store.load::<$program::Refolded>("a").await.unwrap().unwrap();
+                assert_eq!(now.state.total, $total, stringify!($program));
+                store.snapshot::<$program::Refolded>("a").await.unwrap();
+                let again = store.load::<$program::Refolded>("a").await.unwrap().unwrap();
+                assert_eq!(again.state.total, $total, stringify!($program));
+            )* };
+        }
+        check!(first 6 raised 9 upcast 30 dropped 0);
     }
 }
 

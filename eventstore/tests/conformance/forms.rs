@@ -1,6 +1,6 @@
 //! What has a form before any store sees it.
 
-use annals_eventstore::{Error, EventQuery, Payload, StreamId};
+use annals_eventstore::{Error, EventQuery, EventStore, Payload, StreamId};
 
 #[test]
 fn stream_names_have_a_form() {
@@ -51,4 +51,13 @@ fn a_stored_query_with_an_unknown_part_is_refused() {
     assert!(serde_json::from_str::<EventQuery>(&newer).is_err());
     let invalid = stored.replace("a-1", "");
     assert!(serde_json::from_str::<EventQuery>(&invalid).is_err());
+}
+
+#[tokio::test]
+async fn a_store_in_memory_has_no_sql() {
+    let store = EventStore::in_memory();
+    assert!(matches!(store.database(), Err(Error::NeedsPostgres { .. })));
+    let unit = store.begin().await.unwrap();
+    assert!(matches!(unit.sql(), Err(Error::NeedsPostgres { .. })));
+    assert!(store.in_flight().await.unwrap().is_empty());
 }

@@ -1,11 +1,14 @@
-//! No database, or not the right one.
+//! Connections: to no database, to not the right one, and how many there are.
 
 use std::time::Duration;
 
 use annals_eventstore::{Error, EventStore};
+use futures::future::join_all;
 use tokio::net::TcpListener;
 
-use crate::support::{TestDatabase, server, text};
+use crate::support::{
+    TestDatabase, database::value, eventually, history, one, server, stream, text,
+};
 
 const PASSWORD: &str = "hunter2secret";
 
@@ -101,4 +104,30 @@ async fn a_url_that_asks_for_tls_names_the_feature_that_is_missing() {
     for plain in ["sslmode=disable", "sslmode=prefer"] {
         EventStore::connect(&format!("{} {plain}", database.url())).await.unwrap();
     }
+}
+
+/// The guide says how many there are, and that they are made when they are needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_made_when_needed_and_no_more_than_said() {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let store = EventStore::connect(&database.url_as("counted")).await.unwrap();
+    let count = async || {
+        let sql = "select count(*) from pg_stat_activity
+            where datname = current_database() and application_name = 'counted'";
+        value::<i64>(&client, sql).await
+    };
+    eventually("the connection that migrated is gone", async || count().await == 0).await;
+    for appended in join_all((0..300).map(|n| store.append(one(stream(n), n)))).await {
+        appended.unwrap();
+    }
+    // Two that append, one for streams that others hold, one for nudges.
+    let appending = count().await;
+    assert!((1..=4).contains(&appending), "{appending} connections");
+    let streams: Vec<_> = (0..300).map(stream).collect();
+    for history in join_all(streams.iter().map(|stream| history(&store, stream))).await {
+        assert_eq!(history.len(), 1);
+    }
+    let reading = count().await - appending;
+    assert!((1..=8).contains(&reading), "{reading} connections");
 }

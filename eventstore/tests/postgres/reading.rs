@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{EventQuery, Position};
+use annals_eventstore::{Append, EventQuery, EventStore, ExpectedVersion, Position, postgres::Use};
+use futures::TryStreamExt;
 use tokio_postgres::Client;
 
-use crate::support::{TestDatabase, all, direct, eventually, one, stream};
+use crate::support::{TestDatabase, all, database::value, direct, events, eventually, one, stream};
 
 /// Fills the log past the store: 40,000 events, every tenth with one of 1,000 correlation ids.
 async fn fill(client: &Client) {
@@ -66,6 +67,29 @@ async fn a_correlation_is_read_by_its_index() {
     .await;
     let (_, after) = fetched("events_pkey").await;
     assert!(after - walked < 1000, "{} events were looked at", after - walked);
+}
+
+/// Nothing is held between two pages, so a slow reader is in nobody's way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_takes_its_time_holds_no_connection() {
+    let database = TestDatabase::create().await;
+    let store = database.store_with(EventStore::options().connections(Use::Read, 1)).await;
+    let appended = store.append(Append::to(stream("a"), ExpectedVersion::Any, events(0..9))).await;
+    let last = appended.unwrap().last_position;
+    let open = "select count(*) from pg_stat_activity where datname = current_database()
+        and application_name = 'annals' and state like 'idle in transaction%'";
+    let client = database.client().await;
+    for query in [EventQuery::log(), EventQuery::stream(&stream("a")), EventQuery::log().backward()]
+    {
+        let mut reading = std::pin::pin!(store.read(query.page_size(2)));
+        for read in 0..9 {
+            reading.try_next().await.unwrap().expect("there is another");
+            // The only connection for reading is free.
+            assert_eq!(store.safe_position().await.unwrap(), last);
+            assert_eq!(value::<i64>(&client, open).await, 0, "after {read} events");
+        }
+        assert!(reading.try_next().await.unwrap().is_none());
+    }
 }
 
 /// However few it finds, and however large the holes are.

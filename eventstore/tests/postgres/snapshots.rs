@@ -8,8 +8,9 @@ use tokio_postgres::Client;
 use crate::support::{
     TestDatabase,
     counter::{CounterEvent, counter},
-    eventually,
+    eventually, in_time,
     snapshots::{ByHand, Count, EveryOne, EveryThree, KeepTwo, earlier},
+    warnings::Warnings,
 };
 
 async fn append(store: &EventStore, numbers: impl IntoIterator<Item = i64>) -> Position {
@@ -87,24 +88,54 @@ async fn loads_start_from_the_nearest_snapshot_below() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_cannot_be_read_is_ignored_and_replaced() {
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_read_is_passed_over_with_a_warning_and_replaced() {
     let database = TestDatabase::create().await;
+    let warnings = Warnings::capture();
     let (store, client) = (database.store().await, database.client().await);
     append(&store, 1..=4).await;
-    for damage in [r#"{"total":"much"}"#, "[]", r#"{"total":4}"#] {
+    for (number, damage) in (1..).zip([r#"{"total":"much"}"#, "[]", r#"{"total":4}"#]) {
         store.snapshot::<EveryOne>("a").await.unwrap();
         let sql = "update annals.snapshots set state = $1::text::json";
         assert_eq!(client.execute(sql, &[&damage]).await.unwrap(), 1);
         let cold = database.store().await;
         let loaded = cold.load::<EveryOne>("a").await.unwrap().unwrap();
         assert_eq!(loaded.state.last, [1, 2, 3, 4]);
+        let warned = warnings.text();
+        assert_eq!(warned.lines().count(), number, "{warned}");
+        assert!(warned.contains("stream=counter-a version=4"), "{warned}");
         eventually("the snapshot is replaced", || async {
             let sql = "select state::text from annals.snapshots";
             client.query_one(sql, &[]).await.unwrap().get::<_, &str>(0) != damage
         })
         .await;
     }
+}
+
+/// Snapshots that are late, or do not come to be, are nobody's affair but the operator's.
+#[tokio::test]
+async fn a_command_does_not_wait_for_its_snapshot_nor_fail_with_it() {
+    let database = TestDatabase::create().await;
+    let warnings = Warnings::capture();
+    let (store, client) = (database.store().await, database.client().await);
+    client.batch_execute("begin; lock table annals.snapshots in share mode").await.unwrap();
+    for number in 1..=2 {
+        in_time(store.execute(Count("a".into(), number))).await.unwrap();
+    }
+    assert_eq!(kept(&client, "KeepTwo").await, [0; 0]);
+    client.batch_execute("rollback").await.unwrap();
+    wait_for(&client, "KeepTwo", &[2]).await;
+    assert_eq!(warnings.text(), "");
+
+    let full = "alter table annals.snapshots add constraint no_room check (version < 3) not valid";
+    client.batch_execute(full).await.unwrap();
+    for number in 3..=4 {
+        store.execute(Count("a".into(), number)).await.unwrap();
+    }
+    eventually("there is a warning", async || warnings.text().contains("stream=counter-a")).await;
+    assert_eq!(kept(&client, "KeepTwo").await, [2]);
+    let cold = database.store().await;
+    assert_eq!(cold.load::<KeepTwo>("a").await.unwrap().unwrap().state.last, [1, 2, 3, 4]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
