@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 /// The random times to wait between so many attempts. They grow, so that those who contend for a stream
-/// drift apart, and stay short, for an attempt takes milliseconds.
+/// drift apart, and stay short, for an attempt does not take long.
 pub(super) fn delays(attempts: usize) -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(1))

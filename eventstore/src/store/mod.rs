@@ -200,10 +200,10 @@ impl EventStore {
     /// The appends in flight of all processes, in the order of their positions: the first is the one
     /// that readers of the log wait for. None in memory.
     ///
-    /// An append takes milliseconds, and holds back nobody below its positions. One that stays is a
+    /// An append is soon over, and holds back nobody below its positions. One that stays is a
     /// transaction that somebody left open around an append, or a connection that died unnoticed;
-    /// `select pg_terminate_backend(pid)` ends it. A store that finds the safe position held back for
-    /// longer than [`held_back_warning`](Options::held_back_warning) says so in a warning.
+    /// `select pg_terminate_backend(pid)` ends it. A store that finds its readers held back for longer
+    /// than [`held_back_warning`](Options::held_back_warning) says so in a warning.
     ///
     /// # Errors
     /// If the database fails.

@@ -138,7 +138,8 @@ impl Options {
         self
     }
 
-    /// How many connections append at the same time: 2 unless set. One carries thousands of appends.
+    /// How many connections append at the same time: 2 unless set. Each takes along all the appends
+    /// that wait when it is free.
     pub fn writers(mut self, connections: usize) -> Self {
         self.writers = connections.max(1);
         self

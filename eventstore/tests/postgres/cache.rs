@@ -13,10 +13,13 @@ use futures::{future::join_all, poll};
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use crate::support::{
-    TestDatabase,
-    counter::{Change, Counter, CounterEvent, counter},
-    eventually, in_time, patient,
+use crate::{
+    limits::until_blocked,
+    support::{
+        TestDatabase,
+        counter::{Change, Counter, CounterEvent, counter},
+        eventually, in_time, patient,
+    },
 };
 
 /// A counter that tells how many events were folded since it was copied or decided on.
@@ -183,12 +186,7 @@ async fn loads_that_wait_travel_together() {
     let loads_of_all = keys.clone().map(|key| store.load::<Counter>(key));
     let mut loading = Box::pin(join_all(loads_of_all));
     assert!(poll!(&mut loading).is_pending());
-    eventually("the first ones have come to the database", async || {
-        let sql = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0
-    })
-    .await;
+    until_blocked(&client).await;
     other.batch_execute("rollback").await.unwrap();
     for loaded in in_time(loading).await {
         assert_eq!(loaded.unwrap().unwrap().state.total, 2);

@@ -3,6 +3,7 @@
 
 mod append;
 mod cache;
+mod closing;
 mod connect;
 mod immutable;
 mod killed;
@@ -10,6 +11,7 @@ mod life;
 mod limits;
 mod lost_answers;
 mod pooled;
+mod pools;
 mod position_at;
 mod private_server;
 mod reading;
