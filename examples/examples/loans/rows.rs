@@ -4,25 +4,30 @@
 //! here, from physical lines: where a quote is never closed, a reader that trusts it takes the rest
 //! of the file for one field, and the line numbers of what follows are lost.
 
+mod fields;
+mod lines;
+mod values;
+
 use std::{
     collections::{HashMap, VecDeque},
-    fmt::Write as _,
     fs::File,
-    io::{self, BufRead, BufReader, Cursor, Read},
+    io::{self, Cursor, Read},
     path::Path,
     str,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use annals::{Envelope, MAX_KEY_BYTES};
+use annals::Envelope;
 use chrono::{DateTime, Utc};
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Activity, OfferState, Record, Status, WorkStep};
+pub(crate) use self::lines::Bytes;
+use self::{
+    fields::{Fed, Fields},
+    lines::{Counted, Line, Lines, unpacked},
+    values::{activity, amount, application, hex, printable, quoted, quoted_bytes, rfc3339, time},
+};
+use crate::model::{Activity, Record};
 
 /// The columns, in the order in which they are written; they are read in any order.
 pub(crate) const COLUMNS: [&str; 6] =
@@ -324,198 +329,6 @@ impl Iterator for Rows {
     }
 }
 
-/// How far an input is read, in bytes as they stand in the file.
-#[derive(Clone, Debug)]
-pub(crate) struct Bytes {
-    read: Arc<AtomicU64>,
-    size: u64,
-}
-
-impl Bytes {
-    pub(crate) fn read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
-    }
-
-    /// All there are; 0 if that is not known, as for a pipe.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-}
-
-struct Counted<R> {
-    reader: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
-/// Unpacks what begins like a gzip file and leaves everything else as it is.
-fn unpacked(mut reader: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    const GZIP: [u8; 2] = [0x1f, 0x8b];
-    const BUFFER: usize = 128 * 1024;
-    let mut start = Vec::new();
-    reader.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
-    let packed = start == GZIP;
-    let reader = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(reader));
-    Ok(if packed {
-        let unpacked = Gzip(MultiGzDecoder::new(reader));
-        Box::new(BufReader::with_capacity(BUFFER, unpacked))
-    } else {
-        Box::new(reader)
-    })
-}
-
-/// Says in its errors that it is the compression that is wrong.
-struct Gzip<R>(MultiGzDecoder<R>);
-
-impl<R: Read> Read for Gzip<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::Error::new(
-                error.kind(),
-                "the compressed data ends too early; the file is not complete",
-            ),
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                io::Error::new(error.kind(), format!("the compressed data is damaged: {error}"))
-            }
-            _ => error,
-        })
-    }
-}
-
-/// A physical line.
-struct Line {
-    number: u64,
-    /// With its end, if it has one.
-    bytes: Vec<u8>,
-    /// Whether it was too long to be kept.
-    cut: bool,
-}
-
-impl Line {
-    fn is_blank(&self) -> bool {
-        !self.cut && self.bytes.trim_ascii().is_empty()
-    }
-}
-
-struct Lines {
-    reader: Box<dyn BufRead + Send>,
-    /// The last line that was read.
-    reached: u64,
-    /// Lines to be given out once more.
-    again: VecDeque<Line>,
-}
-
-impl Lines {
-    fn next(&mut self) -> io::Result<Option<Line>> {
-        if let Some(line) = self.again.pop_front() {
-            return Ok(Some(line));
-        }
-        let mut bytes = Vec::with_capacity(128);
-        let limit = MAX_RECORD_BYTES as u64 + 1;
-        self.reader.by_ref().take(limit).read_until(b'\n', &mut bytes)?;
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let cut = bytes.len() > MAX_RECORD_BYTES;
-        if cut && !bytes.ends_with(b"\n") {
-            self.reader.skip_until(b'\n')?;
-        }
-        if self.reached == 0 && bytes.starts_with("\u{feff}".as_bytes()) {
-            bytes.drain(.."\u{feff}".len());
-        }
-        self.reached += 1;
-        Ok(Some(Line { number: self.reached, bytes, cut }))
-    }
-}
-
-/// The fields of one record, as RFC 4180 has them.
-#[derive(Default)]
-struct Fields {
-    bytes: Vec<u8>,
-    /// Where each field ends in `bytes`.
-    ends: Vec<usize>,
-    quoted: bool,
-}
-
-/// What a line has done to a record.
-enum Fed {
-    /// It has completed it.
-    Complete,
-    /// It ends within quotes: the record goes on.
-    Open,
-}
-
-impl Fields {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-        self.quoted = false;
-    }
-
-    fn get(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.bytes[start..self.ends[index]]
-    }
-
-    /// Adds a line. In an error, the field at fault is the one after those in `ends`.
-    fn feed(&mut self, line: &Line) -> Result<Fed, &'static str> {
-        let text = line.bytes.strip_suffix(b"\n").unwrap_or(&line.bytes);
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let mut rest = text;
-        if !self.quoted && rest.first() == Some(&b'"') {
-            self.quoted = true;
-            rest = &rest[1..];
-        }
-        loop {
-            if self.quoted {
-                let Some(quote) = rest.iter().position(|byte| *byte == b'"') else {
-                    self.bytes.extend_from_slice(rest);
-                    self.bytes.extend_from_slice(&line.bytes[text.len()..]);
-                    return if line.cut { Err(TOO_LONG) } else { Ok(Fed::Open) };
-                };
-                self.bytes.extend_from_slice(&rest[..quote]);
-                rest = &rest[quote + 1..];
-                match rest.first() {
-                    Some(b'"') => {
-                        self.bytes.push(b'"');
-                        rest = &rest[1..];
-                        continue;
-                    }
-                    None | Some(b',') => self.quoted = false,
-                    Some(_) => return Err("text follows the closing quote"),
-                }
-            } else {
-                let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
-                self.bytes.extend_from_slice(&rest[..end]);
-                rest = &rest[end..];
-            }
-            // A field is complete, and a comma or nothing follows.
-            if rest.is_empty() {
-                if line.cut {
-                    return Err(TOO_LONG);
-                }
-                self.ends.push(self.bytes.len());
-                return Ok(Fed::Complete);
-            }
-            self.ends.push(self.bytes.len());
-            rest = &rest[1..];
-            if rest.first() == Some(&b'"') {
-                self.quoted = true;
-                rest = &rest[1..];
-            }
-        }
-    }
-}
-
-const TOO_LONG: &str = "the line is longer than 65536 bytes";
-
 /// For each of [`COLUMNS`], where the header has it.
 fn columns(header: Option<Line>, fields: &mut Fields) -> Result<[usize; COLUMNS.len()], String> {
     let header = header.ok_or("it is empty")?;
@@ -552,119 +365,6 @@ fn columns(header: Option<Line>, fields: &mut Fields) -> Result<[usize; COLUMNS.
         *place = names.iter().position(|name| *name == column.as_bytes()).unwrap_or_default();
     }
     Ok(order)
-}
-
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    let time = DateTime::parse_from_rfc3339(text).map_err(|_| {
-        format!("{} is not a time in RFC 3339, like 2011-12-31T23:59:59.000Z", quoted(text))
-    })?;
-    // PostgreSQL keeps microseconds and has no leap seconds.
-    DateTime::from_timestamp_micros(time.timestamp_micros())
-        .ok_or_else(|| format!("{} is out of range", quoted(text)))
-}
-
-fn application(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("the application's id is empty".to_owned());
-    }
-    if text.len() > MAX_KEY_BYTES {
-        return Err(format!(
-            "{} has {} bytes; an application's id has at most {MAX_KEY_BYTES}",
-            quoted(text),
-            text.len()
-        ));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(format!("{} holds a control character", quoted(text)));
-    }
-    Ok(text.to_owned())
-}
-
-fn amount(text: &str) -> Result<i64, String> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("{} is not a whole number of euros, 0 or more", quoted(text)));
-    }
-    text.parse().map_err(|_| format!("{} is too large an amount", quoted(text)))
-}
-
-fn activity(activity: &str, transition: &str) -> Result<Activity, (usize, String)> {
-    let unknown = || (ACTIVITY, format!("{} is not a known activity", quoted(activity)));
-    let step = || match transition {
-        "SCHEDULE" => Ok(WorkStep::Scheduled),
-        "START" => Ok(WorkStep::Started),
-        "COMPLETE" => Ok(WorkStep::Completed),
-        _ => Err((
-            TRANSITION,
-            format!("{} is not one of SCHEDULE, START and COMPLETE", quoted(transition)),
-        )),
-    };
-    if let Some(kind) = activity.strip_prefix("W_").filter(|kind| !kind.trim().is_empty()) {
-        return Ok(Activity::Work { kind: kind.to_owned(), step: step()? });
-    }
-    let found = if let Some(name) = activity.strip_prefix("A_") {
-        let status = Status::ALL.into_iter().find(|status| is_upper(name, status.name()));
-        Activity::Application(status.ok_or_else(unknown)?)
-    } else if let Some(name) = activity.strip_prefix("O_") {
-        let state = OfferState::ALL.into_iter().find(|state| is_upper(name, state.name()));
-        Activity::Offer(state.ok_or_else(unknown)?)
-    } else {
-        return Err(unknown());
-    };
-    match step()? {
-        WorkStep::Completed => Ok(found),
-        _ => Err((
-            TRANSITION,
-            format!("{} is {transition}, but states are only reached: COMPLETE", quoted(activity)),
-        )),
-    }
-}
-
-/// Whether `text` is `lower` in upper case.
-fn is_upper(text: &str, lower: &str) -> bool {
-    lower.bytes().map(|byte| byte.to_ascii_uppercase()).eq(text.bytes())
-}
-
-fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-/// The text in quotes, safe to print: short, on one line, without control characters.
-fn quoted(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
-    }
-}
-
-/// As [`quoted`], for what may not be text.
-fn quoted_bytes(bytes: &[u8]) -> String {
-    match str::from_utf8(bytes) {
-        Ok(text) => quoted(text),
-        Err(_) if bytes.len() > SHOWN_CHARS => {
-            format!("\"{}\"...", bytes[..SHOWN_CHARS].escape_ascii())
-        }
-        Err(_) => format!("\"{}\"", bytes.escape_ascii()),
-    }
-}
-
-/// The text with its control characters escaped.
-fn printable(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut printable, char| {
-        if char.is_control() {
-            printable.extend(char.escape_default());
-        } else {
-            printable.push(char);
-        }
-        printable
-    })
 }
 
 #[cfg(test)]

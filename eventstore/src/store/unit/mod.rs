@@ -1,13 +1,20 @@
 //! Units of work: several streams, several aggregates and the program's own SQL in one transaction.
 
 mod collected;
+mod inline;
+mod outcome;
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use self::collected::Collected;
+pub(super) use self::inline::concerns;
+pub use self::outcome::{Decided, UnitCommitted};
+use self::{
+    collected::Collected,
+    outcome::{Slot, outcomes},
+};
 use super::{
     EventStore,
     check::{Check, idempotency_key},
@@ -16,17 +23,14 @@ use super::{
 use crate::{
     aggregate::{Aggregate, Loaded},
     append::{Append, NewEvent},
-    backend::{KeyRecord, KnownKey, Outcome, Request, Session},
+    backend::{KeyRecord, KnownKey, Outcome, Session},
     command::{Command, Committed, Envelope, Fingerprint, Handle, fingerprint},
     error::{Error, ExecuteError},
     ids::{Position, StreamId, Version},
-    postgres::{Client, InlineProjection},
+    postgres::Client,
 };
 
 type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
-
-/// How often an append that projects inline is tried again when it loses to others.
-const ATTEMPTS: usize = 5;
 
 impl EventStore {
     /// Begins a unit of work: several streams, several aggregates and SQL of the program's own,
@@ -61,42 +65,6 @@ impl EventStore {
             again: false,
         })
     }
-
-    /// This store with a projection that is written in the transaction of every append.
-    ///
-    /// It only adds what this store runs. `InlineProjections::with_inline` of the projections' crate
-    /// also registers the projection in the database and brings it up to date; use that.
-    #[must_use]
-    pub fn running_inline(&self, projection: Arc<dyn InlineProjection>) -> Self {
-        let others = self.inline.iter().filter(|other| other.name() != projection.name());
-        let inline = others.cloned().chain([projection.clone()]).collect();
-        Self { inline, ..self.clone() }
-    }
-
-    /// Records a request in a transaction of its own, with what is projected inline.
-    pub(super) async fn record_inline(&self, request: Request) -> Result<Outcome, Error> {
-        for _ in 1..ATTEMPTS {
-            let session = self.backend.begin().await?;
-            match session.commit(request.clone(), &self.inline).await {
-                // It surely left nothing behind.
-                Err(
-                    Error::Inline { retryable: true, .. }
-                    | Error::Database { retryable: true, .. }
-                    | Error::KeyInFlight,
-                ) => {}
-                result => return result,
-            }
-        }
-        self.backend.begin().await?.commit(request, &self.inline).await
-    }
-}
-
-/// Whether one of the projections must see an append.
-pub(super) fn concerns(inline: &[Arc<dyn InlineProjection>], request: &Request) -> bool {
-    inline.iter().any(|projection| {
-        let mut streams = request.streams.iter().map(|(stream, _)| stream.category());
-        streams.any(|category| projection.categories().iter().any(|name| name == category))
-    })
 }
 
 /// A unit of work: commands, appends and SQL that are committed together. Get one from
@@ -131,44 +99,10 @@ pub struct UnitOfWork {
 
 type Conflict = (StreamId, crate::ExpectedVersion, Version);
 
-enum Slot {
-    Known(Committed),
-    Repeats(usize),
-    Collected { decided: Decided, last: usize },
-}
-
 impl std::fmt::Debug for UnitOfWork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UnitOfWork").field("commands", &self.slots.len()).finish_non_exhaustive()
     }
-}
-
-/// What an aggregate decided in a unit of work that is not committed yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Decided {
-    /// The stream.
-    pub stream: StreamId,
-    /// The stream's version after the command, if the unit is committed.
-    pub version: Version,
-    /// How many events the command led to.
-    pub events: usize,
-    /// True if an earlier execution under the same idempotency key led to them.
-    pub replayed: bool,
-}
-
-/// What a unit of work recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnitCommitted {
-    /// What each command led to that was not rejected, in the order of their execution.
-    pub commands: Vec<Committed>,
-    /// The version of each stream that got events, in the order in which the unit came to them.
-    pub versions: Vec<(StreamId, Version)>,
-    /// The position of its first event; [`Position::START`] if it has none.
-    pub first_position: Position,
-    /// The position of its last event; [`Position::START`] if it has none.
-    pub last_position: Position,
 }
 
 impl UnitOfWork {
@@ -467,38 +401,4 @@ pub(super) fn passes(error: &Error) -> bool {
         Error::Indeterminate { .. } => false,
         error => error.is_retryable(),
     }
-}
-
-impl Slot {
-    fn decided(&self, slots: &[Self]) -> Decided {
-        match self {
-            Self::Collected { decided, .. } => decided.clone(),
-            Self::Repeats(earlier) => slots[*earlier].decided(slots),
-            Self::Known(committed) => Decided {
-                stream: committed.stream.clone(),
-                version: committed.version,
-                events: committed.events,
-                replayed: true,
-            },
-        }
-    }
-}
-
-/// The outcomes of the commands, now that the position of the unit's nth event is known.
-fn outcomes(slots: Vec<Slot>, position: impl Fn(usize) -> Position) -> Vec<Committed> {
-    let mut outcomes: Vec<Committed> = Vec::with_capacity(slots.len());
-    for slot in slots {
-        outcomes.push(match slot {
-            Slot::Known(committed) => committed,
-            Slot::Repeats(earlier) => Committed { replayed: true, ..outcomes[earlier].clone() },
-            Slot::Collected { decided, last } => Committed {
-                position: if decided.events == 0 { Position::START } else { position(last) },
-                stream: decided.stream,
-                version: decided.version,
-                events: decided.events,
-                replayed: false,
-            },
-        });
-    }
-    outcomes
 }

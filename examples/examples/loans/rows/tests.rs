@@ -1,8 +1,14 @@
+//! Rows out of text, and what becomes of bad ones.
+
+mod input;
+mod values;
+
 use std::{fs, io::Write as _};
 
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;
+use crate::model::{OfferState, Status, WorkStep};
 
 const HEADER: &str = "time,application,amount_requested,activity,transition,resource\n";
 
@@ -94,35 +100,6 @@ fn a_row_is_read_with_all_it_says() {
     assert_eq!(command.recorded_at, Some(first.at));
     assert_eq!(command.command.at, first.at);
     assert_eq!(command.idempotency_key, Some(first.key));
-}
-
-#[test]
-fn every_activity_and_transition_of_the_log_is_known() {
-    for name in ["SUBMITTED", "PARTLYSUBMITTED", "PREACCEPTED", "ACCEPTED", "FINALIZED"]
-        .into_iter()
-        .chain(["REGISTERED", "APPROVED", "ACTIVATED", "DECLINED", "CANCELLED"])
-    {
-        let Ok(Activity::Application(status)) = activity(&format!("A_{name}"), "COMPLETE") else {
-            panic!("{name}");
-        };
-        assert_eq!(status.name(), name.to_lowercase());
-    }
-    for name in ["SELECTED", "CREATED", "SENT", "SENT_BACK", "ACCEPTED", "CANCELLED", "DECLINED"] {
-        let Ok(Activity::Offer(state)) = activity(&format!("O_{name}"), "COMPLETE") else {
-            panic!("{name}");
-        };
-        assert_eq!(state.name(), name.to_lowercase());
-    }
-    for (transition, step) in [
-        ("SCHEDULE", WorkStep::Scheduled),
-        ("START", WorkStep::Started),
-        ("COMPLETE", WorkStep::Completed),
-    ] {
-        assert_eq!(
-            activity("W_any thing", transition),
-            Ok(Activity::Work { kind: "any thing".into(), step })
-        );
-    }
 }
 
 #[test]
@@ -230,32 +207,6 @@ fn what_is_not_utf8_is_refused() {
 }
 
 #[test]
-fn a_time_is_rfc_3339() {
-    for text in [
-        "",
-        "yesterday",
-        "2011-10-01",
-        "2011-10-01T00:00:00",
-        "2011-02-29T00:00:00Z",
-        "2011-10-01T24:00:00Z",
-        "1317427200",
-        " 2011-10-01T00:00:00Z",
-    ] {
-        assert_eq!(
-            bad_value("time", text),
-            format!("{text:?} is not a time in RFC 3339, like 2011-12-31T23:59:59.000Z")
-        );
-    }
-}
-
-#[test]
-fn times_are_cut_to_what_the_database_keeps() {
-    let at = |text: &str| time(text).unwrap().to_string();
-    assert_eq!(at("2011-10-01T00:00:00.123456789Z"), "2011-10-01 00:00:00.123456 UTC");
-    assert_eq!(at("2012-06-30T23:59:60Z"), "2012-07-01 00:00:00 UTC");
-}
-
-#[test]
 fn time_does_not_go_back() {
     let outcomes =
         rows([good(5, "1"), good(4, "2"), good(5, "3"), good(4, "4"), good(6, "5")].concat());
@@ -273,84 +224,6 @@ fn the_time_of_a_bad_row_does_not_count() {
     let broken = good(59, "1").replace("500", "much");
     let outcomes = rows([broken, good(1, "2")].concat());
     assert_eq!(applications(&outcomes), ["2"]);
-}
-
-#[test]
-fn an_amount_is_a_whole_number_that_is_not_negative() {
-    for text in ["", "-1", "+1", "1.5", "1e3", "0x10", " 1", "1 000", "١", "much"] {
-        assert_eq!(
-            bad_value("amount_requested", text),
-            format!("{text:?} is not a whole number of euros, 0 or more")
-        );
-    }
-    let huge = "9223372036854775808";
-    assert_eq!(bad_value("amount_requested", huge), format!("{huge:?} is too large an amount"));
-    assert_eq!(amount("9223372036854775807"), Ok(i64::MAX));
-    assert_eq!(amount("0"), Ok(0));
-    assert_eq!(amount("000500"), Ok(500));
-}
-
-#[test]
-fn an_application_is_a_valid_stream_key() {
-    assert_eq!(bad_value("application", ""), "the application's id is empty");
-    assert_eq!(bad_value("application", "1\u{7f}2"), "\"1\\u{7f}2\" holds a control character");
-    assert_eq!(bad_value("application", "\"1\n2\""), "\"1\\n2\" holds a control character");
-    assert_eq!(
-        bad_value("application", &"é".repeat(128)),
-        format!("\"{}\"... has 256 bytes; an application's id has at most 255", "é".repeat(60))
-    );
-    assert_eq!(application(&"x".repeat(255)), Ok("x".repeat(255)));
-    // The store agrees.
-    for text in ["", "1\u{7f}2", "1\u{85}2", &"é".repeat(128), "an id, with - and ü"] {
-        let stored = annals::StreamId::new("loan_application", text);
-        assert_eq!(application(text).is_ok(), stored.is_ok(), "{text:?}");
-    }
-}
-
-#[test]
-fn an_activity_is_a_known_one() {
-    for text in [
-        "",
-        "A_",
-        "O_",
-        "W_",
-        "W_ ",
-        "A_LOST",
-        "O_LOST",
-        "A_submitted",
-        "A_SENT",
-        "O_SENTBACK",
-        "SUBMITTED",
-        "X_SUBMITTED",
-        "a_SUBMITTED",
-        "A_SUBMITTED ",
-    ] {
-        assert_eq!(bad_value("activity", text), format!("{text:?} is not a known activity"));
-    }
-}
-
-#[test]
-fn a_transition_is_a_known_one_that_fits_the_activity() {
-    for text in ["", "complete", "SUSPEND", "COMPLETE "] {
-        assert_eq!(
-            bad_value("transition", text),
-            format!("{text:?} is not one of SCHEDULE, START and COMPLETE")
-        );
-    }
-    assert_eq!(
-        bad_value("transition", "START"),
-        "\"A_SUBMITTED\" is START, but states are only reached: COMPLETE"
-    );
-    let offer = bad("2011-10-01T00:00:00Z,1,5,O_SENT,SCHEDULE,");
-    assert_eq!(offer.column, "transition");
-    let work = bad("2011-10-01T00:00:00Z,1,5,W_Nabellen offertes,ABORT,");
-    assert_eq!(work.column, "transition");
-}
-
-#[test]
-fn nul_characters_are_refused() {
-    assert_eq!(bad_value("resource", "1\u{0}"), "\"1\\0\" holds a NUL character");
-    assert_eq!(bad_value("activity", "W_a\u{0}"), "\"W_a\\0\" holds a NUL character");
 }
 
 #[test]
@@ -416,154 +289,6 @@ fn a_line_that_is_too_long_is_not_kept() {
         assert_eq!(applications(&outcomes).len(), 2 - extra);
         assert_eq!(lines(&outcomes), [2, 3]);
     }
-}
-
-#[test]
-fn errors_show_values_shortly_and_on_one_line() {
-    let reason = bad_value("activity", &"A_\u{1b}[31m".repeat(1_000));
-    assert!(reason.len() < 200, "{reason}");
-    assert!(reason.starts_with("\"A_\\u{1b}[31mA_"), "{reason}");
-    let bad = bad("2011-10-01T00:00:00Z,1,5,\"A_\r\n\u{202e}\u{9b}\",COMPLETE,");
-    assert_eq!(bad.reason, "\"A_\\r\\n\\u{202e}\\u{9b}\" is not a known activity");
-}
-
-#[test]
-fn the_header_is_checked() {
-    let problem = |text: &[u8]| match open(text) {
-        Err(error @ InputError::Header { .. }) => {
-            let message = error.to_string();
-            let message = message.strip_prefix("log.csv is not a log of loan applications: ");
-            let end = "; its first line must name the columns \
-                       time,application,amount_requested,activity,transition,resource, in any order";
-            message.unwrap().strip_suffix(end).unwrap().to_owned()
-        }
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("the header is accepted"),
-    };
-    assert_eq!(problem(b""), "it is empty");
-    assert_eq!(problem(b"\n \n"), "it is empty");
-    assert_eq!(
-        problem(b"time,application,activity,transition,resource\n"),
-        "the header lacks amount_requested"
-    );
-    assert_eq!(
-        problem(b"time,application,amount,activity,transition,resource\n"),
-        "the header lacks amount_requested, and the header has unknown columns: \"amount\""
-    );
-    assert_eq!(
-        problem(format!("note,{HEADER}").as_bytes()),
-        "the header has unknown columns: \"note\""
-    );
-    assert_eq!(problem(format!("time,{HEADER}").as_bytes()), "the header has a column twice");
-    assert_eq!(problem(b"\"time\n"), "a quote in the header is never closed");
-    let other = problem(b"\x7fELF\x02\x01\xff\x00,a,b,c,d\n");
-    assert!(other.contains("\"\\x7fELF\\x02\\x01\\xff\\x00\", \"a\", \"b\", ..."), "{other}");
-    let long = problem(&b"x".repeat(1_000_000));
-    assert!(long.len() < 300, "{long}");
-    // Quotes and spaces around the names are fine.
-    let header = HEADER.replace("time,application", "\"time\", application ");
-    assert_eq!(applications(&read(format!("{header}{}", good(0, "1")))), ["1"]);
-}
-
-#[test]
-fn a_log_without_rows_is_a_log() {
-    assert_eq!(read(HEADER), []);
-    assert_eq!(read(HEADER.trim_end()), []);
-}
-
-#[test]
-fn compressed_input_is_known_by_its_content() {
-    let folder = tempfile::tempdir().unwrap();
-    let plain = format!("{HEADER}{}{}", good(0, "1"), good(1, "2"));
-    let (start, end) = plain.as_bytes().split_at(90);
-    let several = [gzip(start), gzip(end)].concat();
-    for (name, content) in [
-        ("plain.gz", plain.clone().into_bytes()),
-        ("packed.csv", gzip(plain.as_bytes())),
-        ("log", several),
-    ] {
-        let path = folder.path().join(name);
-        fs::write(&path, &content).unwrap();
-        let mut rows = Rows::open(&path).unwrap();
-        let bytes = rows.bytes();
-        assert_eq!(bytes.size(), content.len() as u64);
-        let outcomes: Vec<_> = rows.by_ref().map(|row| row.unwrap()).collect();
-        assert_eq!(outcomes, read(&plain), "{name}");
-        assert_eq!(bytes.read(), bytes.size(), "{name}");
-    }
-}
-
-#[test]
-fn a_compressed_file_that_ends_too_early_is_an_error_after_its_rows() {
-    let text: String = (0..20_000).map(|number| good(0, &number.to_string())).collect();
-    let packed = gzip(format!("{HEADER}{text}").as_bytes());
-    let whole = packed.len();
-    for length in [whole / 2, whole - 9, whole - 8, whole - 1] {
-        let mut good = 0;
-        let mut rows = open(&packed[..length]).unwrap();
-        let error = loop {
-            match rows.next() {
-                Some(Ok(row)) => {
-                    // Half a line is never taken for a row.
-                    assert_eq!(row.unwrap().application, good.to_string());
-                    good += 1;
-                }
-                Some(Err(error)) => break error,
-                None => panic!("cut to {length} of {whole} bytes, it is read to its end"),
-            }
-        };
-        assert_eq!(error.to_string(), format!("cannot read log.csv beyond line {}", good + 1));
-        let source = std::error::Error::source(&error).unwrap();
-        assert_eq!(
-            source.to_string(),
-            "the compressed data ends too early; the file is not complete"
-        );
-        assert!(rows.next().is_none(), "it ends there");
-    }
-    for length in [2, 5, 10, 12] {
-        let error = open(&packed[..length]).err().unwrap();
-        assert_eq!(error.to_string(), "cannot read log.csv", "{length}");
-    }
-}
-
-#[test]
-fn damaged_compression_is_an_error() {
-    let text: String = (0..20_000).map(|number| good(0, &number.to_string())).collect();
-    let mut packed = gzip(format!("{HEADER}{text}").as_bytes());
-    let middle = packed.len() / 2;
-    packed[middle..middle + 20].fill(0xff);
-    // The damage shows in the data or, at the latest, in its checksum.
-    let error = open(&packed).unwrap().find_map(Result::err).unwrap();
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.starts_with("the compressed data"), "{source}");
-}
-
-#[test]
-fn a_file_that_is_not_there_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = Rows::open(&folder.path().join("no\n.csv")).err().unwrap();
-    assert!(matches!(error, InputError::Open { .. }));
-    assert!(error.to_string().ends_with("no\\n.csv"), "{error}");
-    // A folder is none, either.
-    let error = Rows::open(folder.path()).err().unwrap();
-    assert!(matches!(error, InputError::Read { line: 0, .. }), "{error}");
-}
-
-#[test]
-fn an_error_in_the_middle_says_how_far_it_came() {
-    struct Broken;
-    impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::Error::other("the disk is gone"))
-        }
-    }
-    let start = format!("{HEADER}{}2011-10-", good(0, "1"));
-    let mut rows = Rows::new("log.csv".into(), Cursor::new(start).chain(Broken), 0).unwrap();
-    assert_eq!(rows.next().unwrap().unwrap().unwrap().application, "1");
-    let error = rows.next().unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "cannot read log.csv beyond line 2");
-    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the disk is gone");
-    assert!(rows.next().is_none());
 }
 
 #[test]
