@@ -17,4 +17,5 @@ mod schema;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
+mod undone;
 mod unit;
