@@ -13,7 +13,7 @@ use super::{
     Client, Schema,
     connect::Connections,
     database_error, is_lost,
-    read::{JsonText, Names},
+    page::{JsonText, Names},
 };
 use crate::{
     backend::{Load, Part, StoredEvent, StoredSnapshot},

@@ -11,6 +11,7 @@ mod life;
 mod listener;
 mod loader;
 mod migrate;
+mod page;
 mod read;
 mod roles;
 mod tls;
@@ -294,7 +295,7 @@ impl Backend for Database {
     }
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-        read::page(self, page).await
+        page::page(self, page).await
     }
 
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {

@@ -18,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinError;
 
 use self::{cache::Cache, load::Saving};
 pub use self::{
@@ -336,4 +337,16 @@ fn content(
         hash.update(canonical(&event.payload));
     }
     hash.finalize().into()
+}
+
+/// What a task of the store's own came to. A panic in it, of an aggregate for example, goes on here.
+fn outcome_of<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    match task {
+        Ok(outcome) => outcome,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down.
+            Err(_) => Err(Error::Closed),
+        },
+    }
 }

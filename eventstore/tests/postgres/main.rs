@@ -20,4 +20,5 @@ mod schema;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
+mod undone;
 mod unit;
