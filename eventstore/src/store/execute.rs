@@ -51,8 +51,8 @@ impl EventStore {
     /// events of earlier ones. All events are recorded together or, if the store fails, none of them.
     ///
     /// # Errors
-    /// If the store fails; then nothing is recorded, except after [`Error::Indeterminate`], where it
-    /// is not known.
+    /// If the store fails, or an event of one of the streams cannot be read ([`Error::Decode`]); then
+    /// nothing is recorded, except after [`Error::Indeterminate`], where it is not known.
     pub async fn execute_all<C, I>(&self, commands: I) -> Result<Outcomes<C>, Error>
     where
         C: Command,
@@ -118,14 +118,14 @@ impl EventStore {
                     return Ok(vec![Err(ExecuteError::Failed(failure))]);
                 }
                 Error::StreamDeleted { stream } => {
-                    if !known.is_dead(stream, StreamState::Deleted) {
+                    if !known.note_dead(stream, StreamState::Deleted) {
                         return Err(failure);
                     }
                     held.iter_mut().for_each(|held| held.is_stale = true);
                     continue;
                 }
                 Error::StreamArchived { stream } => {
-                    if !known.is_dead(stream, StreamState::Archived) {
+                    if !known.note_dead(stream, StreamState::Archived) {
                         return Err(failure);
                     }
                     held.retain(|held| held.stream != *stream);
@@ -303,7 +303,7 @@ struct Known {
 impl Known {
     /// Notes that a stream takes no events, so that commands for it fail alone. False if that was known,
     /// and should not have come up again.
-    fn is_dead(&mut self, stream: &StreamId, state: StreamState) -> bool {
+    fn note_dead(&mut self, stream: &StreamId, state: StreamState) -> bool {
         self.dead.insert(stream.clone(), state) != Some(state)
     }
 }
