@@ -24,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use tokio::sync::Semaphore;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,9 @@ use crate::{
 /// How many connections there are for leases and checkpoints, whose statements are short.
 const BOOKKEEPERS: usize = 2;
 const BOOKKEEPING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many snapshots are written at the same time.
+const SNAPSHOTS: usize = 2;
 
 /// What connections are used for. Each use has its own, so that none has to wait for another.
 ///
@@ -95,6 +99,8 @@ struct Inner {
     /// How long an append waits for a stream that another transaction holds.
     lock_timeout: Duration,
     held_back: HeldBack,
+    /// How many snapshots may be written at the same time, so that loads find connections.
+    saving: Semaphore,
     loader: Loader,
     statements: Statements,
     closed: CancellationToken,
@@ -167,6 +173,7 @@ impl Database {
                 clock: options.clock.clone(),
                 lock_timeout: options.lock_timeout,
                 held_back: HeldBack::new(options.held_back_warning),
+                saving: Semaphore::new(SNAPSHOTS),
                 statements,
                 closed,
             }),
@@ -287,6 +294,7 @@ impl Backend for Database {
     }
 
     async fn save_snapshot(&self, snapshot: NewSnapshot) -> Result<(), Error> {
+        let _permit = self.0.saving.acquire().await.map_err(|_| Error::Closed)?;
         loader::save_snapshot(&self.0.reading(), &self.0.statements.save_snapshot, snapshot).await
     }
 

@@ -1,13 +1,14 @@
 //! Snapshots as they are stored: when they are written, used and replaced.
 
 use annals_eventstore::{
-    Append, AsOf, EventStore, ExpectedVersion, NewEvent, Position, StreamId, Version,
+    Append, AsOf, EventStore, ExpectedVersion, NewEvent, Position, StreamId, Version, postgres::Use,
 };
 use tokio_postgres::Client;
 
 use crate::support::{
     TestDatabase,
     counter::{CounterEvent, counter},
+    database::value,
     eventually, in_time,
     snapshots::{ByHand, Count, EveryOne, EveryThree, KeepTwo, earlier},
     warnings::Warnings,
@@ -136,6 +137,35 @@ async fn a_command_does_not_wait_for_its_snapshot_nor_fail_with_it() {
     assert_eq!(kept(&client, "KeepTwo").await, [2]);
     let cold = database.store().await;
     assert_eq!(cold.load::<KeepTwo>("a").await.unwrap().unwrap().state.last, [1, 2, 3, 4]);
+}
+
+/// Where many are due and the database is behind with them, some are put off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_that_are_late_hold_up_no_load_and_are_so_many_at_most() {
+    let database = TestDatabase::create().await;
+    let store = database.store_with(EventStore::options().connections(Use::Read, 4)).await;
+    let client = database.client().await;
+    let keys = 0..100;
+    for key in keys.clone() {
+        let event = NewEvent::of(&CounterEvent::Changed { by: 1 }).unwrap();
+        store.append(Append::to(counter(key), ExpectedVersion::Any, [event])).await.unwrap();
+    }
+    let load_all = async || {
+        for key in keys.clone() {
+            let loaded = store.load::<EveryOne>(key).await.unwrap().unwrap();
+            assert_eq!(loaded.state.last, [1]);
+        }
+    };
+    let count = async || value::<i64>(&client, "select count(*) from annals.snapshots").await;
+    client.batch_execute("begin; lock table annals.snapshots in share mode").await.unwrap();
+    in_time(load_all()).await;
+    client.batch_execute("rollback").await.unwrap();
+    eventually("those on their way are kept", async || count().await == 64).await;
+    eventually("the others come with the next loads", async || {
+        load_all().await;
+        count().await == 100
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

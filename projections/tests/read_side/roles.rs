@@ -163,6 +163,17 @@ async fn each_role_can_do_its_job() {
     assert_eq!(past.get::<_, i64>(0), 1);
     // Also where nothing recorded is later.
     reader.position_at(log[1].recorded_at).await.unwrap();
+    // And whose append it waits for, if not since when.
+    let client = roles.client(WRITER).await;
+    let registered =
+        "begin; select pg_advisory_xact_lock_shared(id::bigint << 48) from annals.store";
+    client.batch_execute(registered).await.unwrap();
+    let pid: i32 = value(&client, "select pg_backend_pid()").await;
+    let in_flight = reader.in_flight().await.unwrap();
+    assert_eq!(in_flight.len(), 1);
+    assert_eq!((in_flight[0].pid, &*in_flight[0].application_name), (Some(pid), "annals"));
+    assert_eq!((in_flight[0].after, in_flight[0].since), (Position::START, None));
+    drop(client);
 
     running.stop().await;
     reset::<Tally>(&projector).await.unwrap();
