@@ -14,6 +14,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio_postgres::{
     Error, Row, RowStream,
+    error::SqlState,
     types::{BorrowToSql, ToSql, Type},
 };
 
@@ -21,6 +22,13 @@ use super::connect::Target;
 
 /// Enough for every statement of this store; one that makes up texts forgets them again.
 const MAX_REMEMBERED: usize = 1000;
+
+/// How often a statement is prepared whose name is taken.
+const ATTEMPTS: usize = 5;
+
+fn is_taken(error: &Error) -> bool {
+    error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
+}
 
 /// What statements of this store are known to take, and how they are sent.
 pub(super) struct Dialect {
@@ -56,13 +64,22 @@ impl Dialect {
         let asking = async move {
             let (mut client, connection) = self.target.connect_once().await?;
             tokio::spawn(connection);
-            // A name lasts as long as the transaction at least, and here no longer.
-            let transaction = client.transaction().await?;
-            let statement = transaction.prepare(sql).await?;
-            let prepared = self.remember(sql, statement.params());
-            drop(statement);
-            transaction.commit().await?;
-            Ok(prepared)
+            let mut attempt = 1;
+            loop {
+                // A name lasts as long as the transaction at least, and here no longer.
+                let transaction = client.transaction().await?;
+                match transaction.prepare(sql).await {
+                    Ok(statement) => {
+                        let prepared = self.remember(sql, statement.params());
+                        drop(statement);
+                        transaction.commit().await?;
+                        return Ok(prepared);
+                    }
+                    // Another program has left a statement of this name. Each attempt has a new name.
+                    Err(error) if attempt < ATTEMPTS && is_taken(&error) => attempt += 1,
+                    Err(error) => return Err(error),
+                }
+            }
         };
         asking.boxed()
     }

@@ -29,9 +29,9 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    appender::Appender,
+    appender::{Appender, GRACE},
     client::Dialect,
-    connect::{Connections, Target},
+    connect::{Busy, Connections, Target},
     in_flight::HeldBack,
     loader::Loader,
 };
@@ -158,7 +158,9 @@ impl Database {
         let appender = Appender::start(&target, &dialect, appends, &schema, options);
         let statements = Statements::new(&schema);
         let reading = Connections::new(&target, &dialect, &pools.read);
-        let loader = Loader::start(reading, &schema);
+        let limit = options.of_use(Use::Read).statement_timeout;
+        let limit = limit.map(|limit| limit.saturating_add(GRACE));
+        let loader = Loader::start(reading, &schema, limit);
         let closed = CancellationToken::new();
         Ok(Self(
             Arc::new(Inner {
@@ -193,13 +195,21 @@ impl Database {
     /// If the database cannot be reached, all connections of the use stay taken for 30 seconds, or
     /// the store is closed.
     pub async fn client(&self) -> Result<Client, Error> {
-        let pool = match self.1 {
+        self.0.target.client(self.pool(), &self.0.dialect).await
+    }
+
+    fn pool(&self) -> &Pool {
+        match self.1 {
             Use::Read => &self.0.pools.read,
             Use::Project => &self.0.pools.project,
             Use::Rebuild => &self.0.pools.rebuild,
             Use::Unit => &self.0.pools.unit,
-        };
-        self.0.target.client(pool, &self.0.dialect).await
+        }
+    }
+
+    /// A connection for what may take long and be given up.
+    async fn busy(&self) -> Result<Busy, Error> {
+        self.0.target.busy(self.pool(), &self.0.dialect).await
     }
 
     /// A connection for a short statement about a lease or a checkpoint.
@@ -416,6 +426,8 @@ pub(crate) fn is_transient(state: &SqlState) -> bool {
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
         SqlState::DISK_FULL,
+        // Behind a pooler, another program has left a statement of this name on the session.
+        SqlState::DUPLICATE_PSTATEMENT,
     ]
     .contains(state)
 }

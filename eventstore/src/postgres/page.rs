@@ -21,8 +21,10 @@ use crate::{
 };
 
 pub(super) async fn page(database: &Database, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-    let client = database.client().await?;
-    page_on(&client, database.schema(), page).await
+    let busy = database.busy().await?;
+    let events = page_on(busy.client()?, database.schema(), page).await;
+    busy.done();
+    events
 }
 
 /// The same on a connection that the caller holds, in its transaction if it is in one.
