@@ -87,6 +87,11 @@ async fn loads_start_from_the_nearest_snapshot_below() {
             assert_eq!(then.state.last.len(), after_snapshot, "{then:?}");
         }
     }
+    // So do units of work.
+    let mut unit = store.begin().await.unwrap();
+    let seen = unit.load::<ByHand>("a").await.unwrap().expect("it has events");
+    assert_eq!((seen.state.total, seen.state.last.len()), (1000, 0));
+    unit.rollback().await.unwrap();
 }
 
 #[tokio::test]
