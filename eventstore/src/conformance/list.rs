@@ -67,6 +67,7 @@ macro_rules! __conformance_behaviours {
             execute () {
                 a_command_leads_to_events,
                 a_rejected_command_is_decided_once_and_records_nothing,
+                a_command_that_starts_a_stream_knows_one_that_exists,
                 later_commands_of_a_lot_see_the_events_of_earlier_ones,
                 a_lot_reports_what_the_log_holds,
                 a_lot_without_commands_records_nothing,
