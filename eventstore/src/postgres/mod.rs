@@ -16,6 +16,7 @@ mod tls;
 mod transaction;
 mod unit;
 mod url;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use deadpool_postgres::Pool;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::verify::verify;
 use self::{
     appender::Appender,
     client::Dialect,
@@ -123,7 +125,7 @@ impl Database {
         if target.is_pooled() {
             check_isolation(&client).await?;
         }
-        migrate::migrate(&mut client, &schema).await?;
+        migrate::migrate(&mut client, &schema, options.migrating).await?;
         drop(client);
         // It ends by itself once its client is gone; a failure of the closing is of no consequence.
         drop(connection);

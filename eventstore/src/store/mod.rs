@@ -18,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::options::Migrating;
 use self::{cache::Cache, load::Saving};
 pub use self::{
     cursor::Cursor,
