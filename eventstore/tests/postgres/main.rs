@@ -18,3 +18,4 @@ mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod unit;
+mod verify;
