@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many events are asked for at a time. They are looked at as they come.
-const EVENTS: i64 = 10_000;
+const EVENTS: i64 = 2000;
 
 /// Where a page ended.
 #[derive(Clone, Copy)]
