@@ -1,6 +1,10 @@
 //! What a verification comes to.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::Finding;
 use crate::ids::Position;
@@ -246,7 +250,8 @@ impl Verification {
 pub(crate) struct Recorder {
     verification: Verification,
     max_findings: usize,
-    progress: Option<Box<dyn FnMut(Progress) + Send>>,
+    /// Never contended. It makes the recorder `Sync`, and so the verification's future `Send`.
+    progress: Option<Mutex<Box<dyn FnMut(Progress) + Send>>>,
 }
 
 impl Recorder {
@@ -262,7 +267,7 @@ impl Recorder {
             unchecked: Vec::new(),
             in_flight: Vec::new(),
         };
-        Self { verification, max_findings, progress }
+        Self { verification, max_findings, progress: progress.map(Mutex::new) }
     }
 
     pub(crate) fn up_to(&mut self, position: Position) {
@@ -293,6 +298,7 @@ impl Recorder {
 
     pub(crate) fn progress(&mut self, check: Check, done: u64, of: Option<u64>) {
         if let Some(report) = &mut self.progress {
+            let report = report.get_mut().unwrap_or_else(PoisonError::into_inner);
             report(Progress { check, done, of });
         }
     }
