@@ -232,7 +232,7 @@ fn a_shape_that_changed_is_shown_and_has_a_code_of_its_own() {
     let output = shapes(&["write"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
-        text(&output.stdout).starts_with("added [loan_application offer_moved 1]\n"),
+        text(&output.stdout).starts_with("added [loan_application status_reached 1]\n"),
         "{output:?}"
     );
     assert_eq!(shapes(&["check"]).status.code(), Some(0));

@@ -1,6 +1,8 @@
 //! Brings the schema to the version that this code needs: numbered migrations, each applied once,
 //! under a lock, and remembered with its checksum.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -116,6 +118,25 @@ async fn applied(
 /// The checksums of all migrations, from number 1.
 pub(super) fn checksums() -> Vec<Vec<u8>> {
     MIGRATIONS.iter().map(|migration| checksum(migration)).collect()
+}
+
+/// The functions that the migrations leave behind, each with its body as it stands in the last of them.
+pub(super) fn functions(schema: &Schema) -> BTreeMap<&'static str, String> {
+    let mut functions = BTreeMap::new();
+    for migration in MIGRATIONS {
+        for (at, _) in migration.match_indices("function {schema}.") {
+            let (before, after) = (&migration[..at], &migration[at + "function {schema}.".len()..]);
+            let name = after.split('(').next().unwrap_or_default();
+            if before.ends_with("create ") || before.ends_with("create or replace ") {
+                if let Some(body) = after.split("$$").nth(1) {
+                    functions.insert(name, schema.sql(body));
+                }
+            } else if before.ends_with("drop ") {
+                functions.remove(name);
+            }
+        }
+    }
+    functions
 }
 
 fn checksum(migration: &str) -> Vec<u8> {

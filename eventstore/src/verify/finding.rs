@@ -30,6 +30,11 @@ pub enum Finding {
         /// The migration's number.
         number: i32,
     },
+    /// A function of the store is gone, or not what the migrations made.
+    FunctionChanged {
+        /// The function.
+        function: String,
+    },
     /// A trigger that guards the store is gone.
     TriggerMissing {
         /// The table.
@@ -254,6 +259,7 @@ impl Finding {
             F::MigrationChanged { .. } => "migration_changed",
             F::MigrationMissing { .. } => "migration_missing",
             F::MigrationUnknown { .. } => "migration_unknown",
+            F::FunctionChanged { .. } => "function_changed",
             F::TriggerMissing { .. } => "trigger_missing",
             F::TriggerDisabled { .. } => "trigger_disabled",
             F::TriggerChanged { .. } => "trigger_changed",
@@ -287,6 +293,7 @@ impl Finding {
             F::MigrationChanged { .. }
             | F::MigrationMissing { .. }
             | F::MigrationUnknown { .. }
+            | F::FunctionChanged { .. }
             | F::TriggerMissing { .. }
             | F::TriggerDisabled { .. }
             | F::TriggerChanged { .. }
@@ -384,6 +391,10 @@ impl Finding {
                  that connects applies the migration again and fails."
             }
             F::MigrationUnknown { .. } => "Verify with the newer version of the program.",
+            F::FunctionChanged { .. } => {
+                "Find out who changed it and why, and create it again as the migrations do: the order of \
+                 the log and the guards of the events rest on it."
+            }
             F::TriggerMissing { .. } | F::TriggerChanged { .. } => {
                 "Create it again as the migrations do, and find out what was changed while it was not \
                  there: compare the events with a backup."
@@ -487,6 +498,12 @@ impl fmt::Display for Finding {
             }
             F::MigrationUnknown { number } => {
                 write!(f, "migration {number} is applied, and this program does not know it")
+            }
+            F::FunctionChanged { function } => {
+                write!(
+                    f,
+                    "the function {function} is missing, or not the one that the migrations made"
+                )
             }
             F::TriggerMissing { table, trigger } => {
                 write!(f, "the trigger {trigger} of the table {table} is missing")

@@ -13,7 +13,7 @@ use crate::ids::Position;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Check {
-    /// The migrations, and the triggers and unique indexes that guard the events.
+    /// The migrations, the functions, and the triggers and unique indexes that guard the events.
     Schema,
     /// What the order of the log rests on: the counter of positions, the registry of appends in
     /// flight, the mark of recoveries, and the readers' checkpoints.

@@ -43,7 +43,12 @@ const UNIQUE: &[(&str, &[&str])] = &[
 
 impl Run<'_> {
     pub(super) async fn schema(&mut self) -> Result<(), Error> {
-        for part in [self.migrations().await, self.triggers().await, self.indexes().await] {
+        for part in [
+            self.migrations().await,
+            self.functions().await,
+            self.triggers().await,
+            self.indexes().await,
+        ] {
             let Some((looked_at, findings)) = self.seen(Check::Schema, part)? else { continue };
             self.recorder.looked_at(Check::Schema, looked_at as u64);
             findings.into_iter().for_each(|finding| self.recorder.found(finding));
@@ -70,6 +75,21 @@ impl Run<'_> {
         let unknown = numbers.filter(|number| !(1..=known.len() as i32).contains(number));
         findings.extend(unknown.map(|number| Finding::MigrationUnknown { number }));
         Ok((known.len(), findings))
+    }
+
+    async fn functions(&self) -> Result<(usize, Vec<Finding>), tokio_postgres::Error> {
+        let sql = "select p.proname::text, p.prosrc from pg_catalog.pg_proc p
+             join pg_catalog.pg_namespace n on n.oid = p.pronamespace where n.nspname = $1";
+        let rows = self.client.query(sql, &[&self.schema.name()]).await?;
+        let known = migrate::functions(self.schema);
+        let differs = known.iter().filter(|(name, body)| {
+            !rows
+                .iter()
+                .any(|row| row.get::<_, &str>(0) == **name && row.get::<_, &str>(1) == *body)
+        });
+        let findings =
+            differs.map(|(name, _)| Finding::FunctionChanged { function: (*name).to_owned() });
+        Ok((known.len(), findings.collect()))
     }
 
     async fn triggers(&self) -> Result<(usize, Vec<Finding>), tokio_postgres::Error> {

@@ -70,6 +70,23 @@ async fn a_trigger_that_is_gone_or_another_one_is_found() {
 }
 
 #[tokio::test]
+async fn a_function_that_was_changed_is_found() {
+    let (_database, store, client) = store_of_three().await;
+    let set = async |body: &str| {
+        let sql = format!(
+            "create or replace function annals.refuse_change() returns trigger language plpgsql as $$ {body} $$"
+        );
+        client.batch_execute(&sql).await.unwrap();
+    };
+    set("begin return null; end").await;
+    let function = "refuse_change".to_owned();
+    assert_eq!(findings(&store).await, [Finding::FunctionChanged { function }]);
+    client.batch_execute("drop function annals.reached").await.unwrap();
+    let function = "reached".to_owned();
+    assert_eq!(findings(&store).await.first(), Some(&Finding::FunctionChanged { function }));
+}
+
+#[tokio::test]
 async fn an_index_that_is_gone_is_found() {
     let (_database, store, client) = store_of_three().await;
     client
