@@ -35,7 +35,7 @@ impl LogAudit {
         stream: impl FnOnce() -> Option<StreamId>,
     ) -> Option<Finding> {
         let Entry { position, version, recorded_at } = entry;
-        let Some((last, before)) = self.last.replace((position, recorded_at)) else { return None };
+        let (last, before) = self.last.replace((position, recorded_at))?;
         if position <= last {
             return Some(Finding::PositionTwice { position, stream: stream(), version });
         }

@@ -24,7 +24,7 @@ pub struct Verify {
     store: EventStore,
     plan: Plan,
     max_findings: usize,
-    progress: Option<Box<dyn FnMut(Progress) + Send>>,
+    progress: Option<outcome::Report>,
 }
 
 /// What is to be looked at, and how.

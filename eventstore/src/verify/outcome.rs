@@ -246,19 +246,19 @@ impl Verification {
     }
 }
 
+/// What is told how far a verification is.
+pub(super) type Report = Box<dyn FnMut(Progress) + Send>;
+
 /// Collects what a verification comes to, in bounded memory.
 pub(crate) struct Recorder {
     verification: Verification,
     max_findings: usize,
     /// Never contended. It makes the recorder `Sync`, and so the verification's future `Send`.
-    progress: Option<Mutex<Box<dyn FnMut(Progress) + Send>>>,
+    progress: Option<Mutex<Report>>,
 }
 
 impl Recorder {
-    pub(super) fn new(
-        max_findings: usize,
-        progress: Option<Box<dyn FnMut(Progress) + Send>>,
-    ) -> Self {
+    pub(super) fn new(max_findings: usize, progress: Option<Report>) -> Self {
         let verification = Verification {
             up_to: Position::START,
             checked: Vec::new(),
