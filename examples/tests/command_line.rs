@@ -154,7 +154,7 @@ async fn what_was_not_looked_at_is_said() {
     let output = verify(&database, &[]);
     assert_eq!(output.status.code(), Some(0));
     let printed = text(&output.stdout);
-    let unchecked = "Not looked at:\n- the payloads of 1 events of the category \"other\"";
+    let unchecked = "Not looked at:\n- the payloads of 1 event of the category \"other\"";
     assert!(printed.contains(unchecked), "{printed}");
     assert!(printed.ends_with("\nAll is well with what was looked at.\n"), "{printed}");
 }

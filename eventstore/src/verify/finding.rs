@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use chrono::{DateTime, Utc};
 
-use super::{Check, Registration};
+use super::{Check, Registration, outcome::counted};
 use crate::{
     ids::{Position, StreamId, Version},
     life::StreamState,
@@ -587,8 +587,9 @@ impl fmt::Display for Finding {
             }
             F::KeyWithoutEvents { key, position, events, found } => write!(
                 f,
-                "idempotency key {key:?} led to {events} events up to position {position}, and \
-                 {found} are there"
+                "idempotency key {key:?} led to {} up to position {position}, and {found} of them can be \
+                 found",
+                counted(*events, "event")
             ),
             F::SnapshotWithoutEvent { stream, name, version, position } => write!(
                 f,

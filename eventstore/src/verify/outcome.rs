@@ -185,27 +185,35 @@ impl fmt::Display for Unchecked {
         match self {
             Self::Payloads { category, events } => write!(
                 f,
-                "the payloads of {events} events of the category {category:?}: no aggregate of it was \
-                 given"
+                "the payloads of {} of the category {category:?}: no aggregate of it was given",
+                counted(*events, "event")
             ),
             Self::Snapshots { category, name, snapshots } => write!(
                 f,
-                "{snapshots} snapshots of {name} in the category {category:?}: this aggregate was not \
-                 given"
+                "{} of {name} in the category {category:?}: this aggregate was not \
+                 given",
+                counted(*snapshots, "snapshot")
             ),
             Self::OutdatedSnapshots { category, name, snapshots } => write!(
                 f,
-                "{snapshots} snapshots of {name} in the category {category:?}: they have another shape \
-                 and are ignored"
+                "{} of {name} in the category {category:?}: they have another shape \
+                 and are ignored",
+                counted(*snapshots, "snapshot")
             ),
             Self::Unfoldable { category, name, snapshots } => write!(
                 f,
-                "{snapshots} snapshots of {name} in the category {category:?}: their events cannot be \
-                 folded"
+                "{} of {name} in the category {category:?}: their events cannot be \
+                 folded",
+                counted(*snapshots, "snapshot")
             ),
             Self::Denied { check, reason } => write!(f, "a part of {check}: {reason}"),
         }
     }
+}
+
+/// So many of something.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// How much a check has looked at.

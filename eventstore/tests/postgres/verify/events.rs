@@ -312,8 +312,8 @@ async fn a_key_whose_events_are_gone_is_found() {
     assert_eq!(
         keys,
         [
-            "idempotency key \"key-y\" led to 3 events up to position 18, and 2 are there",
-            "idempotency key \"orphan\" led to 2 events up to position 99, and 0 are there",
+            "idempotency key \"key-y\" led to 3 events up to position 18, and 2 of them can be found",
+            "idempotency key \"orphan\" led to 2 events up to position 99, and 0 of them can be found",
         ]
     );
 }
