@@ -20,13 +20,6 @@ use crate::{
 /// How many events are asked for at a time. They are looked at as they come.
 const EVENTS: i64 = 2000;
 
-/// Where a page ended.
-#[derive(Clone, Copy)]
-struct At {
-    position: i64,
-    is_archived: bool,
-}
-
 impl Run<'_> {
     pub(super) async fn log(&mut self) -> Result<(), Error> {
         let decoders = self.plan.subjects.decoders();
@@ -39,9 +32,9 @@ impl Run<'_> {
             findings: Vec::new(),
         };
         // Below every position.
-        let mut at = At { position: i64::MIN, is_archived: true };
+        let mut from = i64::MIN;
         loop {
-            let page = self.log_page(at, &mut reading).await;
+            let page = self.log_page(from, &mut reading).await;
             let Some(next) = self.seen(Check::Log, page)? else { return Ok(()) };
             reading.findings.drain(..).for_each(|finding| self.recorder.found(finding));
             self.recorder.looked_at(Check::Log, std::mem::take(&mut reading.events));
@@ -51,8 +44,8 @@ impl Run<'_> {
                 self.recorder.progress(Check::Log, of, Some(of));
                 break;
             };
-            at = next;
-            self.recorder.progress(Check::Log, at.position.max(0) as u64, Some(of));
+            from = next;
+            self.recorder.progress(Check::Log, from.max(0) as u64, Some(of));
         }
         for (category, events) in reading.not_given {
             self.recorder.unchecked(Unchecked::Payloads { category, events });
@@ -60,29 +53,42 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reads a page; returns where it ended, if there may be more.
+    /// Reads a page; returns from where to go on, if there may be more.
+    ///
+    /// A position that is taken twice is in both tables. One statement must see both: between two, an
+    /// event may move to the other table. So the last position of a full page is left to the next.
     async fn log_page(
         &self,
-        at: At,
+        from: i64,
         reading: &mut Reading<'_>,
-    ) -> Result<Option<At>, tokio_postgres::Error> {
+    ) -> Result<Option<i64>, tokio_postgres::Error> {
         let sql = self.schema.sql(include_str!("../sql/verify/log.sql"));
         let statement = self.client.prepare_cached(&sql).await?;
         let categories: Vec<&str> = reading.decoders.keys().copied().collect();
-        // At one position, the archived event comes second.
-        let archived_from = at.position.saturating_add(i64::from(at.is_archived));
         let up_to = self.up_to.get();
-        let params: [&(dyn ToSql + Sync); 5] =
-            [&at.position, &archived_from, &up_to, &EVENTS, &categories];
+        let params: [&(dyn ToSql + Sync); 4] = [&from, &up_to, &EVENTS, &categories];
         let rows = self.client.query_raw(&statement, params).await?;
         let mut rows = std::pin::pin!(rows);
-        let (mut count, mut last) = (0, None);
+        // Those read and not looked at, all of one position.
+        let (mut count, mut last, mut waiting) = (0, from, Vec::new());
         while let Some(row) = rows.try_next().await? {
             count += 1;
-            last = Some(At { position: row.try_get(0)?, is_archived: row.try_get(1)? });
+            let position = row.try_get(0)?;
+            if position != last {
+                for row in waiting.drain(..) {
+                    reading.event(&row)?;
+                }
+                last = position;
+            }
+            waiting.push(row);
+        }
+        if count == EVENTS {
+            return Ok(Some(last));
+        }
+        for row in waiting {
             reading.event(&row)?;
         }
-        Ok(last.filter(|_| count == EVENTS))
+        Ok(None)
     }
 }
 
@@ -101,21 +107,21 @@ impl Reading<'_> {
     fn event(&mut self, row: &Row) -> Result<(), tokio_postgres::Error> {
         self.events += 1;
         let position = Position::new(row.try_get(0)?);
-        let version = Version::new(row.try_get(2)?);
-        let recorded_at = row.try_get(3)?;
-        let category: Option<&str> = row.try_get(5)?;
-        let key: Option<&str> = row.try_get(6)?;
+        let version = Version::new(row.try_get(1)?);
+        let recorded_at = row.try_get(2)?;
+        let category: Option<&str> = row.try_get(4)?;
+        let key: Option<&str> = row.try_get(5)?;
         let stream = || Some(StreamId::stored(Arc::from(category?), key?));
         let entry = Entry { position, version, recorded_at };
         self.findings.extend(self.audit.next(entry, stream));
-        if let Some(metadata) = row.try_get::<_, Option<&str>>(7)?
+        if let Some(metadata) = row.try_get::<_, Option<&str>>(6)?
             && let Err(error) = serde_json::from_str::<Metadata>(metadata)
         {
             let (stream, reason) = (stream(), error.to_string());
             self.findings.push(Finding::MetadataUnreadable { stream, version, position, reason });
         }
         let Some(category) = category else {
-            let stream_id = row.try_get(4)?;
+            let stream_id = row.try_get(3)?;
             self.findings.push(Finding::EventWithoutStream { position, version, stream_id });
             return Ok(());
         };
@@ -127,9 +133,9 @@ impl Reading<'_> {
             return Ok(());
         };
         self.decoded += 1;
-        let event_type: &str = row.try_get(9)?;
-        let schema_version = row.try_get::<_, i32>(8)? as u32;
-        let JsonText(payload) = row.try_get(10)?;
+        let event_type: &str = row.try_get(8)?;
+        let schema_version = row.try_get::<_, i32>(7)? as u32;
+        let JsonText(payload) = row.try_get(9)?;
         if let Some(reason) = undecodable(decoders, event_type, schema_version, &payload)
             && let Some(stream) = stream()
         {

@@ -177,7 +177,7 @@ async fn a_position_that_is_taken_twice_is_found_wherever_a_page_ends() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
     store.append(Append::to(stream("a"), ANY, events(1..=10_010))).await.unwrap();
-    for (from, count) in [(1_998, 5), (9_995, 8)] {
+    for (from, count) in [(1_990, 20), (9_990, 20)] {
         let copy = format!(
             "insert into archived_events
              select * from events where position between {from} and {from} + {count} - 1"
