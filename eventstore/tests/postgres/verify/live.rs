@@ -9,8 +9,8 @@ use std::{
 };
 
 use annals_eventstore::{
-    Append, EventStore, ExpectedVersion, StreamId,
-    verify::{Check, Finding},
+    Append, EventStore, ExpectedVersion, StreamId, StreamState,
+    verify::{Check, Finding, Progress},
 };
 
 use super::{changed, looked_at, store_of_three, verify};
@@ -39,6 +39,8 @@ async fn nothing_is_wrong_with_a_store_at_work() {
                 }
                 // Refusals are among it: the keeper below archives and deletes.
                 let key = format!("key-{writer}-{number}");
+                // The log is to stay short, for the verifications are many.
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 let append = Append::to(stream(number % 7), ANY, events([1, 2]));
                 drop(store.append(append.idempotency_key(key)).await);
                 let count = Count(format!("{}", number % 3), number);
@@ -78,10 +80,10 @@ async fn nothing_is_wrong_with_a_store_at_work() {
     }));
     let other = database.store().await;
     // Often, since what takes two statements has to meet an append in between.
-    for _ in 0..150 {
+    for _ in 0..60 {
         assert_eq!(other.verify().run().await.unwrap().findings, []);
     }
-    for _ in 0..12 {
+    for _ in 0..8 {
         let verify = other.verify().aggregate::<KeepTwo>().aggregate::<ByHand>();
         assert_eq!(verify.run().await.unwrap().findings, []);
     }
@@ -181,4 +183,32 @@ async fn it_can_be_dropped_at_any_time() {
         client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_moves_between_two_pages_is_looked_at_once() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    store.append(Append::to(stream("a"), ANY, events(1..=5_000))).await.unwrap();
+    for state in [StreamState::Archived, StreamState::Live] {
+        let (mover, runtime) = (store.clone(), tokio::runtime::Handle::current());
+        let moved = move |progress: Progress| {
+            if progress.check == Check::Log {
+                tokio::task::block_in_place(|| {
+                    runtime.block_on(async {
+                        match state {
+                            StreamState::Archived => mover.archive_stream(&stream("a"), ANY).await,
+                            _ => mover.restore_stream(&stream("a")).await,
+                        }
+                    })
+                })
+                .unwrap();
+            }
+        };
+        let verification = store.verify().on_progress(moved).run().await.unwrap();
+        assert_eq!(verification.findings, []);
+        assert_eq!(looked_at(&verification, Check::Log), 5_000);
+        let info = store.stream_info(&stream("a")).await.unwrap().unwrap();
+        assert_eq!(info.state, state, "a test of nothing");
+    }
 }
