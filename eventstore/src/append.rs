@@ -66,6 +66,8 @@ pub struct NewEvent {
     pub occurred_at: Option<DateTime<Utc>>,
     /// When it counts as recorded; only for a store with a supplied clock.
     pub recorded_at: Option<DateTime<Utc>>,
+    /// How many bytes its payload and its metadata take as JSON, once that has been checked.
+    pub(crate) bytes: usize,
 }
 
 impl NewEvent {
@@ -91,6 +93,7 @@ impl NewEvent {
             metadata: Metadata::new(),
             occurred_at: None,
             recorded_at: None,
+            bytes: 0,
         }
     }
 

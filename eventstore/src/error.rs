@@ -57,6 +57,15 @@ pub enum Error {
         /// The stream.
         stream: StreamId,
     },
+    /// Events belong to a stream that is not in the database. Nothing that the store does leads to that.
+    #[error(
+        "there are events of the stream with id {id}, and it is not there: the database was changed past \
+         the store, or restored in part; restore the table of streams from a backup"
+    )]
+    StreamMissing {
+        /// The stream's number in the table of streams.
+        id: i64,
+    },
     /// A reader of the log has not come to the end of a stream that was to be archived or restored; it
     /// would miss events.
     #[error(

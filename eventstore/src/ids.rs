@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Error;
 
@@ -94,7 +94,7 @@ macro_rules! number {
     ($(#[$doc:meta])* $name:ident, $none:ident: $none_doc:literal) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize,
         )]
         #[serde(transparent)]
         pub struct $name(i64);
@@ -117,6 +117,12 @@ macro_rules! number {
             #[must_use]
             pub const fn plus(self, count: usize) -> Self {
                 Self(self.0.saturating_add(count as i64))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                i64::deserialize(deserializer).map(Self::new)
             }
         }
 

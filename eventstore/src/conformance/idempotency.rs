@@ -272,6 +272,28 @@ pub(crate) async fn concurrent_commands_under_one_key_are_recorded_once(store: &
     assert_eq!(load(store, "a").await.state.total, 10);
 }
 
+pub(crate) async fn lots_that_meet_under_their_keys_are_all_answered(store: &EventStore) {
+    for round in 0..10 {
+        let (a, b) = (format!("a{round}"), format!("b{round}"));
+        for name in [&a, &b] {
+            store.execute(Change::new(name, [10])).await.unwrap();
+        }
+        // It cannot be done twice: who comes second must be told that it is done.
+        let lot = || {
+            [&a, &b].map(|name| {
+                Envelope::new(Change::new(name, [-10])).idempotency_key(format!("empty {name}"))
+            })
+        };
+        let all = join_all((0..3).map(|_| store.execute_all(lot()))).await;
+        for outcomes in all {
+            for outcome in outcomes.unwrap() {
+                assert_eq!(outcome.unwrap().version, Version::new(2));
+            }
+        }
+    }
+    assert_eq!(log(store).await.len(), 40);
+}
+
 pub(crate) async fn keys_have_a_form(store: &EventStore) {
     for key in ["", "a\nb", &"x".repeat(256)] {
         let append = store.append(one(stream("a"), 1).idempotency_key(key)).await;

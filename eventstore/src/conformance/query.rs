@@ -4,7 +4,7 @@ use annals_eventstore::{
     Append, Error, EventQuery, EventStore, ExpectedVersion, Metadata, Position, Recorded, StreamId,
     Version,
 };
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::support::{all, event, log, numbers, one, stream};
@@ -150,6 +150,10 @@ pub(crate) async fn reading_from_a_time_starts_with_its_first_event(store: &Even
             assert_eq!(all(store.read(of_stream)).await.unwrap(), expected);
         }
     }
+    for earliest in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC + TimeDelta::days(1)] {
+        let ever = EventQuery::log().from_time(earliest);
+        assert_eq!(all(store.read(ever)).await.unwrap(), log);
+    }
     let long_before = EventQuery::log().from_time(log[0].recorded_at - TimeDelta::days(30_000));
     assert_eq!(all(store.read(long_before)).await.unwrap(), log);
     let future = EventQuery::log().from_time(Utc::now() + TimeDelta::days(1));
@@ -182,6 +186,10 @@ pub(crate) async fn a_cursor_passes_what_it_does_not_match(store: &EventStore) {
     }
     assert!(cursor.next_page().await.unwrap().is_empty());
     assert_eq!(cursor.position(), end);
+    // What was stored elsewhere may say anything.
+    let odd = r#"{"page_size": 0, "after": -5}"#;
+    let mut cursor = store.cursor(serde_json::from_str(odd).unwrap());
+    assert_eq!(cursor.next_page().await.unwrap(), log[..1]);
     // A position beyond the end, of another store for example, is not taken back.
     let ahead = Position::new(1000);
     let mut cursor = store.cursor(EventQuery::log().after(ahead));

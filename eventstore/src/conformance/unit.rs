@@ -283,6 +283,46 @@ pub(crate) async fn concurrent_units_under_one_key_are_recorded_once(store: &Eve
     assert_eq!(log(store).await.len(), 1);
 }
 
+pub(crate) async fn a_unit_that_was_overtaken_under_its_key_is_not_refused(store: &EventStore) {
+    // It cannot be done twice.
+    let empty = || Change::new("a", [-10]);
+    store.execute(Change::new("a", [10])).await.unwrap();
+    let begun = async || {
+        let mut unit = store.begin().await.unwrap();
+        assert!(unit.idempotency_key("empty a", &"all").await.unwrap().is_none());
+        unit
+    };
+    let (mut first, mut second) = (begun().await, begun().await);
+    first.execute(empty()).await.unwrap();
+    first.commit().await.unwrap();
+    let error = second.execute(empty()).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::Failed(Error::KeyInFlight)), "{error:?}");
+    drop(second);
+
+    // Done again, it finds what the first has done.
+    let (other, times) = (store.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = times.clone();
+    store.execute(Change::new("b", [5])).await.unwrap();
+    let (was_done, _) = store
+        .transact(async move |unit| {
+            if unit.idempotency_key("empty b", &"all").await?.is_some() {
+                return Ok(true);
+            }
+            if counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                let mut first = other.begin().await?;
+                assert!(first.idempotency_key("empty b", &"all").await?.is_none());
+                first.execute(Change::new("b", [-5])).await?;
+                first.commit().await?;
+            }
+            unit.execute(Change::new("b", [-5])).await?;
+            Ok::<_, ExecuteError<BelowZero>>(false)
+        })
+        .await
+        .unwrap();
+    assert!(was_done);
+    assert_eq!((times.load(Ordering::Relaxed), log(store).await.len()), (1, 4));
+}
+
 pub(crate) async fn concurrent_transfers_keep_the_sum(store: &EventStore) {
     const COUNTERS: i64 = 4;
     for key in 0..COUNTERS {

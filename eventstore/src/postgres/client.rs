@@ -14,6 +14,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio_postgres::{
     Error, Row, RowStream,
+    error::SqlState,
     types::{BorrowToSql, ToSql, Type},
 };
 
@@ -21,6 +22,13 @@ use super::connect::Target;
 
 /// Enough for every statement of this store; one that makes up texts forgets them again.
 const MAX_REMEMBERED: usize = 1000;
+
+/// How often a statement is prepared whose name is taken.
+const ATTEMPTS: usize = 5;
+
+fn is_taken(error: &Error) -> bool {
+    error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
+}
 
 /// What statements of this store are known to take, and how they are sent.
 pub(super) struct Dialect {
@@ -52,24 +60,26 @@ impl Dialect {
 
     /// Asks the server for the types on a connection of its own, so that nothing is left behind on one
     /// that others use.
-    async fn learn(&self, sql: &str) -> Result<Prepared, Error> {
-        if let Some((sql, types)) = self.known(sql) {
-            return Ok(Prepared(How::Whole(sql, types)));
-        }
-        self.ask(sql).await
-    }
-
     fn ask<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Prepared, Error>> {
         let asking = async move {
             let (mut client, connection) = self.target.connect_once().await?;
             tokio::spawn(connection);
-            // A name lasts as long as the transaction at least, and here no longer.
-            let transaction = client.transaction().await?;
-            let statement = transaction.prepare(sql).await?;
-            let prepared = self.remember(sql, statement.params());
-            drop(statement);
-            transaction.commit().await?;
-            Ok(prepared)
+            let mut attempt = 1;
+            loop {
+                // A name lasts as long as the transaction at least, and here no longer.
+                let transaction = client.transaction().await?;
+                match transaction.prepare(sql).await {
+                    Ok(statement) => {
+                        let prepared = self.remember(sql, statement.params());
+                        drop(statement);
+                        transaction.commit().await?;
+                        return Ok(prepared);
+                    }
+                    // Another program has left a statement of this name. Each attempt has a new name.
+                    Err(error) if attempt < ATTEMPTS && is_taken(&error) => attempt += 1,
+                    Err(error) => return Err(error),
+                }
+            }
         };
         asking.boxed()
     }
@@ -312,11 +322,19 @@ generic_client!(Client Transaction<'_>);
 pub struct Client {
     inner: deadpool_postgres::Client,
     dialect: Arc<Dialect>,
+    is_pinned: bool,
 }
 
 impl Client {
     pub(super) fn new(inner: deadpool_postgres::Client, dialect: Arc<Dialect>) -> Self {
-        Self { inner, dialect }
+        Self { inner, dialect, is_pinned: false }
+    }
+
+    /// Says that a transaction is open on it from here to its end. Then it asks for types itself: behind
+    /// a pooler it holds a session of the server, and another may be free only once this one is.
+    pub(super) fn pinned(mut self) -> Self {
+        self.is_pinned = true;
+        self
     }
 
     /// Prepares a statement once for this connection, or, behind a pooler, asks for its types once.
@@ -325,7 +343,7 @@ impl Client {
     /// If the database refuses the statement.
     pub async fn prepare_cached(&self, sql: &str) -> Result<Prepared, Error> {
         if self.dialect.target.is_pooled() {
-            self.dialect.learn(sql).await
+            self.learn(sql).await
         } else {
             Ok(Prepared(How::Named(self.inner.prepare_cached(sql).await?)))
         }
@@ -349,8 +367,8 @@ impl Client {
         if let Some((sql, types)) = self.dialect.known(sql) {
             return Ok(Prepared(How::Whole(sql, types)));
         }
-        if self.dialect.target.is_pooled() {
-            return self.dialect.learn(sql).await;
+        if self.dialect.target.is_pooled() && !self.is_pinned {
+            return self.dialect.ask(sql).await;
         }
         let statement = self.inner.prepare(sql).await?;
         Ok(self.dialect.remember(sql, statement.params()))

@@ -43,6 +43,54 @@ impl Connections {
     pub(super) async fn get(&self) -> Result<Client, Error> {
         self.target.client(&self.pool, &self.dialect).await
     }
+
+    pub(super) async fn busy(&self) -> Result<Busy, Error> {
+        self.target.busy(&self.pool, &self.dialect).await
+    }
+}
+
+/// A connection at work. It goes back into its pool once that is [`done`](Self::done). Dropped before, it
+/// is closed, and the server is asked to stop: nobody is to wait for what nobody wants any more.
+pub(super) struct Busy {
+    target: Target,
+    client: Option<Client>,
+}
+
+impl Busy {
+    pub(super) fn client(&self) -> Result<&Client, Error> {
+        self.client.as_ref().ok_or(Error::Closed)
+    }
+
+    pub(super) fn done(mut self) {
+        drop(self.client.take());
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.target.cancel(&client);
+            client.discard();
+        }
+    }
+}
+
+/// A network that drops packets, and a server that is gone without a word, are noticed within a minute
+/// or two and not only after hours. What the URL says counts.
+fn notice_silence(config: &mut tokio_postgres::Config) {
+    let unset = tokio_postgres::Config::new();
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(Duration::from_secs(30));
+    }
+    if config.get_keepalives_idle() == unset.get_keepalives_idle() {
+        config.keepalives_idle(Duration::from_secs(60));
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(Duration::from_secs(10));
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(3);
+    }
 }
 
 /// A limit that the server keeps: how long one statement may take.
@@ -60,6 +108,7 @@ impl Target {
         let connect_timeout =
             config.get_connect_timeout().copied().unwrap_or(options.connect_timeout);
         config.connect_timeout(connect_timeout);
+        notice_silence(&mut config);
         let pooled = options.pooled;
         Ok(Self(Arc::new(Inner { config, connector, connect_timeout, pooled })))
     }
@@ -122,6 +171,7 @@ impl Target {
         }
     }
 
+    /// The same, with an error of the database's also if that takes too long.
     pub(super) async fn connect_once(
         &self,
     ) -> Result<(tokio_postgres::Client, Connection<Socket, Stream>), tokio_postgres::Error> {
@@ -166,11 +216,18 @@ impl Target {
         }
     }
 
+    /// A connection of a pool that is about to do something that may take long.
+    pub(super) async fn busy(&self, pool: &Pool, dialect: &Arc<Dialect>) -> Result<Busy, Error> {
+        Ok(Busy { target: self.clone(), client: Some(self.client(pool, dialect).await?) })
+    }
+
     /// Asks the server to give up what the connection is doing. It may be too late.
-    pub(super) fn cancel(&self, client: &Client) {
+    fn cancel(&self, client: &Client) {
+        // Without a runtime, the server notices when it has something to say.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (token, connector) = (client.cancel_token(), self.0.connector.clone());
         let limit = self.0.connect_timeout;
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             if let Ok(Err(error)) = tokio::time::timeout(limit, token.cancel_query(connector)).await
             {
                 tracing::debug!(%error, "the statement that took too long was not cancelled");

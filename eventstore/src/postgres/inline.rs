@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 
 use super::{
-    Client, Database, GenericClient, OwnedTransaction, database_error, is_lost, is_transient, read,
+    Client, Database, GenericClient, OwnedTransaction, database_error, is_lost, is_transient, page,
 };
 use crate::{
     backend::{Page, Request},
@@ -144,7 +144,7 @@ impl Database {
         limit: usize,
     ) -> Result<Vec<Recorded>, Error> {
         let page = Page::log(after, Position::new(i64::MAX), limit);
-        read::page_on(client, self.schema(), Page { categories: Some(categories), ..page }).await
+        page::page_on(client, self.schema(), Page { categories: Some(categories), ..page }).await
     }
 
     /// Takes the registration of an inline projection away, if there is one, at the end of this
@@ -230,7 +230,7 @@ impl<'a> Running<'a> {
         let after = Position::new(first.get() - 1);
         let page = Page::log(after, after.plus(count), count);
         // As they are recorded: with their times, and as every later fold will see them.
-        let events = read::page_on(client, self.database.schema(), page).await?;
+        let events = page::page_on(client, self.database.schema(), page).await?;
         for projection in &self.projections {
             let applied = projection.apply(&seen_by(*projection, &events), client).await;
             applied.map_err(|source| failed(*projection, source))?;

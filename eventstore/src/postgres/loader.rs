@@ -2,18 +2,21 @@
 //!
 //! As with appends, batches form by themselves: while one query is on its way, the next one gathers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::{error::Elapsed, timeout},
+};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     Client, Schema,
     connect::Connections,
     database_error, is_lost,
-    read::{JsonText, Names},
+    page::{JsonText, Names},
 };
 use crate::{
     backend::{Load, Part, StoredEvent, StoredSnapshot},
@@ -45,7 +48,9 @@ struct Pending {
 
 impl Loader {
     /// Starts the tasks. They end when the loader is dropped.
-    pub(super) fn start(pool: Connections, schema: &Schema) -> Self {
+    ///
+    /// The server limits the statements. `limit` is for one that does not answer any more.
+    pub(super) fn start(pool: Connections, schema: &Schema, limit: Option<Duration>) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         let query: Arc<str> = schema.sql(include_str!("sql/load.sql")).into();
@@ -57,7 +62,7 @@ impl Loader {
                     if batch.is_empty() {
                         break;
                     }
-                    answer(&pool, &query, batch).await;
+                    answer(&pool, &query, limit, batch).await;
                 }
             });
         }
@@ -85,12 +90,12 @@ async fn gather(receiver: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
     batch
 }
 
-async fn answer(pool: &Connections, query: &str, batch: Vec<Pending>) {
+async fn answer(pool: &Connections, query: &str, limit: Option<Duration>, batch: Vec<Pending>) {
     let loads: Vec<&Load> = batch.iter().flat_map(|pending| &pending.loads).collect();
-    let mut loaded = fetch(pool, query, &loads).await;
+    let mut loaded = fetch(pool, query, limit, &loads).await;
     if matches!(&loaded, Err(Failure::Statement(error)) if is_lost(error)) {
         // A pooled connection that died while idle shows it at its next use. Reading again is harmless.
-        loaded = fetch(pool, query, &loads).await;
+        loaded = fetch(pool, query, limit, &loads).await;
     }
     match loaded {
         Ok(parts) => {
@@ -108,9 +113,24 @@ async fn answer(pool: &Connections, query: &str, batch: Vec<Pending>) {
     }
 }
 
-async fn fetch(pool: &Connections, query: &str, loads: &[&Load]) -> Result<Vec<Part>, Failure> {
-    let client = pool.get().await.map_err(|error| Failure::NoConnection(Arc::new(error)))?;
-    fetch_on(&client, query, loads).await.map_err(|error| Failure::Statement(Arc::new(error)))
+async fn fetch(
+    pool: &Connections,
+    query: &str,
+    limit: Option<Duration>,
+    loads: &[&Load],
+) -> Result<Vec<Part>, Failure> {
+    let no_connection = |error| Failure::NoConnection(Arc::new(error));
+    let busy = pool.busy().await.map_err(no_connection)?;
+    let fetching = fetch_on(busy.client().map_err(no_connection)?, query, loads);
+    let fetched = match limit {
+        None => fetching.await,
+        Some(limit) => match timeout(limit, fetching).await {
+            Ok(fetched) => fetched,
+            Err(elapsed) => return Err(Failure::NoAnswer(Arc::new(elapsed))),
+        },
+    };
+    busy.done();
+    fetched.map_err(|error| Failure::Statement(Arc::new(error)))
 }
 
 /// The same on a connection that the caller holds, in its transaction if it is in one.
@@ -180,6 +200,7 @@ fn add(parts: &mut [Part], row: &Row, names: &mut Names) -> Result<(), tokio_pos
 /// Why a query failed. Shared by all its requests.
 enum Failure {
     NoConnection(Arc<Error>),
+    NoAnswer(Arc<Elapsed>),
     Statement(Arc<tokio_postgres::Error>),
 }
 
@@ -187,6 +208,11 @@ impl Failure {
     fn to_error(&self) -> Error {
         match self {
             Self::NoConnection(error) => Error::shared("connect to load", error),
+            Self::NoAnswer(elapsed) => Error::Database {
+                action: "load streams: the server does not answer",
+                source: Box::new(elapsed.clone()),
+                retryable: true,
+            },
             Self::Statement(error) => Error::Database {
                 action: "load streams",
                 source: Box::new(error.clone()),

@@ -10,6 +10,7 @@ mod life;
 mod listener;
 mod loader;
 mod migrate;
+mod page;
 mod read;
 mod roles;
 mod tls;
@@ -28,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::verify::verify;
 use self::{
-    appender::Appender,
+    appender::{Appender, GRACE},
     client::Dialect,
-    connect::{Connections, Target},
+    connect::{Busy, Connections, Target},
     loader::Loader,
 };
 pub use self::{
@@ -145,7 +146,9 @@ impl Database {
         let appender = Appender::start(&target, &dialect, appends, &schema, options);
         let statements = Statements::new(&schema);
         let reading = Connections::new(&target, &dialect, &pools.read);
-        let loader = Loader::start(reading, &schema);
+        let limit = options.of_use(Use::Read).statement_timeout;
+        let limit = limit.map(|limit| limit.saturating_add(GRACE));
+        let loader = Loader::start(reading, &schema, limit);
         let closed = CancellationToken::new();
         Ok(Self(
             Arc::new(Inner {
@@ -178,12 +181,20 @@ impl Database {
     /// If the database cannot be reached, all connections of the use stay taken for 30 seconds, or
     /// the store is closed.
     pub async fn client(&self) -> Result<Client, Error> {
-        let pool = match self.1 {
+        self.0.target.client(self.pool(), &self.0.dialect).await
+    }
+
+    fn pool(&self) -> &Pool {
+        match self.1 {
             Use::Read => &self.0.pools.read,
             Use::Project => &self.0.pools.project,
             Use::Rebuild => &self.0.pools.rebuild,
-        };
-        self.0.target.client(pool, &self.0.dialect).await
+        }
+    }
+
+    /// The same, for what may take long and be given up.
+    async fn busy(&self) -> Result<Busy, Error> {
+        self.0.target.busy(self.pool(), &self.0.dialect).await
     }
 
     /// A connection for a short statement about a lease or a checkpoint.
@@ -281,7 +292,7 @@ impl Backend for Database {
     }
 
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error> {
-        read::page(self, page).await
+        page::page(self, page).await
     }
 
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
@@ -394,6 +405,8 @@ pub(crate) fn is_transient(state: &SqlState) -> bool {
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
         SqlState::DISK_FULL,
+        // Behind a pooler, another program has left a statement of this name on the session.
+        SqlState::DUPLICATE_PSTATEMENT,
     ]
     .contains(state)
 }

@@ -5,6 +5,9 @@ use uuid::Uuid;
 use super::{Client, Database, database_error, is_lost};
 use crate::error::Error;
 
+/// The SQLSTATE by which a commit says that its transaction was ended before.
+const ENDED: &str = "AN034";
+
 /// A READ COMMITTED transaction that owns its connection.
 ///
 /// Get one from [`Database::begin`]. Dropping it rolls it back: the connection goes back into the pool
@@ -37,7 +40,7 @@ impl Database {
     /// # Errors
     /// As [`client`](Self::client), or if the database fails.
     pub async fn begin(&self) -> Result<OwnedTransaction, Error> {
-        let mut connection = Connection(Some(self.client().await?));
+        let mut connection = Connection(Some(self.client().await?.pinned()));
         // As the text of a UUID it needs no quoting.
         let mark = Uuid::now_v7().to_string();
         let begin =
@@ -50,7 +53,10 @@ impl Database {
             Ok(()) => Ok(OwnedTransaction { connection, mark }),
             // A pooled connection that died while idle shows it at its first use. A new one is tried.
             Err(error) if is_lost(&error) => {
-                drop(std::mem::replace(&mut connection, Connection(Some(self.client().await?))));
+                drop(std::mem::replace(
+                    &mut connection,
+                    Connection(Some(self.client().await?.pinned())),
+                ));
                 if let Some(client) = &connection.0 {
                     let failed = |error| database_error("begin a transaction", error);
                     client.batch_execute(&begin).await.map_err(failed)?;
@@ -86,18 +92,27 @@ impl OwnedTransaction {
         if row.get::<_, Option<bool>>(0) == Some(true) { Ok(()) } else { Err(Error::UnitEnded) }
     }
 
-    /// Commits. A transaction in which a statement failed is rolled back by the database without an
-    /// error: [`check`](Self::check) first where that cannot be excluded.
+    /// Commits.
     ///
     /// Not cancellation safe: if the future is dropped, it is committed as a whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Indeterminate`] if the connection was lost meanwhile; with any other error, nothing is
-    /// committed.
+    /// [`Error::Indeterminate`] if the connection was lost meanwhile. With any other error, nothing is
+    /// committed: [`Error::UnitEnded`] if a statement ended it, or a failure of the database, for example
+    /// because a statement in it failed.
     pub async fn commit(self) -> Result<(), Error> {
-        self.client()?.batch_execute("commit").await.map_err(|error| {
+        // Alone, a commit would succeed without a transaction, and roll back one in which a statement
+        // failed, without an error.
+        let probe_and_commit = format!(
+            "do $$ begin if current_setting('annals.unit', true) is distinct from '{}' then \
+             raise 'the transaction was ended' using errcode = '{ENDED}'; end if; end $$; commit",
+            self.mark
+        );
+        self.client()?.batch_execute(&probe_and_commit).await.map_err(|error| {
             if is_lost(&error) {
                 Error::Indeterminate { source: Box::new(error) }
+            } else if error.code().is_some_and(|state| state.code() == ENDED) {
+                Error::UnitEnded
             } else {
                 database_error("commit", error)
             }

@@ -62,7 +62,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn size(&mut self, event: &NewEvent) -> Result<(), Error> {
+    fn size(&mut self, event: &mut NewEvent) -> Result<(), Error> {
         if self.so_far.events == self.options.max_append_events {
             return Err(Error::invalid_append(format!(
                 "it has more than {} events; split it, or raise max_append_events",
@@ -82,6 +82,7 @@ impl<'a> Check<'a> {
                 event.event_type, self.options.max_event_bytes
             )));
         }
+        event.bytes = bytes;
         self.so_far.bytes += bytes;
         if self.so_far.bytes > MAX_APPEND_BYTES {
             return Err(Error::invalid_append(format!(

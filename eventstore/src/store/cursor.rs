@@ -116,8 +116,11 @@ impl Cursor {
     /// Reads a page, or looks through a part of the log for one.
     pub(super) async fn step(&mut self) -> Result<(Vec<Recorded>, Then), Error> {
         if let Some(time) = self.rest.from_time {
-            let before = self.store.position_at(time - TimeDelta::nanoseconds(1)).await?;
-            self.rest.after = self.rest.after.max(before);
+            // Before the earliest time that can be told there is nothing.
+            if let Some(before) = time.checked_sub_signed(TimeDelta::nanoseconds(1)) {
+                let before = self.store.position_at(before).await?;
+                self.rest.after = self.rest.after.max(before);
+            }
             self.rest.from_time = None;
         }
         if self.rest.limit == 0
@@ -192,7 +195,8 @@ impl Cursor {
         Page {
             after: rest.after,
             up_to: rest.up_to,
-            limit: usize::try_from(rest.limit).unwrap_or(usize::MAX).min(rest.page_size),
+            // A stored query may say 0; a page without room would pass for one without events.
+            limit: usize::try_from(rest.limit).unwrap_or(usize::MAX).min(rest.page_size.max(1)),
             direction: rest.direction,
             stream: rest.stream.as_ref(),
             after_version: rest.after_version,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::Instrument;
 
-use super::{EventStore, cache::Held, lot::Lot, state::State};
+use super::{EventStore, cache::Held, lot::Lot, outcome_of, state::State};
 use crate::{
     aggregate::Aggregate,
     backend::{KnownKey, Outcome},
@@ -65,14 +65,7 @@ impl EventStore {
         // A task of its own: while it holds its streams, others wait for it. A future that is neither
         // polled nor dropped must not keep them waiting.
         let task = tokio::spawn(async move { store.execute_lot(lot).await }.in_current_span());
-        match task.await {
-            Ok(outcomes) => outcomes,
-            Err(failed) => match failed.try_into_panic() {
-                // The aggregate's own.
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::Closed),
-            },
-        }
+        outcome_of(task.await)
     }
 
     async fn execute_lot<C>(&self, lot: Lot<C>) -> Result<Outcomes<C>, Error>
@@ -87,6 +80,8 @@ impl EventStore {
             self.look_up_keys(&lot, &mut known).await?;
         }
         let mut held = self.hold(lot.streams_without(&known.keys)).await;
+        // Who held them meanwhile may have had the same keys.
+        known.are_looked_up = false;
         let outcomes = self.decide_until_recorded(&lot, &mut known, &mut held).await;
         self.put(held);
         outcomes
@@ -113,10 +108,14 @@ impl EventStore {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(failure) => failure,
             };
+            // Wherever it came from, nothing of what was decided may be decided on.
+            forget(held);
             let again = match &failure {
-                Error::Conflict { stream, .. } => {
+                Error::Conflict { stream, actual, .. } => {
                     for held in held.iter_mut().filter(|held| held.stream == *stream) {
                         held.is_stale = true;
+                        // The log has lost events, by a failover for example: others take their place.
+                        held.state.take_if(|state| state.loaded.version > *actual);
                     }
                     true
                 }
@@ -174,6 +173,8 @@ impl EventStore {
             });
             if self.have_moved_on(idle.map(|(held, _)| held)).await? {
                 forget(held);
+                // What came meanwhile may have come under the same keys.
+                known.are_looked_up = false;
                 continue;
             }
             if decided.request.events.is_empty() && decided.request.keys.is_empty() {
@@ -190,7 +191,6 @@ impl EventStore {
                     return Ok(decided.outcomes(first));
                 }
                 Ok(Outcome::Conflict { stream, actual }) => {
-                    forget(held);
                     let (stream, expected) = decided.request.streams[stream].clone();
                     return Err(Error::Conflict { stream, expected, actual });
                 }
@@ -222,7 +222,6 @@ impl EventStore {
                     }
                 }
                 Err(error) => {
-                    forget(held);
                     // It may be recorded.
                     held.iter_mut().for_each(|held| held.is_stale = true);
                     known.are_looked_up = false;

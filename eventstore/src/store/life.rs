@@ -1,9 +1,6 @@
 //! The life of streams, and of idempotency keys.
 
-use std::{
-    sync::Weak,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{EventStore, load::UpTo};
 use crate::{
@@ -115,26 +112,16 @@ impl EventStore {
 const ROUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// Removes keys as long as there is a store.
-pub(super) async fn remove_old_keys(backend: Weak<dyn Backend>, retention: Duration) {
+/// Removes keys until it is aborted.
+pub(super) async fn remove_old_keys(store: Arc<dyn Backend>, retention: Duration) {
     let interval = (retention / 10).clamp(*ROUNDS.start(), *ROUNDS.end());
     loop {
-        let Some(store) = backend.upgrade() else { return };
         match store.remove_keys(retention).await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "idempotency keys removed"),
             Err(Error::Closed) => return,
             Err(error) => tracing::warn!(%error, "idempotency keys not removed; trying again"),
         }
-        drop(store);
-        // Wakes up at times to see whether the store is still there.
-        let due = Instant::now() + interval;
-        while Instant::now() < due {
-            let left = due.saturating_duration_since(Instant::now());
-            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
-            if backend.strong_count() == 0 {
-                return;
-            }
-        }
+        tokio::time::sleep(interval).await;
     }
 }

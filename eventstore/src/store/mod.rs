@@ -17,6 +17,8 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::options::Migrating;
 use self::{cache::Cache, load::Saving};
@@ -37,6 +39,9 @@ use crate::{
     postgres::{Database, InlineProjection, Use},
     query::Archived,
 };
+
+/// 4714-11-24 BC, where PostgreSQL's time begins.
+const FIRST_SECOND: i64 = -210_866_803_200;
 
 /// An append-only store of events.
 ///
@@ -64,6 +69,8 @@ pub struct EventStore {
     inline: Arc<[Arc<dyn InlineProjection>]>,
     cache: Cache,
     snapshots: Arc<Saving>,
+    /// Removes old idempotency keys while there is a store.
+    _removing: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl std::fmt::Debug for EventStore {
@@ -94,10 +101,11 @@ impl EventStore {
     async fn open(url: &str, options: Options) -> Result<Self, Error> {
         let database = Database::connect(url, &options).await?;
         let backend: Arc<dyn Backend> = Arc::new(database.clone());
-        if let Some(retention) = options.idempotency_retention {
-            tokio::spawn(life::remove_old_keys(Arc::downgrade(&backend), retention));
-        }
-        Ok(Self::over(backend, Some(database), options))
+        let removing = options.idempotency_retention.map(|retention| {
+            let removing = life::remove_old_keys(backend.clone(), retention);
+            Arc::new(AbortOnDropHandle::new(tokio::spawn(removing)))
+        });
+        Ok(Self { _removing: removing, ..Self::over(backend, Some(database), options) })
     }
 
     fn open_in_memory(options: Options) -> Self {
@@ -109,7 +117,7 @@ impl EventStore {
         let cache = Cache::new(options.cache_bytes);
         let snapshots = Arc::new(Saving::new());
         let (options, inline) = (Arc::new(options), Arc::default());
-        Self { backend, database, options, cache, snapshots, inline }
+        Self { backend, database, options, cache, snapshots, inline, _removing: None }
     }
 
     /// The same store around another backend.
@@ -206,6 +214,8 @@ impl EventStore {
     /// # Errors
     /// [`Error::Future`] if that time is not over yet.
     pub async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, Error> {
+        // Before the first time that PostgreSQL can tell there is nothing, as at that time.
+        let time = DateTime::from_timestamp(FIRST_SECOND, 0).map_or(time, |first| time.max(first));
         self.backend.position_at(to_micros(time), self.options.clock.supplied_now()).await
     }
 
@@ -319,4 +329,16 @@ fn content(
         hash.update(canonical(&event.payload));
     }
     hash.finalize().into()
+}
+
+/// What a task of the store's own came to. A panic in it, of an aggregate for example, goes on here.
+fn outcome_of<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    match task {
+        Ok(outcome) => outcome,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down.
+            Err(_) => Err(Error::Closed),
+        },
+    }
 }

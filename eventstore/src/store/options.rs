@@ -84,6 +84,7 @@ impl Default for Options {
     }
 }
 
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl std::fmt::Debug for Options {
@@ -190,9 +191,9 @@ impl Options {
 
     /// How long an append may take, with all its waiting: 30 seconds unless set. Then it fails with
     /// [`Error::TimedOut`] if it has not been sent, and is surely not recorded, or with
-    /// [`Error::Indeterminate`] if it has.
+    /// [`Error::Indeterminate`] if it has. More than a year counts as a year.
     pub fn append_timeout(mut self, timeout: Duration) -> Self {
-        self.append_timeout = timeout;
+        self.append_timeout = timeout.min(YEAR);
         self
     }
 

@@ -1,10 +1,13 @@
 //! Reading events as they are stored, streamed with constant memory.
 
 use futures::{Stream, TryStreamExt, stream};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::{
     EventStore,
     cursor::{Cursor, Then},
+    outcome_of,
 };
 use crate::{
     backend::Page,
@@ -18,9 +21,9 @@ impl EventStore {
     /// The events that a query finds, in order, up to what is safe to read when the first is asked for;
     /// of a single stream, up to its end.
     ///
-    /// It holds one [page](EventQuery::page_size) at a time in memory, and between pages no transaction
-    /// and no connection. To stop and go on later, or to follow the log, use a
-    /// [`cursor`](Self::cursor).
+    /// It holds two [pages](EventQuery::page_size) at a time in memory: from the second page on, the next
+    /// is fetched while one is used. Between pages it holds no transaction and no connection. To stop and
+    /// go on later, or to follow the log, use a [`cursor`](Self::cursor).
     ///
     /// The stream ends after an error: [`Error::Future`] if the query is from a time that has not come
     /// yet, [`Error::StreamArchived`] if it is for an archived stream, or a failure of the database.
@@ -93,25 +96,36 @@ impl EventStore {
 /// Where a stream of events stands.
 enum Reading {
     Start(Cursor),
-    Within(Cursor),
+    Second(Cursor),
+    /// The next page is on its way.
+    Ahead(AbortOnDropHandle<Result<Step, Error>>),
     End,
+}
+
+/// A page, and where the cursor stands after it.
+type Step = (Vec<Recorded>, Then, Cursor);
+
+async fn step(mut cursor: Cursor) -> Result<Step, Error> {
+    let (events, then) = cursor.step().await?;
+    Ok((events, then, cursor))
 }
 
 impl Reading {
     async fn next(self) -> Result<Option<(Vec<Recorded>, Self)>, Error> {
-        let mut cursor = match self {
+        let ((events, then, cursor), next): (Step, fn(Cursor) -> Self) = match self {
             Self::Start(mut cursor) => {
                 cursor.end_here().await?;
-                cursor
+                (step(cursor).await?, Self::Second)
             }
-            Self::Within(cursor) => cursor,
+            // Who has come this far reads on, as a rule.
+            Self::Second(cursor) => (step(cursor).await?, Self::ahead),
+            Self::Ahead(task) => (outcome_of(task.await)?, Self::ahead),
             Self::End => return Ok(None),
         };
-        let (events, then) = cursor.step().await?;
-        let next = match then {
-            Then::More => Self::Within(cursor),
-            Then::End => Self::End,
-        };
-        Ok(Some((events, next)))
+        Ok(Some((events, if then == Then::More { next(cursor) } else { Self::End })))
+    }
+
+    fn ahead(cursor: Cursor) -> Self {
+        Self::Ahead(AbortOnDropHandle::new(tokio::spawn(step(cursor).in_current_span())))
     }
 }

@@ -65,7 +65,9 @@ impl EventStore {
                     }
                 }
                 Err(error) => {
-                    let again = unit.may_pass() || loses(&error);
+                    let again = unit.may_pass()
+                        || loses(&error)
+                        || unit.was_overtaken(None).await.unwrap_or(false);
                     // Before it is done again: its locks would be in its own way.
                     drop(unit.rollback().await);
                     (again, error)

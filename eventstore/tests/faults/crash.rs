@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use annals_eventstore::{Append, Appended, Error, EventStore, ExpectedVersion, Position};
+use annals_eventstore::{Append, Appended, Envelope, Error, EventStore, ExpectedVersion, Position};
 use futures::future::join_all;
 use tokio::task::JoinHandle;
 
@@ -16,8 +16,8 @@ use crate::{
     follower::Follower,
     kill_all,
     support::{
-        TestDatabase, assert_sound, direct, event, events, eventually, in_time, log, number, one,
-        server::PrivateServer, stream,
+        TestDatabase, assert_sound, counter::Change, direct, event, events, eventually, in_time,
+        log, number, one, server::PrivateServer, stream,
     },
 };
 
@@ -180,6 +180,13 @@ async fn an_acknowledged_event_is_durable_whatever_the_servers_setting() {
         assert_eq!(log.len() as i64, round + 1, "acknowledged: {appended:?}");
         assert_eq!(log.last().unwrap().position, appended.last_position);
     }
+    // A command without events has nothing but its key.
+    let store = database.store().await;
+    let nothing = || Envelope::new(Change::new("b", [])).idempotency_key("nothing");
+    store.execute(nothing()).await.unwrap();
+    kill_all(&mut server);
+    server.restart().await;
+    assert!(database.store().await.execute(nothing()).await.unwrap().replayed);
     // Also as a part of a program's own transaction.
     let mut client = database.client().await;
     let own = client.transaction().await.unwrap();

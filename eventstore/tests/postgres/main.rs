@@ -17,5 +17,6 @@ mod schema;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
+mod undone;
 mod unit;
 mod verify;

@@ -63,6 +63,60 @@ async fn no_statement_and_no_setting_stays_behind_in_a_session() {
     .await;
 }
 
+/// A unit holds a session of the server while it asks what a statement takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_units_as_there_are_sessions_ask_for_no_other() {
+    in_time(async {
+        let database = TestDatabase::create().await;
+        let pooler = database.pooler().await;
+        let options = EventStore::options().transaction_pooler();
+        let store = options.connect(&pooler.url()).await.unwrap();
+        // The pooler has six.
+        let mut units = Vec::new();
+        for _ in 0..6 {
+            units.push(store.begin().await.unwrap());
+        }
+        for (number, mut unit) in (0i64..).zip(units) {
+            assert!(unit.idempotency_key(number.to_string(), &number).await.unwrap().is_none());
+            unit.append(one(stream(number), number)).await.unwrap();
+            let row = unit.sql().unwrap().query_one("select $1::bigint", &[&number]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(0), number);
+            unit.commit().await.unwrap();
+        }
+        assert_eq!(log(&store).await.len(), 6);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_programs_statement_of_the_same_name_is_no_hindrance() {
+    in_time(async {
+        let database = TestDatabase::create().await;
+        let pooler = database.pooler().await;
+        // As those leave them that are killed between two messages, and more of them: names are numbers,
+        // and each third is taken on the session that is used first.
+        let (left, connection) =
+            tokio_postgres::connect(&pooler.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let prepare = |number| format!("prepare s{number} as select 1; ");
+        let prepare: String = (0..3000).step_by(3).map(prepare).collect();
+        left.batch_execute(&format!("begin; {prepare} commit")).await.unwrap();
+        drop(left);
+        let options = EventStore::options().transaction_pooler();
+        let store = loop {
+            match options.clone().connect(&pooler.url()).await {
+                Ok(store) => break store,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        };
+        while let Err(error) = store.append(one(stream("a"), 1).idempotency_key("1")).await {
+            assert!(error.is_retryable(), "{error:?}");
+        }
+        assert_eq!(log(&store).await.len(), 1);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_and_checkpoints_need_no_session() {
     in_time(async {

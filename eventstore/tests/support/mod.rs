@@ -79,7 +79,8 @@ impl TestDatabase {
         if let Some(password) = self.server.get_password() {
             config.password(password);
         }
-        url(&config, "annals")
+        // What stands in between reads the messages.
+        url(&config, "annals") + "sslmode=disable"
     }
 
     /// A pooler in transaction mode before this database.

@@ -134,7 +134,7 @@ impl Batch {
         if free {
             self.events += pending.request.events.len();
             let events = pending.request.events.iter();
-            self.bytes += events.map(|(_, event)| event.payload.as_bytes().len()).sum::<usize>();
+            self.bytes += events.map(|(_, event)| event.bytes).sum::<usize>();
             self.appends.push(pending);
         } else {
             deferred.push_back(pending);

@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// How much longer than the server may take to keep its own limit the store waits for an answer.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// The door to the tasks that append.
 pub(super) struct Appender {
@@ -78,7 +78,7 @@ impl Appender {
             statement: schema.sql(include_str!("../sql/append.sql")).into(),
             nudge,
             clock: options.clock.clone(),
-            limit: options.append_timeout + GRACE,
+            limit: options.append_timeout.saturating_add(GRACE),
             queue: queue.clone(),
         };
         let gathering =
@@ -98,7 +98,8 @@ impl Appender {
         let nudges = writer.nudge.downgrade();
         tasks.spawn(lane.run(waiting, writer, options.lock_timeout));
         let (target, dialect, channel) = (target.clone(), dialect.clone(), channel(schema));
-        tasks.spawn(announce::announce(target, dialect, pool, channel, nudged));
+        let cut = queue.cut.clone();
+        tasks.spawn(announce::announce(target, dialect, pool, channel, nudged, cut));
         Self { queue, tasks, nudges }
     }
 

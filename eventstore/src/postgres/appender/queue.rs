@@ -26,7 +26,7 @@ use crate::{
 /// In what the bytes of waiting appends are counted.
 const UNIT: usize = 1024;
 
-/// What an event takes besides its payload.
+/// What an event takes besides its payload and metadata.
 const EVENT_OVERHEAD: usize = 256;
 
 /// The place where callers wait: for room, and then for the outcome.
@@ -129,7 +129,7 @@ impl Queue {
 
 fn size(request: &Request) -> usize {
     let events = request.events.iter();
-    events.map(|(_, event)| event.payload.as_bytes().len() + EVENT_OVERHEAD).sum()
+    events.map(|(_, event)| event.bytes + EVENT_OVERHEAD).sum()
 }
 
 /// Room in the queue. It is free again when dropped.

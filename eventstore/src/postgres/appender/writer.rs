@@ -20,6 +20,7 @@ use super::{
 use crate::{
     backend::{Outcome, Request},
     clock::Clock,
+    error::Error,
     ids::{Position, Version},
     life::StreamState,
 };
@@ -110,38 +111,43 @@ impl Writer {
         requests: &[&Request],
         patience: Duration,
     ) -> Result<Vec<Outcome>, Failure> {
+        let no_connection = |error| Failure::NoConnection(Arc::new(error));
         let preparing = async {
-            let client = self.target.client(&self.pool, &self.dialect).await;
-            let client = client.map_err(|error| Failure::NoConnection(Arc::new(error)))?;
-            let statement = client.prepare_cached(&self.statement).await;
-            Ok((client, statement.map_err(|error| Failure::Unsent(Arc::new(error)))?))
+            let busy = self.target.busy(&self.pool, &self.dialect).await.map_err(no_connection)?;
+            let client = busy.client().map_err(no_connection)?;
+            match timeout(self.limit, client.prepare_cached(&self.statement)).await {
+                Ok(Ok(statement)) => Ok((busy, statement)),
+                Ok(Err(error)) => {
+                    busy.done();
+                    Err(Failure::Unsent(Arc::new(error)))
+                }
+                Err(elapsed) => Err(no_connection(Error::Database {
+                    action: "prepare the append: the server does not answer",
+                    source: Box::new(elapsed),
+                    retryable: true,
+                })),
+            }
         };
         let Some(prepared) = self.queue.cut.run_until_cancelled(preparing).await else {
             return Err(Failure::Closed);
         };
-        let (client, statement) = prepared?;
+        let (busy, statement) = prepared?;
         let arrays = Arrays::of(requests, &self.clock).map_err(Failure::Time)?;
         let lock_timeout = lock_timeout(patience);
         let params = arrays.params(&lock_timeout);
+        let client = busy.client().map_err(no_connection)?;
         let answer = timeout(self.limit, client.query(&statement, &params));
-        match self.queue.cut.run_until_cancelled(answer).await {
-            Some(Ok(Ok(rows))) => Ok(outcomes(requests, &arrays, &rows)),
-            Some(Ok(Err(error))) => Err(Failure::of_statement(error, patience)),
-            Some(Err(elapsed)) => {
-                self.abandon(client);
-                Err(Failure::NoAnswer(Arc::new(elapsed)))
-            }
-            None => {
-                self.abandon(client);
-                Err(Failure::CutOff)
-            }
+        let answer = match self.queue.cut.run_until_cancelled(answer).await {
+            Some(Ok(answer)) => answer,
+            // Nobody waits for the answer any more, and nobody may use the connection before it came.
+            Some(Err(elapsed)) => return Err(Failure::NoAnswer(Arc::new(elapsed))),
+            None => return Err(Failure::CutOff),
+        };
+        busy.done();
+        match answer {
+            Ok(rows) => Ok(outcomes(requests, &arrays, &rows)),
+            Err(error) => Err(Failure::of_statement(error, patience)),
         }
-    }
-
-    /// Nobody waits for the answer any more, and nobody may use the connection before it came.
-    fn abandon(&self, client: Client) {
-        self.target.cancel(&client);
-        client.discard();
     }
 }
 

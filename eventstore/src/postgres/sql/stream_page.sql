@@ -3,7 +3,7 @@
 -- deleted stream has none. An archived one that is not to be read is told by a row without an event:
 -- {refused} is its state. {source} is where the events are.
 (
-    select e.position, $4::text, $5::text, e.version, e.event_id, e.type, e.schema_version,
+    select e.position, e.stream_id, e.version, e.event_id, e.type, e.schema_version,
         e.recorded_at, e.occurred_at, e.payload, e.metadata
     from {source} e
     where e.stream_id = (
@@ -15,7 +15,7 @@
     limit $3
 )
 union all
-select null, null, null, null, null, null, null, null, null, null, null
+select null, null, null, null, null, null, null, null, null, null
 from {schema}.streams s
 where s.category = $4 and s.key = $5 and s.state = {refused}
-order by 4 {direction}
+order by 3 {direction}

@@ -205,7 +205,17 @@ impl UnitOfWork {
         let Some(loaded) = self.collected.state::<C::Aggregate>(index)? else {
             return Err(Error::Closed.into());
         };
-        let events = loaded.state.handle(envelope.command).map_err(ExecuteError::Rejected)?;
+        let events = match loaded.state.handle(envelope.command) {
+            Ok(events) => events,
+            Err(reason) => {
+                let key = key.map(|(key, _)| key);
+                return match self.was_overtaken(key).await {
+                    Ok(false) => Err(ExecuteError::Rejected(reason)),
+                    Ok(true) => Err(Error::KeyInFlight.into()),
+                    Err(error) => Err(error.into()),
+                };
+            }
+        };
         let version = loaded.version.plus(events.len());
         let mut check = Check::resume(&self.store.options, self.collected.so_far);
         let mut encoded = Vec::with_capacity(events.len());
@@ -373,6 +383,19 @@ impl UnitOfWork {
     /// If the connection is lost; then, too, nothing is left.
     pub async fn rollback(self) -> Result<(), Error> {
         self.session.rollback().await
+    }
+
+    /// True if a key of this unit, or `key`, is recorded by now. What the unit has loaded since may
+    /// hold the events recorded under it, so a refusal says nothing.
+    pub(super) async fn was_overtaken(&mut self, key: Option<String>) -> Result<bool, Error> {
+        let keys: Vec<_> = self.keys.keys().cloned().chain(key).collect();
+        if keys.is_empty() {
+            return Ok(false);
+        }
+        let known = self.session.known_keys(&keys).await;
+        let was_overtaken = !self.note(known)?.is_empty();
+        self.again |= was_overtaken;
+        Ok(was_overtaken)
     }
 
     /// True if what failed so far may go well in another unit.

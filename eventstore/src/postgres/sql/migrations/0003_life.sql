@@ -115,6 +115,10 @@ begin
             current_setting('transaction_isolation')
             using errcode = 'AN005', hint = 'Use a READ COMMITTED transaction.';
     end if;
+    if current_setting('synchronous_commit') = 'off' then
+        -- As an append: durable before it is acknowledged.
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
     select s.id, s.version, s.state into id, version, state
     from streams s where s.category = stream_category and s.key = stream_key
     for no key update;

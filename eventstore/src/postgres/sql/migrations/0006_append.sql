@@ -22,15 +22,10 @@ declare
     last bigint;
     last_time timestamptz;
     handed_out bigint;
-    is_recovered boolean;
 begin
-    if current_setting('synchronous_commit') = 'off' then
-        -- Whatever the server's setting, an append is durable before it is acknowledged and before
-        -- readers see it. Until the end of the transaction.
-        perform set_config('synchronous_commit', 'on', true);
-    end if;
-    select s.id, case when p.is_called then p.last_value else 0 end into store_id, last
-    from {schema}.store s, {schema}.positions p;
+    select s.id into store_id from {schema}.store s;
+    -- A counter that was never set has no value. This asks for it without a query.
+    last := coalesce(pg_sequence_last_value('{schema}.positions'), 0);
     -- Appends that bring times go one after the other: what one of them is compared with is recorded,
     -- and not on its way and perhaps never to arrive.
     if supplied_first is null then
@@ -44,17 +39,15 @@ begin
         -- One append at a time, for microseconds and not until its commit: undoing this block gives
         -- the lock back. The counters are outside of transactions and keep what they are set to.
         perform pg_advisory_xact_lock(store_id, 1);
-        select case when p.is_called then p.last_value else 0 end,
-            case when m.is_called then m.last_value end, not r.is_called,
-            -- The last recorded event, also an archived one, unless an append in flight took a later
-            -- time, which is in the counter.
-            greatest(
-                (select e.recorded_at from {schema}.events e order by e.position desc limit 1),
-                (select e.recorded_at from {schema}.archived_events e order by e.position desc limit 1))
-        into last, handed_out, is_recovered, last_time
-        from {schema}.positions p, {schema}.recorded_micros m, {schema}.recovered r;
+        last := coalesce(pg_sequence_last_value('{schema}.positions'), 0);
+        -- The last recorded event, also an archived one, unless an append in flight took a later
+        -- time, which is in the counter.
+        last_time := greatest(
+            (select e.recorded_at from {schema}.events e order by e.position desc limit 1),
+            (select e.recorded_at from {schema}.archived_events e order by e.position desc limit 1));
         if supplied_last is null then
-            handed_out := greatest(handed_out, (extract(epoch from last_time) * 1000000)::bigint,
+            handed_out := greatest(pg_sequence_last_value('{schema}.recorded_micros'),
+                (extract(epoch from last_time) * 1000000)::bigint,
                 (extract(epoch from clock_timestamp()) * 1000000)::bigint);
             perform setval('{schema}.recorded_micros', handed_out);
             recording_time := timestamptz 'epoch' + handed_out * interval '1 microsecond';
@@ -64,10 +57,12 @@ begin
         else
             recording_time := supplied_last;
         end if;
-        if is_recovered then
+        if pg_sequence_last_value('{schema}.recovered') is null then
             -- 2^24, far more than can be drawn and rolled back, or sent to a standby, while nothing is
-            -- flushed. Of the 2^48 positions there are, this leaves room for as many recoveries.
-            last := last + 16777216;
+            -- flushed; some times over, so that two crashes in a row, the first jump not flushed either,
+            -- do not lead to the same place. Of the 2^48 positions there are, this leaves room for
+            -- half a million recoveries.
+            last := last + 16777216 * (1 + floor(random() * 63))::bigint;
             perform setval('{schema}.recovered', 1);
         end if;
         first_position := last + 1;
@@ -125,6 +120,12 @@ declare
     recording_time timestamptz;
     taken bigint;
 begin
+    if current_setting('synchronous_commit') = 'off' then
+        -- Whatever the server's setting, an append is durable before it is acknowledged and before
+        -- readers see it. Until the end of the transaction.
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+
     -- The short way, for one append to one stream without a key. If the stream is not as expected, the
     -- long way says how it is.
     if cardinality(s_key) = 1 and cardinality(k_key) = 0 and total > 0 then
@@ -142,16 +143,24 @@ begin
         if ids is not null then
             select d.first_position, d.recording_time into first, recording_time
             from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
-            insert into events (position, stream_id, version, event_id, type, schema_version,
-                recorded_at, occurred_at, payload, metadata)
-            select first + e.ord - 1, ids[1], s_expected[1] + e.ord, e.id, e.type, e.schema,
-                coalesce(e.recorded, recording_time), e.occurred, e.payload, e.metadata
-            from (
-                select generate_series(1, cardinality(e_id)) as ord, unnest(e_id) as id,
-                    unnest(e_type) as type, unnest(e_schema) as schema,
-                    unnest(e_occurred) as occurred, unnest(e_recorded) as recorded,
-                    unnest(e_payload) as payload, unnest(e_metadata) as metadata
-            ) e;
+            if total = 1 then
+                insert into events (position, stream_id, version, event_id, type, schema_version,
+                    recorded_at, occurred_at, payload, metadata)
+                values (first, ids[1], s_expected[1] + 1, e_id[1], e_type[1], e_schema[1],
+                    coalesce(e_recorded[1], recording_time), e_occurred[1], e_payload[1],
+                    e_metadata[1]);
+            else
+                insert into events (position, stream_id, version, event_id, type, schema_version,
+                    recorded_at, occurred_at, payload, metadata)
+                select first + e.ord - 1, ids[1], s_expected[1] + e.ord, e.id, e.type, e.schema,
+                    coalesce(e.recorded, recording_time), e.occurred, e.payload, e.metadata
+                from (
+                    select generate_series(1, cardinality(e_id)) as ord, unnest(e_id) as id,
+                        unnest(e_type) as type, unnest(e_schema) as schema,
+                        unnest(e_occurred) as occurred, unnest(e_recorded) as recorded,
+                        unnest(e_payload) as payload, unnest(e_metadata) as metadata
+                ) e;
+            end if;
             outcome := 0;
             version_before := s_expected[1];
             first_position := first;

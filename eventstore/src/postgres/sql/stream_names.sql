@@ -1,0 +1,1 @@
+select id, category, key from {schema}.streams where id = any ($1)
