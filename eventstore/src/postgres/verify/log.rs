@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     event::Metadata,
     ids::{Position, StreamId, Version},
-    postgres::read::JsonText,
+    postgres::page::JsonText,
     verify::{Check, Entry, Finding, LogAudit, Subject, Unchecked, undecodable},
 };
 

@@ -10,7 +10,7 @@ use crate::{
     backend::StoredEvent,
     error::Error,
     ids::{Position, StreamId, Version},
-    postgres::read::{JsonText, Names},
+    postgres::page::{JsonText, Names},
     verify::{Check, Compared, Finding, Fold, Subject, Unchecked},
 };
 
