@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "cli")]
+pub mod cli;
+
 pub use annals_eventstore::*;
 pub use annals_projections::*;
 
@@ -35,3 +38,7 @@ mod guide_reading {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/life-of-data.md")]
 mod guide_life_of_data {}
+
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../docs/guide/command-line.md")]
+mod guide_command_line {}

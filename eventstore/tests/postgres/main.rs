@@ -19,3 +19,4 @@ mod snapshots;
 mod support;
 mod undone;
 mod unit;
+mod verify;
