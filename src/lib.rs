@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "cli")]
+pub mod cli;
+
 pub use annals_eventstore::*;
 pub use annals_projections::*;
 
@@ -19,6 +22,10 @@ pub mod __private {
 // The programs in the guide are compiled as tests.
 #[cfg(doctest)]
 mod guide {
+    #[cfg(feature = "cli")]
+    #[doc = include_str!("../docs/guide/command-line.md")]
+    mod command_line {}
+
     #[doc = include_str!("../docs/guide/evolution.md")]
     mod evolution {}
 

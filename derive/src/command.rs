@@ -16,8 +16,10 @@ use crate::{
 const ITEM: Place = Place {
     namespace: "command",
     on: "on the command",
-    keys: &[Key::ty("aggregate"), Key::text("name")],
+    keys: &[Key::ty("aggregate"), Key::text("name"), Key::flag("starts")],
 };
+const VARIANT: Place =
+    Place { namespace: "command", on: "on a variant", keys: &[Key::flag("starts")] };
 const FIELD: Place = Place { namespace: "command", on: "on a field", keys: &[Key::flag("id")] };
 
 /// The field that names the stream.
@@ -26,10 +28,16 @@ struct Id<'a> {
     ty: &'a Type,
 }
 
-/// What `stream_key` does.
+/// What `stream_key` does, and for which variants the command starts a stream.
 enum KeyOf<'a> {
     Struct(Id<'a>),
-    Enum(Vec<(&'a Ident, Id<'a>)>),
+    Enum(Vec<Variant<'a>>),
+}
+
+struct Variant<'a> {
+    name: &'a Ident,
+    id: Id<'a>,
+    starts: bool,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
@@ -58,7 +66,10 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
     let key = read_key(input, &mut errors);
     errors.finish()?;
     match (aggregate, key) {
-        (Some(aggregate), Some(key)) => generate(input, aggregate, &name, &key),
+        (Some(aggregate), Some(key)) => {
+            let starts = attributes.span("starts").is_some();
+            generate(input, aggregate, &name, &key, starts)
+        }
         // Reported above.
         _ => Ok(TokenStream::new()),
     }
@@ -76,24 +87,26 @@ fn read_key<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Option<KeyOf<'a>
                      for example `Open { #[command(id)] account: String }`",
                 );
             }
-            let mut ids = Vec::new();
+            let mut variants = Vec::new();
             for variant in &data.variants {
-                let mut misplaced = Errors::default();
-                misplaced.refuse_stray(
-                    &variant.attrs,
-                    "command",
-                    "`#[command(id)]` goes on a field of the variant, \
-                     `#[command(aggregate = ...)]` on the enum",
-                );
-                if let Err(error) = misplaced.finish() {
-                    errors.add(error);
+                let mut mistakes = Errors::default();
+                let attributes = Attributes::read(&VARIANT, &variant.attrs, &mut mistakes);
+                if mistakes.finish().is_err() {
+                    errors.refuse_stray(
+                        &variant.attrs,
+                        "command",
+                        "`#[command(id)]` goes on a field of the variant, \
+                         `#[command(aggregate = ...)]` on the enum; \
+                         a variant takes `#[command(starts)]`",
+                    );
                     continue;
                 }
                 if let Some(id) = read_id(&variant.ident, &variant.fields, errors) {
-                    ids.push((&variant.ident, id));
+                    let starts = attributes.span("starts").is_some();
+                    variants.push(Variant { name: &variant.ident, id, starts });
                 }
             }
-            Some(KeyOf::Enum(ids))
+            Some(KeyOf::Enum(variants))
         }
         Data::Union(_) => {
             errors.push(ident.span(), "a command is a struct or an enum, not a union");
@@ -163,6 +176,7 @@ fn generate(
     aggregate: &Type,
     name: &str,
     key: &KeyOf<'_>,
+    starts: bool,
 ) -> Result<TokenStream, Error> {
     let root = paths::eventstore()?;
     let ident = &input.ident;
@@ -178,7 +192,7 @@ fn generate(
         predicates.push(parse_quote!(#aggregate: #root::__private::Aggregate));
         let ids = match key {
             KeyOf::Struct(id) => vec![id.ty],
-            KeyOf::Enum(ids) => ids.iter().map(|(_, id)| id.ty).collect(),
+            KeyOf::Enum(variants) => variants.iter().map(|variant| variant.id.ty).collect(),
         };
         for id in ids {
             predicates.push(parse_quote!(#id: ::std::fmt::Display));
@@ -187,14 +201,24 @@ fn generate(
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
     let stream_key = match key {
         KeyOf::Struct(Id { member, ty }) => to_string(ty, &quote!(&self.#member)),
-        KeyOf::Enum(ids) => {
-            let arms = ids.iter().map(|(variant, Id { member, ty })| {
+        KeyOf::Enum(variants) => {
+            let arms = variants.iter().map(|Variant { name, id: Id { member, ty }, .. }| {
                 let id = Ident::new("id", Span::mixed_site());
                 let key = to_string(ty, &id);
-                quote!(Self::#variant { #member: #id, .. } => #key)
+                quote!(Self::#name { #member: #id, .. } => #key)
             });
             quote!(match self { #(#arms,)* })
         }
+    };
+    let starting: Vec<_> = match key {
+        KeyOf::Enum(variants) if !starts => {
+            variants.iter().filter(|variant| variant.starts).map(|variant| variant.name).collect()
+        }
+        _ => Vec::new(),
+    };
+    let starts_stream = match &starting[..] {
+        [] => quote!(#starts),
+        starting => quote!(::std::matches!(self, #(Self::#starting { .. })|*)),
     };
     Ok(quote! {
         #[automatically_derived]
@@ -204,6 +228,10 @@ fn generate(
 
             fn stream_key(&self) -> ::std::string::String {
                 #stream_key
+            }
+
+            fn starts_stream(&self) -> ::std::primitive::bool {
+                #starts_stream
             }
         }
     })

@@ -54,6 +54,15 @@ pub trait Command: Serialize + Clone + Send + Sync + 'static {
     const NAME: &'static str;
     /// The key of the stream that it is for.
     fn stream_key(&self) -> String;
+    /// True if its stream does not exist yet, as a rule: `#[command(starts)]`, on the command or on
+    /// variants of an enum.
+    ///
+    /// Then the store decides on it without looking first, which saves a query, and looks if that does not
+    /// lead to an append or the stream does exist. What comes of the command is the same either way; only
+    /// [`handle`](Handle::handle) may be called once more.
+    fn starts_stream(&self) -> bool {
+        false
+    }
 }
 
 /// How an aggregate decides on a command: a pure function of its state.

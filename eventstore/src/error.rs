@@ -197,6 +197,28 @@ pub enum Error {
         /// The last one this code knows.
         supported: i32,
     },
+    /// There is no store, and none was to be created.
+    #[error(
+        "there is no store in the schema {schema:?} of this database; check the URL and the schema, or \
+         let the program that writes to it create it"
+    )]
+    SchemaMissing {
+        /// The schema.
+        schema: String,
+    },
+    /// The schema is older than this code needs, and was not to be migrated.
+    #[error(
+        "the schema {schema:?} is at migration {found}, this program needs {needed}; let the program \
+         that owns the schema migrate it, or run an older version of this one"
+    )]
+    SchemaOutdated {
+        /// The schema.
+        schema: String,
+        /// The last migration that is applied.
+        found: i32,
+        /// The one that this code needs.
+        needed: i32,
+    },
     /// An applied migration differs from the one in this code.
     #[error("migration {number} of schema {schema:?} was changed after it had been applied")]
     MigrationChanged {
@@ -406,7 +428,6 @@ fn refuses(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// An error and its causes, on one line.
-#[cfg(feature = "kafka")]
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

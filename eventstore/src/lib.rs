@@ -65,6 +65,7 @@
 //! - [`EventStore::read`] and [`EventQuery`]: the log itself; [`Cursor`]: to stop and go on later
 //! - [`EventStore::delete_stream`], [`archive_stream`](EventStore::archive_stream): the life of streams
 //! - [`testkit`]: given, when, then
+//! - [`EventStore::verify`]: whether a store is consistent; [`verify`]: what it finds
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
@@ -97,6 +98,7 @@ mod shape;
 mod snapshot;
 mod store;
 pub mod testkit;
+pub mod verify;
 
 #[doc(no_inline)]
 pub use annals_derive::{Aggregate, Command, Event, Shape};

@@ -4,6 +4,7 @@ pub(crate) mod append_copy;
 pub(crate) mod commands;
 mod copy;
 pub(crate) mod growth;
+pub(crate) mod load_10k;
 pub(crate) mod processes;
 pub(crate) mod replay_copy;
 
@@ -31,6 +32,9 @@ pub(crate) enum Name {
     AppendCopy,
     /// The whole log as typed events, against COPY of it to the client.
     ReplayCopy,
+    /// An aggregate of 10,000 events, with snapshots against without.
+    #[value(name = "load_10k")]
+    Load10k,
     /// Commands from four processes, against one process.
     Processes,
     /// Commands, appends and loads in stores of 100,000 to 10,000,000 events. Only if named.
@@ -48,13 +52,14 @@ pub(crate) struct How {
 
 impl Name {
     /// What runs when nothing is named.
-    pub(crate) const DEFAULT: [Self; 7] = [
+    pub(crate) const DEFAULT: [Self; 8] = [
         Self::Execute1,
         Self::Execute64,
         Self::Execute512,
         Self::Mixed,
         Self::AppendCopy,
         Self::ReplayCopy,
+        Self::Load10k,
         Self::Processes,
     ];
 
@@ -66,6 +71,7 @@ impl Name {
             Self::Mixed => "mixed",
             Self::AppendCopy => "append_copy",
             Self::ReplayCopy => "replay_copy",
+            Self::Load10k => "load_10k",
             Self::Processes => "processes",
             Self::Growth => "growth",
         }
@@ -80,6 +86,7 @@ impl Name {
             Self::Mixed => commands::run(self.as_str(), server, how, 64, 9).await,
             Self::AppendCopy => append_copy::run(server, effort).await,
             Self::ReplayCopy => replay_copy::run(server, effort).await,
+            Self::Load10k => load_10k::run(server, effort).await,
             Self::Processes => processes::run(server, effort).await,
             Self::Growth => growth::run(server, effort, how.largest).await,
         }

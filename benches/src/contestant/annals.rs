@@ -27,6 +27,21 @@ pub(crate) struct Act {
     pub(crate) action: Action,
 }
 
+/// One that starts its stream, so that nothing is looked for first.
+#[derive(Command, Serialize, Clone)]
+#[command(aggregate = Account, starts)]
+pub(crate) struct Open {
+    #[command(id)]
+    pub(crate) account: Uuid,
+    pub(crate) action: Action,
+}
+
+impl Handle<Open> for Account {
+    fn handle(&self, command: Open) -> Result<Vec<AccountEvent>, Refused> {
+        Ok(vec![self.0.decide(command.action)?])
+    }
+}
+
 impl Handle<Act> for Account {
     fn handle(&self, command: Act) -> Result<Vec<AccountEvent>, Refused> {
         Ok(vec![self.0.decide(command.action)?])
@@ -54,7 +69,10 @@ impl Contestant for Annals {
     }
 
     async fn execute(&self, account: Uuid, action: Action) -> Result<()> {
-        self.store.execute(Act { account, action }).await?;
+        match action {
+            Action::Open { .. } => self.store.execute(Open { account, action }).await?,
+            _ => self.store.execute(Act { account, action }).await?,
+        };
         Ok(())
     }
 

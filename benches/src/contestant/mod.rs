@@ -1,6 +1,6 @@
 //! Those who run: each executes the same commands on the same domain, as its documentation says.
 
-mod annals;
+pub(crate) mod annals;
 #[cfg(feature = "compare")]
 mod cqrs_es;
 #[cfg(feature = "compare")]

@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use annals_eventstore::{Envelope, Error, EventStore, ExecuteError, Metadata, Position, Version};
+use annals_eventstore::{
+    Append, Envelope, Error, EventStore, ExecuteError, ExpectedVersion, Metadata, NewEvent,
+    Position, Version,
+};
 use futures::future::join_all;
 
 use super::support::{
     assert_sound,
-    counter::{BelowZero, Change, Counter, counter, load},
+    counter::{BelowZero, Change, Counter, CounterEvent, Start, counter, load},
     history, log,
 };
 
@@ -40,6 +43,37 @@ pub(crate) async fn a_rejected_command_is_decided_once_and_records_nothing(store
     assert!(matches!(store.execute(unknown).await, Err(ExecuteError::Rejected(_))));
     assert_eq!(log(store).await.len(), 1);
     assert!(store.load::<Counter>("unknown").await.unwrap().is_none());
+}
+
+pub(crate) async fn a_command_that_starts_a_stream_knows_one_that_exists(store: &EventStore) {
+    let decisions = |start: &Start| start.decisions.load(Ordering::Relaxed);
+    let rejected = |result| matches!(result, Err(ExecuteError::Rejected(BelowZero { .. })));
+    let start = Start::new("a", 5);
+    assert_eq!(store.execute(start.clone()).await.unwrap().version, Version::new(1));
+    assert!(rejected(store.execute(start.clone()).await));
+    assert_eq!(decisions(&start), 2);
+
+    // Streams that the store has not seen yet: they look as if they were to be started.
+    let changed = || NewEvent::of(&CounterEvent::Changed { by: 1 }).unwrap();
+    for name in ["b", "c", "d", "e"] {
+        let append = Append::to(counter(name), ExpectedVersion::NoStream, [changed()]);
+        store.append(append).await.unwrap();
+    }
+    let start = Start::new("b", 5);
+    assert!(rejected(store.execute(start.clone()).await));
+    assert_eq!(decisions(&start), 2);
+    // Also where nothing is to be recorded, and in a lot.
+    assert!(rejected(store.execute(Start::new("c", 0)).await));
+    let lot = ["d", "new", "new"].map(|name| Start::new(name, 1));
+    let outcomes = store.execute_all(lot).await.unwrap();
+    let versions = outcomes.into_iter().map(|outcome| outcome.ok().map(|done| done.version));
+    assert_eq!(versions.collect::<Vec<_>>(), [None, Some(Version::new(1)), None]);
+    store.delete_stream(&counter("e"), ExpectedVersion::Any).await.unwrap();
+    let deleted = store.execute(Start::new("e", 1)).await;
+    let refused = |error: &_| matches!(error, ExecuteError::Failed(Error::StreamDeleted { .. }));
+    assert!(deleted.as_ref().is_err_and(refused), "{deleted:?}");
+    assert_eq!(log(store).await.iter().filter(|event| event.version > Version::new(1)).count(), 0);
+    assert_eq!(load(store, "b").await.state, Counter { total: 1, changes: 1 });
 }
 
 pub(crate) async fn later_commands_of_a_lot_see_the_events_of_earlier_ones(store: &EventStore) {

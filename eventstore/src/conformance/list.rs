@@ -3,6 +3,7 @@
 use super::{
     Behaviour, Needs, append, cache, clock, close, evolution, execute, idempotency, laws, life,
     life_in_time, load, model, options, order, query, read, snapshots, stores::Stores, unit,
+    verify,
 };
 use crate::{Clock, EventStore, Options};
 
@@ -67,6 +68,7 @@ macro_rules! __conformance_behaviours {
             execute () {
                 a_command_leads_to_events,
                 a_rejected_command_is_decided_once_and_records_nothing,
+                a_command_that_starts_a_stream_knows_one_that_exists,
                 later_commands_of_a_lot_see_the_events_of_earlier_ones,
                 a_lot_reports_what_the_log_holds,
                 a_lot_without_commands_records_nothing,
@@ -176,6 +178,10 @@ macro_rules! __conformance_behaviours {
             life_in_time (clock) {
                 archiving_leaves_positions_as_of_times_as_they_were,
                 time_does_not_go_back_behind_an_archived_event,
+            }
+            verify () {
+                a_sound_store_has_no_findings,
+                what_cannot_be_decoded_is_found,
             }
             model (stores) {
                 a_store_does_what_the_one_in_memory_does,

@@ -26,6 +26,7 @@ mod suite;
 #[doc(hidden)]
 pub mod support;
 mod unit;
+mod verify;
 
 pub use self::{
     stores::{InMemory, Postgres, Stores},

@@ -1,11 +1,13 @@
 //! Brings the schema to the version that this code needs: numbered migrations, each applied once,
 //! under a lock, and remembered with its checksum.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use super::{Schema, database_error};
-use crate::error::Error;
+use crate::{error::Error, store::Migrating};
 
 /// A migration is never edited once it has landed; a change is a new one.
 const MIGRATIONS: &[&str] = &[
@@ -17,7 +19,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0006_append.sql"),
 ];
 
-pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), Error> {
+pub(super) async fn migrate(
+    client: &mut Client,
+    schema: &Schema,
+    migrating: Migrating,
+) -> Result<(), Error> {
     let failed = |error| database_error("migrate the schema", error);
     // All in transactions: a pooler gives each statement outside of one another session.
     let looking = client.transaction().await.map_err(failed)?;
@@ -26,6 +32,13 @@ pub(super) async fn migrate(client: &mut Client, schema: &Schema) -> Result<(), 
     looking.commit().await.map_err(failed)?;
     if known == MIGRATIONS.len() {
         return Ok(());
+    }
+    if migrating == Migrating::Refused {
+        let (schema, needed) = (schema.name().to_owned(), MIGRATIONS.len() as i32);
+        return Err(match known as i32 {
+            0 => Error::SchemaMissing { schema },
+            found => Error::SchemaOutdated { schema, found, needed },
+        });
     }
     let transaction = client.transaction().await.map_err(failed)?;
     transaction
@@ -100,6 +113,30 @@ async fn applied(
         }
     }
     Ok(numbers)
+}
+
+/// The checksums of all migrations, from number 1.
+pub(super) fn checksums() -> Vec<Vec<u8>> {
+    MIGRATIONS.iter().map(|migration| checksum(migration)).collect()
+}
+
+/// The functions that the migrations leave behind, each with its body as it stands in the last of them.
+pub(super) fn functions(schema: &Schema) -> BTreeMap<&'static str, String> {
+    let mut functions = BTreeMap::new();
+    for migration in MIGRATIONS {
+        for (at, _) in migration.match_indices("function {schema}.") {
+            let (before, after) = (&migration[..at], &migration[at + "function {schema}.".len()..]);
+            let name = after.split('(').next().unwrap_or_default();
+            if before.ends_with("create ") || before.ends_with("create or replace ") {
+                if let Some(body) = after.split("$$").nth(1) {
+                    functions.insert(name, schema.sql(body));
+                }
+            } else if before.ends_with("drop ") {
+                functions.remove(name);
+            }
+        }
+    }
+    functions
 }
 
 fn checksum(migration: &str) -> Vec<u8> {

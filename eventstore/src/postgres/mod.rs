@@ -18,6 +18,7 @@ mod tls;
 mod transaction;
 mod unit;
 mod url;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::verify::verify;
 use self::{
     appender::{Appender, GRACE},
     client::Dialect,
@@ -137,7 +139,7 @@ impl Database {
         if target.is_pooled() {
             check_isolation(&client).await?;
         }
-        migrate::migrate(&mut client, &schema).await?;
+        migrate::migrate(&mut client, &schema, options.migrating).await?;
         drop(client);
         // It ends by itself once its client is gone; a failure of the closing is of no consequence.
         drop(connection);

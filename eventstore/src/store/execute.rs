@@ -82,6 +82,10 @@ impl EventStore {
         let mut held = self.hold(lot.streams_without(&known.keys)).await;
         // Who held them meanwhile may have had the same keys.
         known.are_looked_up = false;
+        let starts = lot.starts();
+        for held in held.iter_mut().filter(|held| starts.contains(&held.stream)) {
+            held.state.get_or_insert_with(State::initial);
+        }
         let outcomes = self.decide_until_recorded(&lot, &mut known, &mut held).await;
         self.put(held);
         outcomes

@@ -80,6 +80,18 @@ impl<C: Command> Lot<C> {
             .collect()
     }
 
+    /// The streams that the lot starts, as far as its commands know.
+    pub(super) fn starts(&self) -> HashSet<&StreamId> {
+        let mut seen = HashSet::new();
+        let targets = self.0.iter().filter_map(|prepared| {
+            let (stream, _) = prepared.target.as_ref()?;
+            // The first command for it decides.
+            seen.insert(stream).then_some((prepared, stream))
+        });
+        let starting = targets.filter(|(prepared, _)| prepared.envelope.command.starts_stream());
+        starting.map(|(_, stream)| stream).collect()
+    }
+
     /// Lets the aggregates decide on all commands, in order. Their states hold what is decided until
     /// it is [recorded](State::recorded) or [forgotten](State::forget_decided). Of `dead` streams, which take
     /// no events, the archived ones have no state.

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::options::Migrating;
 use self::{cache::Cache, load::Saving};
 pub use self::{
     cursor::Cursor,

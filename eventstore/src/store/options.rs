@@ -38,6 +38,16 @@ pub struct Options {
     pub(crate) pooled: bool,
     pub(crate) direct_url: Option<String>,
     pub(crate) idempotency_retention: Option<Duration>,
+    pub(crate) migrating: Migrating,
+}
+
+/// What becomes of a schema that is not there or not up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Migrating {
+    /// It is brought up to date.
+    Allowed,
+    /// Connecting fails.
+    Refused,
 }
 
 /// What the connections of one use may be.
@@ -73,6 +83,7 @@ impl Default for Options {
             pooled: false,
             direct_url: None,
             idempotency_retention: None,
+            migrating: Migrating::Allowed,
         }
     }
 }
@@ -248,6 +259,13 @@ impl Options {
         self
     }
 
+    /// Connects only to a store that is there and up to date: nothing is created and nothing migrated.
+    /// For programs that look at a store, and those whose role may not change the schema.
+    pub fn without_migrating(mut self) -> Self {
+        self.migrating = Migrating::Refused;
+        self
+    }
+
     pub(crate) fn of_use(&self, purpose: Use) -> OfUse {
         match purpose {
             Use::Read => self.read,
@@ -271,7 +289,9 @@ impl Options {
     /// # Errors
     /// [`Error::InvalidUrl`], [`Error::InvalidSchema`], [`Error::Connect`],
     /// [`Error::SettingsRefused`], [`Error::IsolationTooStrict`], [`Error::SchemaTooNew`],
-    /// [`Error::MigrationChanged`], or a failed migration.
+    /// [`Error::MigrationChanged`], or a failed migration;
+    /// [`without_migrating`](Self::without_migrating), [`Error::SchemaMissing`] or
+    /// [`Error::SchemaOutdated`].
     pub async fn connect(self, url: &str) -> Result<EventStore, Error> {
         EventStore::open(url, self).await
     }

@@ -52,6 +52,7 @@ async fn recording_times_never_go_back() {
     }
     let log = log(&store).await;
     assert_sound(&log);
+    assert_eq!(store.verify().run().await.unwrap().findings, []);
     let span = log[6].recorded_at - log[0].recorded_at;
     assert!(span > TimeDelta::hours(47), "the test's clock is not the store's: {log:?}");
 }
@@ -88,6 +89,7 @@ async fn an_answer_as_of_a_time_stays_when_the_clock_is_set_back() {
         last = next;
     }
     assert_sound(&log(&store).await);
+    assert_eq!(store.verify().run().await.unwrap().findings, []);
 }
 
 /// Asking must not push time on: a later event would be stamped with a time that has not come.

@@ -102,6 +102,8 @@ async fn a_server_killed_under_load_keeps_what_it_acknowledged() {
     let Outcomes { acknowledged, unknown } = Outcomes::of(&log, outcomes);
     println!("{acknowledged} appends acknowledged, {unknown} unknown");
     assert!(acknowledged > 100 && unknown > 0, "the test tests nothing");
+    let verification = database.store().await.verify().run().await.unwrap();
+    assert_eq!(verification.findings, []);
     let client = database.client().await;
     assert_eq!(direct::registered(&client).await, 0);
 }

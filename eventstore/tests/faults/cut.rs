@@ -75,6 +75,7 @@ async fn at_every_step(connection: Connection, way: Way) -> Cuts {
         }
     }
     assert_sound(&log(&direct).await);
+    assert_eq!(direct.verify().run().await.unwrap().findings, []);
     println!("{connection:?} connection, {way:?}: {cuts:?}");
     cuts
 }

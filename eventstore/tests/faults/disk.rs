@@ -65,6 +65,7 @@ async fn fill(server: &mut PrivateServer, disk: &SmallDisk<'_>) -> Vec<(String, 
     let seen = in_time(follower.stop()).await;
     let log = log(&again).await;
     assert_sound(&log);
+    assert_eq!(again.verify().run().await.unwrap().findings, []);
     assert!(seen == log, "a reader saw each event once, in order");
     for (key, appended) in &acknowledged {
         let at = |position| log.iter().filter(|event| event.position == position).count();

@@ -42,6 +42,7 @@ async fn a_standby_does_not_answer_and_when_promoted_uses_no_position_again() {
     eventually("it appends", async || store.append(again.clone()).await.is_ok()).await;
     let log = log(&store).await;
     assert_sound(&log);
+    assert_eq!(store.verify().run().await.unwrap().findings, []);
     assert_eq!(log.len(), 2);
     let far = Position::new(1 << 24);
     assert!(log[1].position > far, "positions go on behind a gap: {}", log[1].position);

@@ -233,6 +233,7 @@ async fn archiving_loses_nothing_for_readers_of_the_whole_log() {
     let whole = whole(&store).await;
     assert_eq!(whole.len(), recorded);
     assert_sound(&whole);
+    assert_eq!(store.verify().run().await.unwrap().findings, []);
     for reader in readers {
         assert_eq!(reader.await.unwrap(), whole);
     }

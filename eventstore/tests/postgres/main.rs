@@ -22,3 +22,4 @@ mod snapshots;
 mod support;
 mod undone;
 mod unit;
+mod verify;

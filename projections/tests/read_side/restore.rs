@@ -171,6 +171,7 @@ async fn goes_on_after(format: Format) {
         assert_eq!(state(&client).await, expected_state);
         let store = copy.store().await;
         assert_eq!(log(&store).await, before);
+        assert_eq!(store.verify().run().await.unwrap().findings, []);
         assert_eq!(answers(&store, &client, &times).await, expected);
         open.push((store, client));
     }

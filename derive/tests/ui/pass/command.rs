@@ -41,12 +41,13 @@ struct Submit {
 }
 
 #[derive(Command, Serialize, Clone)]
-#[command(aggregate = domain::Loan, name = "loan.approve")]
+#[command(aggregate = domain::Loan, name = "loan.approve", starts)]
 struct Approve(i64, #[command(id)] &'static str);
 
 #[derive(Command, Serialize, Clone)]
 #[command(aggregate = domain::Loan)]
 enum Manage {
+    #[command(starts)]
     Open { #[command(id)] id: u64, note: String },
     Close(i64, #[command(id)] Cow<'static, str>),
     r#move { #[command(id)] id: String },

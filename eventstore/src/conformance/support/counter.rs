@@ -102,3 +102,31 @@ pub fn counter(key: impl std::fmt::Display) -> StreamId {
 pub async fn load(store: &EventStore, key: &str) -> Loaded<Counter> {
     store.load::<Counter>(key).await.unwrap().expect("the counter exists")
 }
+
+/// Starts a counter, which can be done once. Counts in `decisions` how often it is decided.
+#[derive(Command, Serialize, Clone, Debug)]
+#[command(aggregate = Counter, starts)]
+pub struct Start {
+    #[command(id)]
+    pub counter: String,
+    pub at: i64,
+    #[serde(skip)]
+    pub decisions: Arc<AtomicUsize>,
+}
+
+impl Start {
+    pub fn new(counter: &str, at: i64) -> Self {
+        Self { counter: counter.to_owned(), at, decisions: Arc::default() }
+    }
+}
+
+impl Handle<Start> for Counter {
+    fn handle(&self, command: Start) -> Result<Vec<CounterEvent>, BelowZero> {
+        command.decisions.fetch_add(1, Ordering::Relaxed);
+        match self.changes {
+            0 if command.at == 0 => Ok(vec![]),
+            0 => Ok(vec![CounterEvent::Changed { by: command.at }]),
+            _ => Err(BelowZero { total: self.total, by: command.at }),
+        }
+    }
+}

@@ -7,6 +7,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
+use tokio_postgres::Row;
 
 use super::{
     super::{
@@ -136,7 +137,7 @@ impl Writer {
         let lock_timeout = lock_timeout(patience);
         let params = arrays.params(&lock_timeout);
         let client = busy.client().map_err(no_connection)?;
-        let answer = timeout(self.limit, client.query(&statement, &params));
+        let answer = timeout(self.limit, client.query_one(&statement, &params));
         let answer = match self.queue.cut.run_until_cancelled(answer).await {
             Some(Ok(answer)) => answer,
             // Nobody waits for the answer any more, and nobody may use the connection before it came.
@@ -145,7 +146,7 @@ impl Writer {
         };
         busy.done();
         match answer {
-            Ok(rows) => Ok(outcomes(requests, &arrays, &rows)),
+            Ok(row) => Ok(outcomes(requests, &arrays, &row)),
             Err(error) => Err(Failure::of_statement(error, patience)),
         }
     }
@@ -163,28 +164,28 @@ pub(in crate::postgres) async fn record_on(
     let statement = statement.map_err(|error| Failure::Unsent(Arc::new(error)))?;
     let arrays = Arrays::of(requests, clock).map_err(Failure::Time)?;
     let lock_timeout = lock_timeout(patience);
-    let answer = client.query(&statement, &arrays.params(&lock_timeout)).await;
-    let rows = answer.map_err(|error| Failure::of_statement(error, patience))?;
-    Ok(outcomes(requests, &arrays, &rows))
+    let answer = client.query_one(&statement, &arrays.params(&lock_timeout)).await;
+    let row = answer.map_err(|error| Failure::of_statement(error, patience))?;
+    Ok(outcomes(requests, &arrays, &row))
 }
 
 fn lock_timeout(patience: Duration) -> String {
     format!("{}ms", patience.as_millis().clamp(1, i32::MAX as u128))
 }
 
-/// What the rows say about each request.
-fn outcomes(
-    requests: &[&Request],
-    arrays: &Arrays<'_>,
-    rows: &[tokio_postgres::Row],
-) -> Vec<Outcome> {
-    let mut next = Position::START;
+/// What the answer says about each request.
+fn outcomes(requests: &[&Request], arrays: &Arrays<'_>, answer: &Row) -> Vec<Outcome> {
+    // Of each stream; none if all is recorded.
+    let outcomes: Option<Vec<i32>> = answer.get(0);
+    let versions: Vec<i64> = answer.get(1);
+    let mut next = Position::new(answer.get(2));
     let outcome = |(request, places): (&&Request, &Vec<usize>)| {
-        let rows: Vec<_> = places.iter().map(|place| &rows[*place]).collect();
-        let before = || rows.iter().map(|row| Version::new(row.get(1))).collect::<Vec<_>>();
-        match rows[0].get::<_, i32>(0) {
+        let outcome = |place: usize| outcomes.as_ref().map_or(0, |outcomes| outcomes[place]);
+        let before =
+            || places.iter().map(|place| Version::new(versions[*place])).collect::<Vec<_>>();
+        match outcome(places[0]) {
             0 => {
-                let first = next.max(Position::new(rows[0].get(2)));
+                let first = next;
                 next = first.plus(request.events.len());
                 Outcome::Recorded { before: before(), first }
             }
@@ -199,12 +200,12 @@ fn outcomes(
             2 => Outcome::KeyTaken,
             // A stream that is not live says so; the others of its append say 3.
             _ => {
-                let state = |row: &&tokio_postgres::Row| match row.get::<_, i32>(0) {
+                let state = |place: &usize| match outcome(*place) {
                     4 => Some(StreamState::Deleted),
                     5 => Some(StreamState::Archived),
                     _ => None,
                 };
-                let mut states = rows.iter().map(state).enumerate();
+                let mut states = places.iter().map(state).enumerate();
                 let (stream, state) = states
                     .find_map(|(stream, state)| Some((stream, state?)))
                     .unwrap_or((0, StreamState::Deleted));

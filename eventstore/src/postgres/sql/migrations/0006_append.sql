@@ -84,17 +84,18 @@ end $$;
 --   k_  one element for each idempotency key: the append's number, the index of the stream in s_,
 --       the key and fingerprint, the number of the last event for that stream, the index of the
 --       command's last event in e_ (0 for none), how many events
--- Returns a row for each element of s_: the outcome of its append (0 recorded, 1 conflict, 2 key
--- taken; 3 a stream of it is not live, and this one is, 4 this one is deleted, 5 archived), the
--- stream's version before it, the first position drawn for the batch.
-create or replace function {schema}.append_batch(
+-- Returns, for each element of s_, the outcome of its append (0 recorded, 1 conflict, 2 key taken; 3 a
+-- stream of it is not live, and this one is, 4 this one is deleted, 5 archived), null where every append
+-- is recorded; the streams' versions before; the first position drawn for the batch.
+drop function {schema}.append_batch;
+create function {schema}.append_batch(
     s_append integer[], s_category text[], s_key text[], s_expected bigint[], s_events integer[],
     e_stream integer[], e_number integer[], e_id uuid[], e_type text[], e_schema integer[],
     e_occurred timestamptz[], e_recorded timestamptz[], e_payload json[], e_metadata json[],
     k_append integer[], k_stream integer[], k_key text[], k_fingerprint bytea[],
-    k_number integer[], k_last integer[], k_events integer[]
-) returns table (outcome integer, version_before bigint, first_position bigint)
-language plpgsql volatile security definer
+    k_number integer[], k_last integer[], k_events integer[],
+    out stream_outcomes integer[], out versions bigint[], out first_position bigint
+) language plpgsql volatile security definer
 set search_path = {schema}, pg_catalog, pg_temp
 -- A batch is small and the tables are large: reach rows by index, whatever the statistics say.
 set enable_hashjoin = off
@@ -104,7 +105,6 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     ids bigint[];
-    versions bigint[];
     states smallint[];
     -- How many streams do not exist and may be created, the ids that they get, and how many got them.
     wanted bigint;
@@ -116,10 +116,10 @@ declare
     refused bigint[];
     some_are_refused boolean;
     total bigint := cardinality(e_id);
-    first bigint := 0;
     recording_time timestamptz;
     taken bigint;
 begin
+    first_position := 0;
     if current_setting('synchronous_commit') = 'off' then
         -- Whatever the server's setting, an append is durable before it is acknowledged and before
         -- readers see it. Until the end of the transaction.
@@ -141,18 +141,18 @@ begin
             returning array[t.id] into ids;
         end if;
         if ids is not null then
-            select d.first_position, d.recording_time into first, recording_time
+            select d.first_position, d.recording_time into first_position, recording_time
             from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
             if total = 1 then
                 insert into events (position, stream_id, version, event_id, type, schema_version,
                     recorded_at, occurred_at, payload, metadata)
-                values (first, ids[1], s_expected[1] + 1, e_id[1], e_type[1], e_schema[1],
+                values (first_position, ids[1], s_expected[1] + 1, e_id[1], e_type[1], e_schema[1],
                     coalesce(e_recorded[1], recording_time), e_occurred[1], e_payload[1],
                     e_metadata[1]);
             else
                 insert into events (position, stream_id, version, event_id, type, schema_version,
                     recorded_at, occurred_at, payload, metadata)
-                select first + e.ord - 1, ids[1], s_expected[1] + e.ord, e.id, e.type, e.schema,
+                select append_batch.first_position + e.ord - 1, ids[1], s_expected[1] + e.ord, e.id, e.type, e.schema,
                     coalesce(e.recorded, recording_time), e.occurred, e.payload, e.metadata
                 from (
                     select generate_series(1, cardinality(e_id)) as ord, unnest(e_id) as id,
@@ -161,10 +161,7 @@ begin
                         unnest(e_payload) as payload, unnest(e_metadata) as metadata
                 ) e;
             end if;
-            outcome := 0;
-            version_before := s_expected[1];
-            first_position := first;
-            return next;
+            versions := s_expected;
             return;
         end if;
     end if;
@@ -174,12 +171,16 @@ begin
     -- first lock what exists, and then create, each in this order.
     loop
         select array_agg(found.id), array_agg(found.version), array_agg(found.state),
-            count(*) filter (where found.is_wanted)
-        into ids, versions, states, wanted
+            count(*) filter (where found.is_wanted),
+            bool_or(found.state <> 0 or case found.expected
+                when -1 then false
+                when -2 then found.version = 0
+                else found.version <> found.expected end)
+        into ids, versions, states, wanted, some_are_refused
         from (
             select stream.id, coalesce(stream.version, 0) as version,
                 coalesce(stream.state, 0::smallint) as state,
-                stream.id is null and s.expected in (0, -1) as is_wanted
+                stream.id is null and s.expected in (0, -1) as is_wanted, s.expected
             from unnest(s_category, s_key, s_expected) with ordinality s(category, key, expected, ord)
             left join lateral (
                 select t.id, t.version, t.state from streams t
@@ -227,12 +228,6 @@ begin
 
     -- 2. Decide on each append. A known key comes first: the append has happened. A stream that is
     -- not live comes before a conflict: no version would help.
-    select bool_or(s.state <> 0 or case s.expected
-        when -1 then false
-        when -2 then s.version = 0
-        else s.version <> s.expected end)
-    into some_are_refused
-    from unnest(s_expected, versions, states) s(expected, version, state);
     if not some_are_refused and cardinality(k_key) > 0 then
         some_are_refused := exists (
             select from unnest(k_key) k(key) join idempotency i on i.key = k.key);
@@ -270,13 +265,13 @@ begin
 
     if total > 0 then
         -- 3. Register, and draw.
-        select d.first_position, d.recording_time into first, recording_time
+        select d.first_position, d.recording_time into first_position, recording_time
         from draw_positions(total, e_recorded[1], e_recorded[cardinality(e_recorded)]) d;
 
         -- 4. Record. Set-returning functions of a select list go side by side.
         insert into events (position, stream_id, version, event_id, type, schema_version,
             recorded_at, occurred_at, payload, metadata)
-        select first + e.ord - 1 - coalesce(refused[s_append[e.stream]], 0), ids[e.stream],
+        select append_batch.first_position + e.ord - 1 - coalesce(refused[s_append[e.stream]], 0), ids[e.stream],
             versions[e.stream] + e.number, e.id, e.type, e.schema,
             coalesce(e.recorded, recording_time), e.occurred, e.payload, e.metadata
         from (
@@ -290,20 +285,22 @@ begin
     end if;
 
     -- The streams that existed, and those that were created for an append that is refused.
-    update streams t set version = s.version
-    from (
-        select s.id, s.before + case when outcomes is null or outcomes[s.append] = 0
-            then s.events else 0 end as version
-        from unnest(ids, versions, s_append, s_events) s(id, before, append, events)
-        where s.events > 0
-    ) s
-    where t.id = s.id and t.version <> s.version;
+    if some_are_refused or wanted < cardinality(ids) then
+        update streams t set version = s.version
+        from (
+            select s.id, s.before + case when outcomes is null or outcomes[s.append] = 0
+                then s.events else 0 end as version
+            from unnest(ids, versions, s_append, s_events) s(id, before, append, events)
+            where s.events > 0
+        ) s
+        where t.id = s.id and t.version <> s.version;
+    end if;
 
     if cardinality(k_key) > 0 then
         insert into idempotency (key, fingerprint, version, position, events)
         select k.key, k.fingerprint, versions[k.stream] + k.number,
             case when k.last = 0 then 0
-                else first + k.last - 1 - coalesce(refused[k.append], 0) end,
+                else append_batch.first_position + k.last - 1 - coalesce(refused[k.append], 0) end,
             k.events
         from unnest(k_append, k_stream, k_key, k_fingerprint, k_number, k_last, k_events)
             k(append, stream, key, fingerprint, number, last, events)
@@ -320,11 +317,12 @@ begin
         end if;
     end if;
 
-    return query
-    select case coalesce(outcomes[s.append], 0) when 3 then 3 + s.state
-        else coalesce(outcomes[s.append], 0) end, s.version, first
-    from unnest(s_append, versions, states) with ordinality s(append, version, state, ord)
-    order by s.ord;
+    if outcomes is not null then
+        stream_outcomes := array(
+            select case outcomes[s.append] when 3 then 3 + s.state else outcomes[s.append] end
+            from unnest(s_append, states) with ordinality s(append, state, ord)
+            order by s.ord);
+    end if;
 end $$;
 
 -- What folding some streams needs: of each stream wanted, the latest snapshot of the kind in question

@@ -1,0 +1,170 @@
+//! A command line for the people who run a store, to mount in a program of your own.
+//!
+//! Only your program knows your aggregates, so the tool is a part of it: three lines, in a binary beside
+//! the others.
+//!
+//! ```no_run
+//! # use annals::{Aggregate, Apply, Event};
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Event, Serialize, Deserialize)]
+//! # enum LoanEvent { Submitted { amount: i64 } }
+//! # #[derive(Aggregate, Default)]
+//! # #[aggregate(category = "loan", event = LoanEvent)]
+//! # struct Loan;
+//! # impl Apply<LoanEvent> for Loan { fn apply(&mut self, _: &LoanEvent) {} }
+//! use annals::cli::App;
+//!
+//! #[tokio::main]
+//! async fn main() -> std::process::ExitCode {
+//!     annals::cli::run(App::new().aggregate::<Loan>()).await
+//! }
+//! ```
+//!
+//! `verify` says whether a store is consistent, `shapes` whether the stored shapes of events are still those
+//! of the lock file. Each command's `--help` has the rest, [`Exit`] the exit codes.
+
+// A command is a file: its arguments, its run, and what it prints.
+mod shapes;
+mod verify;
+
+mod app;
+mod database;
+mod exit;
+mod output;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use self::{app::App, exit::Exit};
+
+/// Looks after a store of events.
+#[derive(Debug, Parser)]
+#[command(
+    name = "annals",
+    arg_required_else_help = true,
+    after_help = "Exit code: 0 if all is well, 1 if the command could not run, 2 if it found something \
+                  wrong, 130 if it was stopped."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Verify(verify::Arguments),
+    #[command(subcommand)]
+    Shapes(shapes::Command),
+}
+
+/// Runs the command that the program was called with.
+///
+/// It prints to stdout what was asked for and to stderr what went wrong, in one line. Ctrl-C stops it.
+pub async fn run(app: App) -> ExitCode {
+    run_from(app, std::env::args_os()).await.into()
+}
+
+/// The same with arguments of the caller's, the first of which is the name of the program. Where your
+/// program has a command line of its own, hand a part of it on.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use annals::cli::{App, Exit, run_from};
+///
+/// // No aggregate has shapes to show.
+/// assert_eq!(run_from(App::new(), ["tool", "shapes", "show"]).await, Exit::Failed);
+/// # }
+/// ```
+pub async fn run_from(
+    app: App,
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Exit {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // There is nothing left to do if this cannot be printed.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Failed } else { Exit::Success };
+        }
+    };
+    let running = async {
+        match arguments.command {
+            Command::Verify(arguments) => verify::run(&app, arguments).await,
+            Command::Shapes(command) => shapes::run(&app, command),
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = running => outcome,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            eprintln!("stopped; nothing was changed");
+            return Exit::Interrupted;
+        }
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {failure}");
+        Exit::Failed
+    })
+}
+
+/// Why a command could not run, in one line.
+#[derive(Debug)]
+struct Failure(String);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut line = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_line = cause.to_string();
+            // Some errors say their cause themselves.
+            if !line.ends_with(&cause_line) {
+                line.push_str(": ");
+                line.push_str(&cause_line);
+            }
+            source = cause.source();
+        }
+        Self(line.replace('\n', " "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn help_is_a_success_and_nonsense_a_failure() {
+        for help in
+            [&["tool", "--help"][..], &["tool", "help", "verify"], &["tool", "shapes", "--help"]]
+        {
+            assert_eq!(run_from(App::new(), help).await, Exit::Success, "{help:?}");
+        }
+        // Not clap's own code, 2, which says here that something is wrong with the store.
+        for nonsense in [&["tool"][..], &["tool", "wash"], &["tool", "verify", "--output", "xml"]] {
+            assert_eq!(run_from(App::new(), nonsense).await, Exit::Failed, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer\nend")]
+        struct Outer(#[source] std::io::Error);
+        let failure = Failure::from(Outer(std::io::Error::other("inner")));
+        assert_eq!(failure.to_string(), "outer end: inner");
+    }
+}
