@@ -82,6 +82,8 @@ async fn gather(receiver: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
     let mut batch = Vec::new();
     let mut streams = 0;
     let mut next = receiver.recv().await;
+    // As for appends: whoever is about to load as well gets to the queue first.
+    tokio::task::yield_now().await;
     while let Some(pending) = next {
         streams += pending.loads.len();
         batch.push(pending);
