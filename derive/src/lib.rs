@@ -190,7 +190,7 @@ pub fn derive_aggregate(input: TokenStream) -> TokenStream {
 /// use serde::Serialize;
 ///
 /// #[derive(Command, Serialize, Clone)]
-/// #[command(aggregate = Loan)]
+/// #[command(aggregate = Loan, starts)]
 /// struct Submit {
 ///     #[command(id)]
 ///     loan: u64,
@@ -211,6 +211,8 @@ pub fn derive_aggregate(input: TokenStream) -> TokenStream {
 /// assert_eq!((Submit::NAME, Review::NAME), ("Submit", "review"));
 /// assert_eq!(Submit { loan: 7, amount: 100 }.stream_key(), "7");
 /// assert_eq!(Review::Approve(8).stream_key(), "8");
+/// assert!(Submit { loan: 7, amount: 100 }.starts_stream());
+/// assert!(!Review::Approve(8).starts_stream());
 /// ```
 ///
 /// # On the struct or enum
@@ -219,6 +221,12 @@ pub fn derive_aggregate(input: TokenStream) -> TokenStream {
 /// - `#[command(name = "...")]` is its name in traces and in the fingerprints that bind idempotency
 ///   keys to commands; without it, the name of the Rust type. Set it to the old name when you
 ///   rename the type, or keys from before the rename no longer match.
+/// - `#[command(starts)]` says that the stream does not exist yet, as a rule, so that the store decides
+///   without a query first. On an enum it holds for all variants.
+///
+/// # On a variant
+///
+/// - `#[command(starts)]`, for that variant.
 ///
 /// # On a field
 ///

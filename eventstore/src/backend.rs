@@ -90,6 +90,8 @@ pub(crate) struct Part {
     pub(crate) events: Vec<StoredEvent>,
     /// There may be more after the last of them.
     pub(crate) more: bool,
+    /// The stream does not reach the version after which it was to be loaded.
+    pub(crate) is_behind: bool,
 }
 
 /// What a fold needs of an event.

@@ -115,6 +115,7 @@ impl Log {
                 })
                 .collect(),
             more: false,
+            is_behind: self.version(&load.stream) < load.after,
         }
     }
 

@@ -64,7 +64,7 @@ impl Contestant for Annals {
         About {
             name: "annals",
             version: env!("CARGO_PKG_VERSION"),
-            setup: "EventStore::connect, default options",
+            setup: "EventStore::connect, default options; accounts are opened by a command that starts",
         }
     }
 

@@ -69,8 +69,7 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
-            self.target.cancel(&client);
-            client.discard();
+            self.target.cancel(client);
         }
     }
 }
@@ -171,7 +170,7 @@ impl Target {
         }
     }
 
-    /// The same, with an error of the database's also if that takes too long.
+    /// The same, without a limit on all of it.
     pub(super) async fn connect_once(
         &self,
     ) -> Result<(tokio_postgres::Client, Connection<Socket, Stream>), tokio_postgres::Error> {
@@ -222,9 +221,9 @@ impl Target {
     }
 
     /// Asks the server to give up what the connection is doing. It may be too late.
-    fn cancel(&self, client: &Client) {
+    fn cancel(&self, client: Client) {
         // Without a runtime, the server notices when it has something to say.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return client.discard() };
         let (token, connector) = (client.cancel_token(), self.0.connector.clone());
         let limit = self.0.connect_timeout;
         runtime.spawn(async move {
@@ -232,6 +231,8 @@ impl Target {
             {
                 tracing::debug!(%error, "the statement that took too long was not cancelled");
             }
+            // Only now: a pooler does not cancel for a client that is gone.
+            client.discard();
         });
     }
 

@@ -176,11 +176,15 @@ pub(super) async fn fetch_on(
 fn add(parts: &mut [Part], row: &Row, names: &mut Names) -> Result<(), tokio_postgres::Error> {
     let index: i64 = row.try_get(0)?;
     let part = &mut parts[index as usize - 1];
-    let version = Version::new(row.try_get(1)?);
+    let number: i64 = row.try_get(1)?;
+    let version = Version::new(number);
     let position = Position::new(row.try_get(2)?);
     let content = row.try_get::<_, Option<JsonText>>(5)?;
     let Some(JsonText(content)) = content else {
-        part.state = StreamState::stored(version.get());
+        match number {
+            -1 => part.is_behind = true,
+            state => part.state = StreamState::stored(state),
+        }
         return Ok(());
     };
     match row.try_get::<_, Option<&str>>(3)? {

@@ -126,7 +126,7 @@ pub(super) fn functions(schema: &Schema) -> BTreeMap<&'static str, String> {
     for migration in MIGRATIONS {
         for (at, _) in migration.match_indices("function {schema}.") {
             let (before, after) = (&migration[..at], &migration[at + "function {schema}.".len()..]);
-            let name = after.split('(').next().unwrap_or_default();
+            let name = after.split(['(', ';']).next().unwrap_or_default();
             if before.ends_with("create ") || before.ends_with("create or replace ") {
                 if let Some(body) = after.split("$$").nth(1) {
                     functions.insert(name, schema.sql(body));

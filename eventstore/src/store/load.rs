@@ -244,8 +244,9 @@ impl EventStore {
         let mut waiting: Vec<_> = targets
             .into_iter()
             .map(|(stream, state)| {
-                let snapshot = kind.filter(|_| state.is_none());
-                (stream, state.get_or_insert_with(State::initial), snapshot)
+                let state = state.get_or_insert_with(State::initial);
+                let snapshot = kind.filter(|_| state.loaded.version == Version::NONE);
+                (stream, state, snapshot)
             })
             .collect();
         let mut done = Vec::with_capacity(waiting.len());
@@ -273,6 +274,12 @@ impl EventStore {
                         return Err(part.state.refusal(stream.clone()));
                     }
                     StreamState::Live | StreamState::Archived => {}
+                }
+                if part.is_behind {
+                    // The log has lost events, by a failover for example: others take their place.
+                    *state = State::initial();
+                    waiting.push((stream, state, kind));
+                    continue;
                 }
                 let usable = match (&part.snapshot, &A::SNAPSHOTS) {
                     (Some(stored), Some(snapshots)) => restore(state, stream, stored, snapshots),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{Envelope, Error, EventStore, ExecuteError, Version, postgres::Use};
+use annals_eventstore::{
+    Envelope, Error, EventStore, ExecuteError, Position, Version, postgres::Use,
+};
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::support::{
@@ -59,8 +61,10 @@ async fn a_decision_that_could_not_be_checked_is_made_again_from_what_is_recorde
 async fn a_state_that_is_ahead_of_the_log_is_loaded_anew() {
     let database = TestDatabase::create().await;
     let store = database.store().await;
-    for by in [1, 10, 100] {
-        store.execute(Change::new("a", [by])).await.unwrap();
+    for (name, changes) in [("a", [1, 10, 100]), ("b", [100, 1, -91]), ("c", [1, 10, 100])] {
+        for by in changes {
+            store.execute(Change::new(name, [by])).await.unwrap();
+        }
     }
     // As after a failover to a server that lacked the last event.
     let client = database.client().await;
@@ -74,8 +78,13 @@ async fn a_state_that_is_ahead_of_the_log_is_loaded_anew() {
         .unwrap();
     let committed = store.execute(Change::new("a", [1000])).await.unwrap();
     assert_eq!(committed.version, Version::new(3));
+    // The cached state would refuse it, so nothing would be appended that could be a conflict.
+    let committed = store.execute(Change::new("b", [-50])).await.unwrap();
+    assert_eq!(committed.version, Version::new(3));
     for store in [store, database.store().await] {
         assert_eq!(load(&store, "a").await.state.total, 1011);
+        assert_eq!(load(&store, "b").await.state.total, 51);
+        assert_eq!(load(&store, "c").await.state.total, 11);
     }
 }
 
@@ -109,4 +118,27 @@ async fn a_commit_never_passes_a_rollback_off_as_done() {
     transaction.commit().await.unwrap();
     let kept: i64 = direct.query_one("select count(*) from notes", &[]).await.unwrap().get(0);
     assert_eq!(kept, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_nobody_waits_for_holds_up_no_one() {
+    let database = TestDatabase::create().await;
+    let store = database.store_with(EventStore::options().connections(Use::Read, 1)).await;
+    store.execute(Change::new("a", [1])).await.unwrap();
+    let mut client = database.client().await;
+    let lock = client.transaction().await.unwrap();
+    lock.batch_execute("lock table annals.events in access exclusive mode").await.unwrap();
+    let observer = database.client().await;
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move { store.read_page(None, Position::START, Position::new(9), 9).await }
+    });
+    eventually("the page waits", || waits(&observer)).await;
+    reading.abort();
+    // On the only connection there may be, while the table is still locked.
+    let safe = in_time(store.safe_position()).await.unwrap();
+    assert_eq!(safe, Position::new(1));
+    eventually("the server has stopped", async || !waits(&observer).await).await;
+    lock.commit().await.unwrap();
+    assert_eq!(log(&store).await.len(), 1);
 }

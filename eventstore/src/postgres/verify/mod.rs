@@ -3,7 +3,8 @@
 //! A statement sees the database as it was at one moment, and an append, an archiving or a restoring is
 //! wholly in it or not at all. So what one statement finds out about a stream or a key is right, whatever
 //! goes on meanwhile. What takes several statements, the order of the log, is looked at only up to the safe
-//! position, below which no event is added. Pages are short, so that no statement holds up the vacuum.
+//! position, below which no event is added. It goes by pages, so that few statements hold up the
+//! vacuum for long.
 
 mod keys;
 mod log;

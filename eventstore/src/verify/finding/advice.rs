@@ -64,7 +64,7 @@ impl Finding {
                  past the store; restore them from a backup."
             }
             F::EventWithoutStream { .. } => {
-                "Nobody can read it. Put the stream's row back from a backup."
+                "Readers of the whole log stop there, and those of a category pass it. Put the stream's row back from a backup."
             }
             F::MetadataUnreadable { .. } => {
                 "Readers of the log stop there. The column metadata was written past the store; \

@@ -329,7 +329,8 @@ end $$;
 -- that lies in the range, and the first at_most events after it or, without one, after the version given.
 -- The first column is the index of the stream, from 1. A snapshot's row has no type and comes first.
 -- A stream that is not live has a row more, without a type and without content, whose version is its
--- state; one that is deleted, or archived and not wanted then (with_archived), has no other row.
+-- state; one that is deleted, or archived and not wanted then (with_archived), has no other row. One that
+-- does not reach the version given has such a row with version -1.
 -- Streams are looked up one by one (`offset 0`): a batch is small and the tables are large.
 create function {schema}.load_streams(
     categories text[], keys text[], afters bigint[], up_to_versions bigint[], up_to_positions bigint[],
@@ -348,11 +349,11 @@ begin
     from unnest(categories, keys, afters, up_to_versions, up_to_positions, snapshot_names,
             fingerprints, with_archived) with ordinality
         wanted(category, key, after, up_to_version, up_to_position, snapshot, fingerprint, archived, index)
-    cross join lateral (
-        select s.id, s.state, s.state = 0 or s.state = 2 and wanted.archived as is_read
+    left join lateral (
+        select s.id, s.version, s.state, s.state = 0 or s.state = 2 and wanted.archived as is_read
         from {schema}.streams s
         where s.category = wanted.category and s.key = wanted.key offset 0
-    ) stream
+    ) stream on true
     left join lateral (
         select n.version, n.position, n.state from {schema}.snapshots n
         where n.stream_id = stream.id and n.name = wanted.snapshot
@@ -365,6 +366,9 @@ begin
         select stream.state::bigint as version, 0::bigint as position, null::text as type,
             null::integer as schema_version, null::json as content
         where stream.state <> 0
+        union all
+        select -1, 0, null, null, null
+        where coalesce(stream.version, 0) < wanted.after
         union all
         select latest.version, latest.position, null, null, latest.state
         where latest.version is not null
