@@ -1,106 +1,84 @@
 //! Runs a row projection over batches of events: loads the rows, folds, writes, moves the checkpoint.
 
-use std::{
-    collections::{HashMap, HashSet},
-    marker::PhantomData,
-    time::Duration,
-};
+mod rows;
+mod steps;
+
+use std::{collections::HashSet, time::Duration};
 
 use annals_eventstore::{
     Position, Recorded, Version,
-    postgres::{Checkpoint, Client, Database, GenericClient},
+    postgres::{Checkpoint, Client, Database},
 };
+use async_trait::async_trait;
 use chrono::DateTime;
-use tokio_postgres::types::ToSql;
 
+pub(crate) use self::{
+    rows::{Rows, failed},
+    steps::Steps,
+};
 use crate::{
     error::Error,
-    fold::{Changes, fold},
-    read_model::{History, ReadModel, RowKey, Source, Step},
-    table::Table,
+    fold::Folding,
+    install::install,
+    read_model::{ReadModel, Step},
+    target::{Batch, Late, Target, begin},
 };
 
+/// More rows than this are not kept in memory between batches.
+const HOT_ROWS: usize = 20_000;
+
+/// Projects events into the rows of a read model.
 pub(crate) struct Engine<R: ReadModel> {
     database: Database,
-    table: Table,
-    sources: HashMap<&'static str, Source<R>>,
+    rows: Rows<R>,
+    steps: Steps<R>,
+    /// What is known of rows from earlier batches, while there is much to catch up with. It holds as
+    /// long as nobody else moves the checkpoint.
+    hot: Folding<R>,
     /// Ends a transaction that does not get on, for the sake of the worker's successor.
-    limit: String,
-    row: PhantomData<R>,
+    patience: Duration,
 }
 
 impl<R: ReadModel> Engine<R> {
     /// A worker that is paused in the middle of a transaction keeps the checkpoint locked, and its
     /// successor waiting, until the database ends that transaction after `patience`.
     pub(crate) fn new(database: &Database, patience: Duration) -> Self {
-        let patience = patience.as_millis().clamp(1000, i32::MAX as u128);
         Self {
-            limit: format!("set local idle_in_transaction_session_timeout = {patience}"),
             database: database.clone(),
-            table: Table::of::<R>(database),
-            sources: R::sources().into_iter().map(|source| (source.category(), source)).collect(),
-            row: PhantomData,
+            rows: Rows::of(database.schema(), database.read_models()),
+            steps: Steps::new(),
+            hot: Folding::default(),
+            patience,
         }
     }
 
-    pub(crate) fn categories(&self) -> Vec<String> {
-        self.sources.keys().map(|category| (*category).to_owned()).collect()
-    }
-
-    /// Projects a batch of events and moves the checkpoint, all in one transaction.
-    ///
-    /// Before an event that cannot be projected, it stops: all below is projected, then it fails.
-    pub(crate) async fn apply(
-        &self,
-        events: Vec<Recorded>,
-        checkpoint: &mut Checkpoint,
-        to: Position,
-    ) -> Result<(), Error> {
-        let (steps, failure) = self.steps(events);
-        let Some((at, failure)) = failure else {
-            return self.project(&steps, checkpoint, to).await;
-        };
-        let before = Position::new(at.get() - 1);
-        if before > checkpoint.position() {
-            self.project(&steps, checkpoint, before).await?;
-        }
-        Err(failure)
+    /// The same for tables in another schema.
+    pub(crate) fn into(mut self, schema: &annals_eventstore::postgres::Schema) -> Self {
+        self.rows = Rows::of(self.database.schema(), schema);
+        self
     }
 
     async fn project(
-        &self,
+        &mut self,
         steps: &[Step<R>],
+        batch: &Batch,
         checkpoint: &mut Checkpoint,
         to: Position,
     ) -> Result<(), Error> {
-        let mut client = self.database.client().await?;
-        let failed = failed::<R>("begin a transaction");
-        let transaction = client.transaction().await.map_err(failed)?;
-        // The checkpoint first, so that a worker that was replaced writes nothing.
-        let limited = async {
-            let failed = self::failed::<R>("limit a transaction");
-            transaction.batch_execute(&self.limit).await.map_err(failed)
-        };
-        let advanced = async { Ok(checkpoint.advance(&transaction, to).await?) };
-        tokio::try_join!(limited, advanced)?;
-        self.fold_in(&transaction, steps).await?;
-        transaction.commit().await.map_err(self::failed::<R>("commit"))?;
+        let late = batch.late.as_ref();
+        let transaction = begin(&self.database, checkpoint, late, to, self.patience).await?;
+        let mut folding = std::mem::take(&mut self.hot);
+        let client = transaction.client()?;
+        self.rows.load(client, &mut folding, steps).await?;
+        folding.fold(steps)?;
+        self.rows.write(client, &folding).await?;
+        transaction.commit().await?;
         checkpoint.moved(to);
-        Ok(())
-    }
-
-    /// Folds the events into their rows, as a part of the client's transaction.
-    async fn fold_in(
-        &self,
-        transaction: &impl GenericClient,
-        steps: &[Step<R>],
-    ) -> Result<(), Error> {
-        if steps.is_empty() {
-            return Ok(());
+        if batch.more && folding.len() <= HOT_ROWS {
+            folding.written();
+            self.hot = folding;
         }
-        let rows = self.load(transaction, steps).await?;
-        let changes = fold(steps, rows)?;
-        self.write(transaction, &changes).await
+        Ok(())
     }
 
     /// Hashes of the keys of the rows that events touch, the same in every program. More than `limit`
@@ -111,18 +89,13 @@ impl<R: ReadModel> Engine<R> {
         events: &[Recorded],
         limit: usize,
     ) -> Result<Option<Vec<i32>>, Error> {
-        let steps = self.all_steps(events.to_vec())?;
+        let steps = self.steps.all(events.to_vec())?;
         let keys: HashSet<_> =
             steps.iter().flat_map(|step| step.keys.as_slice()).cloned().collect();
         if keys.len() > limit {
             return Ok(None);
         }
-        let keys: Vec<_> = keys.into_iter().collect();
-        let columns = R::Key::columns(&keys);
-        let failed = || failed::<R>("hash the keys of rows");
-        let statement = client.prepare_cached(&self.table.lock_numbers).await.map_err(failed())?;
-        let rows = client.query(&statement, &params(&columns)).await.map_err(failed())?;
-        Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
+        self.rows.lock_numbers(client, Vec::from_iter(keys)).await.map(Some)
     }
 
     /// Projects events that are recorded in the client's transaction, whose rows are locked.
@@ -131,7 +104,7 @@ impl<R: ReadModel> Engine<R> {
         client: &Client,
         events: &[Recorded],
     ) -> Result<(), Error> {
-        let steps = self.all_steps(events.to_vec())?;
+        let steps = self.steps.all(events.to_vec())?;
         // The rows were locked before the events had a place in the log.
         let unplaced = events.iter().cloned().map(|mut event| {
             event.position = Position::START;
@@ -139,123 +112,56 @@ impl<R: ReadModel> Engine<R> {
             event.recorded_at = DateTime::UNIX_EPOCH;
             event
         });
-        for (step, locked) in steps.iter().zip(self.all_steps(unplaced.collect())?) {
+        for (step, locked) in steps.iter().zip(self.steps.all(unplaced.collect())?) {
             let locked = locked.keys.as_slice();
             if step.keys.as_slice().iter().any(|key| !locked.contains(key)) {
                 let (projection, position) = (R::TABLE, step.position);
                 return Err(Error::UnlockedKey { projection, position });
             }
         }
-        self.fold_in(client, &steps).await
+        let mut folding = Folding::default();
+        self.rows.load(client, &mut folding, &steps).await?;
+        folding.fold(&steps)?;
+        self.rows.write(client, &folding).await
     }
 
-    fn all_steps(&self, events: Vec<Recorded>) -> Result<Vec<Step<R>>, Error> {
-        match self.steps(events) {
-            (steps, None) => Ok(steps),
-            (_, Some((_, failure))) => Err(failure),
+    pub(crate) fn categories() -> Vec<String> {
+        R::sources().iter().map(|source| source.category().to_owned()).collect()
+    }
+}
+
+#[async_trait]
+impl<R: ReadModel> Target for Engine<R> {
+    async fn prepare(&mut self) -> Result<(), Error> {
+        self.hot = Folding::default();
+        install::<R>(&self.database).await
+    }
+
+    async fn apply(&mut self, mut batch: Batch, checkpoint: &mut Checkpoint) -> Result<(), Error> {
+        let events = std::mem::take(&mut batch.events);
+        let (mut steps, mut failure) = self.steps.of(events);
+        if let Some(Late { at, .. }) = batch.late {
+            // What was answered for the past stays: they have their effect now.
+            steps.iter_mut().for_each(|step| step.position = at);
         }
-    }
-
-    /// Decodes the events, up to the first that cannot be projected, if there is one.
-    fn steps(&self, events: Vec<Recorded>) -> (Vec<Step<R>>, Option<(Position, Error)>) {
-        let mut steps = Vec::with_capacity(events.len());
-        for event in events {
-            let Some(source) = self.sources.get(event.stream.category()) else { continue };
-            let (stream, version, position) = (event.stream.clone(), event.version, event.position);
-            match source.step(event) {
-                Ok(of_event) => steps.extend(of_event),
-                Err(source) => {
-                    let (projection, source) = (R::TABLE, Box::new(source));
-                    let failure = Error::Event { projection, stream, version, position, source };
-                    return (steps, Some((position, failure)));
+        let mut to = batch.to;
+        loop {
+            if let Some(failed) = &failure {
+                // All below is projected, and then it fails.
+                to = Position::new(failed.position.get() - 1);
+                steps.retain(|step| step.position <= to);
+            }
+            if failure.is_some() && (batch.late.is_some() || to <= checkpoint.position()) {
+                break;
+            }
+            match self.project(&steps, &batch, checkpoint, to).await {
+                Err(Error::Event(failed)) if failure.is_none() => failure = Some(failed),
+                outcome => {
+                    outcome?;
+                    break;
                 }
             }
         }
-        (steps, None)
+        failure.map_or(Ok(()), |failed| Err(Error::Event(failed)))
     }
-
-    /// The rows that a batch touches, in one query.
-    async fn load(
-        &self,
-        transaction: &impl GenericClient,
-        steps: &[Step<R>],
-    ) -> Result<HashMap<R::Key, R>, Error> {
-        let failed = || failed::<R>("load the rows of a batch");
-        let keys: HashSet<_> =
-            steps.iter().flat_map(|step| step.keys.as_slice()).cloned().collect();
-        let given: Vec<_> = keys.iter().cloned().collect();
-        let columns = R::Key::columns(&given);
-        let load = transaction.prepare_cached(&self.table.load).await.map_err(failed())?;
-        let rows = transaction.query(&load, &params(&columns)).await.map_err(failed())?;
-        rows.iter()
-            .map(|row| {
-                let row = R::from_row(row).map_err(failed())?;
-                let key = row.key();
-                // A row that is not found again would be taken for one that does not exist.
-                let known = keys.contains(&key);
-                if known {
-                    Ok((key, row))
-                } else {
-                    Err(Error::UnstableKey { projection: R::TABLE })
-                }
-            })
-            .collect()
-    }
-
-    async fn write(
-        &self,
-        transaction: &impl GenericClient,
-        changes: &Changes<R>,
-    ) -> Result<(), Error> {
-        let table = &self.table;
-        if !changes.set.is_empty() {
-            let columns = R::columns(&changes.set.iter().collect::<Vec<_>>());
-            run::<R>(transaction, "write rows", &table.upsert, params(&columns)).await?;
-        }
-        if !changes.deleted.is_empty() {
-            let keys = R::Key::columns(&changes.deleted);
-            run::<R>(transaction, "delete rows", &table.delete, params(&keys)).await?;
-        }
-        if R::HISTORY == History::None {
-            return Ok(());
-        }
-        if !changes.closed.is_empty() {
-            let (keys, at): (Vec<_>, Vec<_>) = changes.closed.iter().cloned().unzip();
-            let keys = R::Key::columns(&keys);
-            let mut values = params(&keys);
-            values.push(&at);
-            run::<R>(transaction, "close versions of rows", &table.close, values).await?;
-        }
-        if !changes.versions.is_empty() {
-            let rows: Vec<_> = changes.versions.iter().map(|(row, ..)| row).collect();
-            let from: Vec<_> = changes.versions.iter().map(|(_, from, _)| *from).collect();
-            let to: Vec<_> = changes.versions.iter().map(|(.., to)| *to).collect();
-            let columns = R::columns(&rows);
-            let mut values = params(&columns);
-            values.extend([&from as &(dyn ToSql + Sync), &to]);
-            run::<R>(transaction, "keep versions of rows", &table.keep, values).await?;
-        }
-        Ok(())
-    }
-}
-
-fn params<'a>(columns: &'a [Box<crate::SqlParam<'_>>]) -> Vec<&'a (dyn ToSql + Sync)> {
-    columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect()
-}
-
-async fn run<R: ReadModel>(
-    transaction: &impl GenericClient,
-    action: &'static str,
-    sql: &str,
-    params: Vec<&(dyn ToSql + Sync)>,
-) -> Result<(), Error> {
-    let statement = transaction.prepare_cached(sql).await.map_err(failed::<R>(action))?;
-    transaction.execute(&statement, &params).await.map(drop).map_err(failed::<R>(action))
-}
-
-/// Turns what the database says into an error that names the read model and the action.
-pub(crate) fn failed<R: ReadModel>(
-    action: &'static str,
-) -> impl FnOnce(tokio_postgres::Error) -> Error {
-    move |source| Error::Database { projection: R::TABLE, action, source }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{Error as StoreError, Position, StreamId, Version};
 
-use crate::read_model::StepError;
+use crate::guard::Cause;
 
 /// A failure of a worker or of a query on a read model.
 #[derive(Debug, thiserror::Error)]
@@ -13,33 +13,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// An event cannot be projected.
-    #[error(
-        "projection {projection:?} cannot handle event {version} of stream {stream} at position {position}"
-    )]
-    Event {
-        /// The projection.
-        projection: &'static str,
-        /// The event's stream.
-        stream: StreamId,
-        /// The event's version.
-        version: Version,
-        /// The event's position.
-        position: Position,
-        /// Why not.
-        source: Box<StepError>,
-    },
-    /// `Project::project` returned a row under another key than the one it was asked for.
-    #[error(
-        "projection {projection:?} returned a row with another key at position {position}; \
-         name all keys that an event touches in Project::keys"
-    )]
-    WrongKey {
-        /// The projection.
-        projection: &'static str,
-        /// The event's position.
-        position: Position,
-    },
+    /// An event cannot be handled, for a reason of its own.
+    #[error(transparent)]
+    Event(#[from] Box<EventFailure>),
     /// A row's key came back from the database as another one, so that its row would not be found
     /// again.
     #[error(
@@ -111,6 +87,14 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
+    /// The tables are those of another version of the code.
+    #[error("table {table:?} is not up to date: {difference}; rebuild the read model")]
+    Outdated {
+        /// The table.
+        table: String,
+        /// What differs.
+        difference: String,
+    },
     /// The read model has no tables yet: its first worker creates them.
     #[error("read model {projection:?} has not been built yet; is its worker running?")]
     NotBuilt {
@@ -152,11 +136,19 @@ pub enum Error {
     /// A version of one stream is not a moment of a read model.
     #[error("a read model cannot be read as of a stream's version; use a time or a position")]
     NotAMoment,
+    /// The database failed a statement on what is known of projections.
+    #[error("the database failed to {action}")]
+    Bookkeeping {
+        /// What was being done.
+        action: &'static str,
+        /// What the database said.
+        source: tokio_postgres::Error,
+    },
     /// The database refused or failed a statement.
     #[error("projection {projection:?}: the database failed to {action}")]
     Database {
-        /// The read model.
-        projection: &'static str,
+        /// The projection.
+        projection: String,
         /// What was being done.
         action: &'static str,
         /// What the database said.
@@ -164,14 +156,37 @@ pub enum Error {
     },
 }
 
+/// An event that a projection cannot handle, for a reason of the event's own: it does not decode, its
+/// rows cannot be made out, the projection's code fails on it or panics, or the database refuses what came
+/// of it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "projection {projection:?} cannot handle event {version} of stream {stream} at position {position}"
+)]
+#[non_exhaustive]
+pub struct EventFailure {
+    /// The projection.
+    pub projection: String,
+    /// The event's stream.
+    pub stream: StreamId,
+    /// The event's version.
+    pub version: Version,
+    /// The event's position.
+    pub position: Position,
+    /// Why not.
+    pub source: Cause,
+}
+
 impl Error {
     /// True if trying again may help.
     pub fn is_retryable(&self) -> bool {
         match self {
+            // The checkpoint says whether a commit came through.
+            Self::Store(StoreError::Indeterminate { .. }) => true,
             Self::Store(error) => error.is_retryable(),
             Self::NotBuilt { .. } | Self::NotReached { .. } | Self::TimedOut { .. } => true,
             // A statement of a read model has its effect with the checkpoint or not at all.
-            Self::Database { source, .. } => may_pass(source),
+            Self::Database { source, .. } | Self::Bookkeeping { source, .. } => may_pass(source),
             _ => false,
         }
     }

@@ -5,111 +5,133 @@ use std::collections::HashMap;
 use annals_eventstore::Position;
 
 use crate::{
-    error::Error,
-    read_model::{Change, History, ReadModel, Step},
-    table::FOREVER,
+    error::EventFailure,
+    guard::{Cause, guarded},
+    read_model::{Change, History, ReadModel, Step, StepError},
 };
 
-/// What a batch changes: the rows as they are after it, and the versions that they went through.
+/// A row, and the position from which on it has been as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Held<R> {
+    pub(crate) row: R,
+    pub(crate) since: Position,
+}
+
+/// A row as it was over a range of positions: from the first up to before the second.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Past<R> {
+    pub(crate) row: R,
+    pub(crate) from: Position,
+    pub(crate) to: Position,
+}
+
+/// Rows on their way through one batch of events or several, since they were last written.
 #[derive(Debug)]
-pub(crate) struct Changes<R: ReadModel> {
-    pub(crate) set: Vec<R>,
-    pub(crate) deleted: Vec<R::Key>,
-    /// Versions from before the batch that ended in it, and at which position.
-    pub(crate) closed: Vec<(R::Key, i64)>,
-    /// Versions that began in the batch, each with the range of positions in which it held.
-    pub(crate) versions: Vec<(R, i64, i64)>,
+pub(crate) struct Folding<R: ReadModel> {
+    rows: HashMap<R::Key, Folded<R>>,
+    /// What rows were before they changed, if history is kept.
+    pub(crate) past: Vec<Past<R>>,
 }
 
-/// Folds the events, in order, into the rows as they were before them.
-pub(crate) fn fold<R: ReadModel>(
-    steps: &[Step<R>],
-    rows: HashMap<R::Key, R>,
-) -> Result<Changes<R>, Error> {
-    let mut folds: HashMap<R::Key, Fold<R>> =
-        rows.into_iter().map(|(key, row)| (key, Fold::before(Some(row)))).collect();
-    let mut versions = Vec::new();
-    for step in steps {
-        for key in step.keys.as_slice() {
-            if !folds.contains_key(key) {
-                folds.insert(key.clone(), Fold::before(None));
-            }
-            if let Some(fold) = folds.get_mut(key) {
-                fold.step(key, step, &mut versions)?;
-            }
-        }
-    }
-    Ok(Changes::of(folds, versions))
-}
-
-/// One row on its way through a batch.
-struct Fold<R> {
-    row: Option<R>,
-    existed: bool,
+#[derive(Debug)]
+struct Folded<R> {
+    held: Option<Held<R>>,
+    /// Whether the database has a row under this key.
+    stored: bool,
     changed: bool,
-    /// Where the present version began, if in this batch.
-    since: Option<Position>,
-    /// Where the version from before the batch ended.
-    closed: Option<Position>,
 }
 
-impl<R: ReadModel> Fold<R> {
-    fn before(row: Option<R>) -> Self {
-        Self { existed: row.is_some(), row, changed: false, since: None, closed: None }
+impl<R: ReadModel> Default for Folding<R> {
+    fn default() -> Self {
+        Self { rows: HashMap::new(), past: Vec::new() }
+    }
+}
+
+impl<R: ReadModel> Folding<R> {
+    /// Whether the row under this key, or that there is none, is known.
+    pub(crate) fn knows(&self, key: &R::Key) -> bool {
+        self.rows.contains_key(key)
     }
 
-    fn step(
-        &mut self,
-        key: &R::Key,
-        step: &Step<R>,
-        versions: &mut Vec<(R, i64, i64)>,
-    ) -> Result<(), Error> {
-        let next = match step.project(key, self.row.clone()) {
-            Change::Keep => return Ok(()),
-            Change::Delete => None,
-            Change::Set(row) if row.key() == *key => Some(row),
-            Change::Set(_) => {
-                return Err(Error::WrongKey { projection: R::TABLE, position: step.position });
-            }
-        };
-        if let Some(row) = std::mem::replace(&mut self.row, next) {
-            match self.since {
-                // Between the parts of one stored event there is no moment at which it held.
-                Some(since) if since == step.position => {}
-                // Only a read model with history looks at versions; the others need none.
-                Some(since) if R::HISTORY == History::Kept => {
-                    versions.push((row, since.get(), step.position.get()));
+    /// How many rows are known.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Takes note of what the database has under a key.
+    pub(crate) fn stored(&mut self, key: R::Key, held: Option<Held<R>>) {
+        self.rows.insert(key, Folded { stored: held.is_some(), held, changed: false });
+    }
+
+    /// Folds events, in order. A row that is not known is taken for one that does not exist.
+    ///
+    /// After a failure, what the rows are is nothing to build on.
+    pub(crate) fn fold(&mut self, steps: &[Step<R>]) -> Result<(), Box<EventFailure>> {
+        for step in steps {
+            for key in step.keys.as_slice() {
+                if !self.knows(key) {
+                    self.stored(key.clone(), None);
                 }
-                Some(_) => {}
-                None => self.closed = Some(step.position),
+                if let Some(row) = self.rows.get_mut(key) {
+                    row.step(key, step, &mut self.past).map_err(|cause| step.failed(cause))?;
+                }
             }
         }
-        self.since = self.row.is_some().then_some(step.position);
-        self.changed = true;
         Ok(())
     }
-}
 
-impl<R: ReadModel> Changes<R> {
-    fn of(folds: HashMap<R::Key, Fold<R>>, versions: Vec<(R, i64, i64)>) -> Self {
-        let mut changes =
-            Self { set: Vec::new(), deleted: Vec::new(), closed: Vec::new(), versions };
-        for (key, fold) in folds.into_iter().filter(|(_, fold)| fold.changed) {
-            if let Some(at) = fold.closed {
-                changes.closed.push((key.clone(), at.get()));
-            }
-            match fold.row {
-                Some(row) => {
-                    if let (History::Kept, Some(since)) = (R::HISTORY, fold.since) {
-                        changes.versions.push((row.clone(), since.get(), FOREVER));
-                    }
-                    changes.set.push(row);
-                }
-                None if fold.existed => changes.deleted.push(key),
+    /// What is to be written, but for the past.
+    pub(crate) fn changes(&self) -> Changes<'_, R> {
+        let mut changes = Changes { new: Vec::new(), changed: Vec::new(), gone: Vec::new() };
+        for (key, folded) in self.rows.iter().filter(|(_, folded)| folded.changed) {
+            match &folded.held {
+                Some(held) if folded.stored => changes.changed.push(held),
+                Some(held) => changes.new.push(held),
+                None if folded.stored => changes.gone.push(key.clone()),
                 None => {}
             }
         }
         changes
+    }
+
+    /// Takes note that all is written. The rows stay known.
+    pub(crate) fn written(&mut self) {
+        self.past.clear();
+        for folded in self.rows.values_mut() {
+            folded.stored = folded.held.is_some();
+            folded.changed = false;
+        }
+    }
+}
+
+/// What the rows of the database have to become.
+#[derive(Debug)]
+pub(crate) struct Changes<'a, R: ReadModel> {
+    pub(crate) new: Vec<&'a Held<R>>,
+    pub(crate) changed: Vec<&'a Held<R>>,
+    pub(crate) gone: Vec<R::Key>,
+}
+
+impl<R: ReadModel> Folded<R> {
+    fn step(&mut self, key: &R::Key, step: &Step<R>, past: &mut Vec<Past<R>>) -> Result<(), Cause> {
+        let before = self.held.as_ref().map(|held| held.row.clone());
+        let next = match guarded(|| Ok::<_, StepError>(step.project(key, before)))? {
+            Change::Keep => return Ok(()),
+            Change::Delete => None,
+            Change::Set(row) if row.key() == *key => Some(row),
+            Change::Set(_) => return Err(StepError::WrongKey.into()),
+        };
+        self.changed = true;
+        let at = step.position;
+        let next = next.map(|row| Held { row, since: at });
+        match std::mem::replace(&mut self.held, next) {
+            // Between the parts of one stored event there is no moment at which a row held.
+            Some(Held { row, since }) if R::HISTORY == History::Kept && since < at => {
+                past.push(Past { row, from: since, to: at });
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ impl InlineProjections for EventStore {
         let database = self.database()?;
         install::<R>(database).await?;
         let engine = Engine::<R>::new(database, LeaseOptions::default().time_to_live);
-        let mut categories = engine.categories();
+        let mut categories = Engine::<R>::categories();
         categories.sort_unstable();
         let rows = Rows { name: checkpoint_name::<R>(), categories, engine };
         open(self, Arc::new(rows)).await

@@ -2,7 +2,7 @@
 
 use annals_eventstore::{
     EventStore,
-    postgres::{Database, Transaction},
+    postgres::{Database, GenericClient, Transaction},
 };
 
 use crate::{
@@ -13,35 +13,75 @@ use crate::{
     table::{Table, checkpoint_name},
 };
 
-/// Makes sure that tables and checkpoint are there, belong together, and fit the struct.
+/// Makes sure that tables and checkpoints are there, belong together, and fit the struct.
 pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Error> {
     let failed = || failed::<R>("create the tables");
     let mut client = database.client().await?;
     let transaction = client.transaction().await.map_err(failed())?;
-    // `create or replace` and `if not exists` are not safe against another worker's.
-    transaction
-        .execute(
-            "select pg_advisory_xact_lock(hashtext('annals read model'), hashtext($1))",
-            &[&R::TABLE],
-        )
-        .await
-        .map_err(failed())?;
+    lock::<R>(&transaction).await?;
     let name = checkpoint_name::<R>();
-    let checkpoint = database
-        .schema()
-        .sql("select position from {schema}.checkpoints where name = $1 for update");
-    let checkpoint = transaction.query_opt(&checkpoint, &[&name]).await.map_err(failed())?;
-    let checkpoint = checkpoint.map(|row| row.get::<_, i64>(0));
+    let sql = database.schema().sql(include_str!("sql/registered.sql"));
+    let registered = transaction.query_one(&sql, &[&name]).await.map_err(failed())?;
+    let checkpoint = registered.get::<_, Option<i64>>(0);
     let (found, wanted) = shapes::<R>(database, &transaction).await.map_err(failed())?;
     if let Some((table, difference)) = mismatch(&found, &wanted, checkpoint) {
-        return Err(Error::ShapeChanged { table, difference });
+        // Rows that are not from this store's log are not ours to build anew.
+        return Err(match checkpoint {
+            Some(_) => Error::Outdated { table, difference },
+            None => Error::ShapeChanged { table, difference },
+        });
     }
-    transaction.batch_execute(&Table::of::<R>(database).create).await.map_err(failed())?;
-    let begin = database.schema().sql(
-        "insert into {schema}.checkpoints (name, position) values ($1, 0) on conflict do nothing",
-    );
-    transaction.execute(&begin, &[&name]).await.map_err(failed())?;
+    if let Some(difference) = outdated::<R>(registered.get(1), registered.get(2)) {
+        let table = format!("{}.{}", database.read_models().name(), R::TABLE);
+        return Err(Error::Outdated { table, difference });
+    }
+    let table = Table::of::<R>(database.schema(), database.read_models());
+    let create = [&*table.tables, &table.indexes, &table.functions].concat();
+    transaction.batch_execute(&create).await.map_err(failed())?;
+    register::<R>(database, &transaction).await?;
     transaction.commit().await.map_err(failed())
+}
+
+/// `create or replace` and `if not exists` are not safe against another worker's.
+pub(crate) async fn lock<R: ReadModel>(client: &impl GenericClient) -> Result<(), Error> {
+    let sql = "select pg_advisory_xact_lock(hashtext('annals read model'), hashtext($1))";
+    let locked = client.execute(sql, &[&R::TABLE]).await;
+    locked.map(drop).map_err(failed::<R>("lock the read model"))
+}
+
+/// Notes which version of the code makes the rows, and in how many slices, unless that is known.
+async fn register<R: ReadModel>(
+    database: &Database,
+    client: &impl GenericClient,
+) -> Result<(), Error> {
+    let (slices, version) = (R::SLICES as i16, R::VERSION as i32);
+    let register = database.schema().sql(
+        "insert into {schema}.projections (name, slices, version) values ($1, $2, $3)
+         on conflict do nothing",
+    );
+    let begin = database.schema().sql(
+        "insert into {schema}.checkpoints (name, position)
+         select name, 0 from unnest({schema}.checkpoints_of($1)) name on conflict do nothing",
+    );
+    let name = checkpoint_name::<R>();
+    let failed = || failed::<R>("register the projection");
+    client.execute(&register, &[&name, &slices, &version]).await.map_err(failed())?;
+    client.execute(&begin, &[&name]).await.map(drop).map_err(failed())
+}
+
+/// In what the rows differ from those that this code would make, as far as numbers tell.
+fn outdated<R: ReadModel>(version: Option<i32>, slices: Option<i16>) -> Option<String> {
+    match (version, slices) {
+        (Some(version), _) if version != R::VERSION as i32 => Some(format!(
+            "its rows were made by version {version} of the projection, and this is version {}",
+            R::VERSION
+        )),
+        (_, Some(slices)) if slices != R::SLICES as i16 => Some(format!(
+            "it is projected in {slices} slices, and this program wants {}",
+            R::SLICES
+        )),
+        _ => None,
+    }
 }
 
 /// The tables as they are, and as the struct wants them.
@@ -49,7 +89,7 @@ async fn shapes<R: ReadModel>(
     database: &Database,
     transaction: &Transaction<'_>,
 ) -> Result<([Shape; 2], [Shape; 2]), tokio_postgres::Error> {
-    let table = Table::of::<R>(database);
+    let table = Table::of::<R>(database.schema(), database.read_models());
     let kept = transaction.query_one(&table.has_history(), &[]).await?.get(0);
     let in_history = if R::HISTORY == History::Kept || kept {
         columns(transaction, &table.history).await?
@@ -57,12 +97,13 @@ async fn shapes<R: ReadModel>(
         Vec::new()
     };
     let found = [columns(transaction, &table.name).await?, in_history];
-    let columns = wanted::<R>(transaction).await?;
-    let range = ["valid_from bigint not null key", "valid_to bigint not null"].map(str::to_owned);
-    let in_history = match R::HISTORY {
-        History::Kept => columns.iter().cloned().chain(range).collect(),
-        History::None => Vec::new(),
-    };
+    let mut columns = wanted::<R>(transaction).await?;
+    let mut in_history = Vec::new();
+    if R::HISTORY == History::Kept {
+        columns.push("valid_from bigint not null".to_owned());
+        in_history = columns.iter().map(|column| column.replace(" key", "")).collect();
+        in_history.extend(["valid_to", "node"].map(|name| format!("{name} bigint not null")));
+    }
     let shapes = |[main, history]: [Vec<String>; 2]| {
         let name = |suffix| format!("{}.{}{suffix}", database.read_models().name(), R::TABLE);
         [
@@ -117,22 +158,33 @@ async fn wanted<R: ReadModel>(
 /// Takes a read model away: its tables, functions and checkpoint. A worker then builds it anew from
 /// the start of the log. Stop its workers first; one that runs starts anew at its next event.
 ///
+/// [`Rebuild`](crate::Rebuild) does the same beside the tables, while they are in use.
+///
 /// # Errors
 /// If the store is in memory, or the database fails; for example because a view of yours is built on
 /// the table.
 pub async fn reset<R: ReadModel>(store: &EventStore) -> Result<(), Error> {
     let failed = || failed::<R>("reset");
     let database = store.database()?;
-    let table = Table::of::<R>(database);
+    let name = checkpoint_name::<R>();
+    let table = Table::of::<R>(database.schema(), database.read_models());
     let mut client = database.client().await?;
     let transaction = client.transaction().await.map_err(failed())?;
+    lock::<R>(&transaction).await?;
     // First, so that no append is under way that projects into it.
-    database.forget_inline(&transaction, &checkpoint_name::<R>()).await?;
-    let forget = database.schema().sql("delete from {schema}.checkpoints where name = $1");
-    transaction.execute(&forget, &[&checkpoint_name::<R>()]).await.map_err(failed())?;
+    database.forget_inline(&transaction, &name).await?;
+    for forget in [
+        "delete from {schema}.checkpoints where name = any ({schema}.checkpoints_of($1))",
+        "delete from {schema}.parked_streams where projection = $1",
+        "delete from {schema}.projections where name = $1",
+    ] {
+        let forget = database.schema().sql(forget);
+        transaction.execute(&forget, &[&name]).await.map_err(failed())?;
+    }
     // Kept by this code or by earlier code; a table of another's that only bears the name stays.
     let kept = transaction.query_one(&table.has_history(), &[]).await.map_err(failed())?;
     if kept.get(0) {
+        transaction.batch_execute(&table.drop_functions).await.map_err(failed())?;
         transaction.batch_execute(&table.drop_history).await.map_err(failed())?;
     }
     transaction.batch_execute(&table.drop).await.map_err(failed())?;

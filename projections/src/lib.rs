@@ -51,15 +51,19 @@
 extern crate self as annals_projections;
 
 mod column;
+pub mod control;
 mod engine;
 mod error;
 mod fold;
+mod guard;
 mod inline;
 mod install;
+mod interval;
 mod query;
 mod read_model;
 mod shape;
 mod table;
+mod target;
 pub mod testkit;
 mod worker;
 
@@ -68,7 +72,7 @@ pub use annals_derive::ReadModel;
 
 pub use self::{
     column::{Column, SqlParam},
-    error::Error as ProjectionError,
+    error::{Error as ProjectionError, EventFailure},
     inline::InlineProjections,
     install::reset,
     query::{Consistency, Query, QueryReadModels},
@@ -76,7 +80,7 @@ pub use self::{
         Change, ColumnDef, History, KeyError, Keys, Project, ReadModel, RowKey, Source, Step,
         StepError,
     },
-    worker::Worker,
+    worker::{OnFailure, Worker},
 };
 
 /// What the derive macros' output refers to. Not public API.

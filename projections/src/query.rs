@@ -88,7 +88,7 @@ impl<R: ReadModel> Query<'_, R> {
     /// failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
         let database = self.store.database()?;
-        let table = Table::of::<R>(database);
+        let queries = Table::of::<R>(database.schema(), database.read_models()).queries;
         let keys = std::slice::from_ref(key);
         let at = self.position().await?.map(Position::get);
         let client = database.client().await?;
@@ -97,9 +97,9 @@ impl<R: ReadModel> Query<'_, R> {
         let mut params: Vec<&(dyn ToSql + Sync)> = Vec::new();
         let sql = if let Some(at) = &at {
             params.push(at);
-            &table.get_as_of
+            &queries.get_as_of
         } else {
-            &table.get
+            &queries.get
         };
         params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
         let failed = || unanswered::<R>();
@@ -122,10 +122,10 @@ impl<R: ReadModel> Query<'_, R> {
     /// As [`get`](Self::get); also of each row.
     pub async fn rows(self) -> Result<impl Stream<Item = Result<R, Error>> + Send, Error> {
         let database = self.store.database()?;
-        let table = Table::of::<R>(database);
+        let queries = Table::of::<R>(database.schema(), database.read_models()).queries;
         let at = self.position().await?.map(Position::get);
         let client = database.client().await?;
-        let sql = if at.is_some() { &table.all_as_of } else { &table.all };
+        let sql = if at.is_some() { &queries.all_as_of } else { &queries.all };
         let failed = || unanswered::<R>();
         let statement = client.prepare_cached(sql).await.map_err(failed())?;
         let params = at.iter().map(|at| at as &(dyn ToSql + Sync));

@@ -2,10 +2,16 @@
 
 use std::collections::HashSet;
 
-use annals_eventstore::{Aggregate, Decoded, Error as StoreError, Position, Recorded};
+use annals_eventstore::{
+    Aggregate, Decoded, Error as StoreError, Position, Recorded, StreamId, Version,
+};
 use tokio_postgres::Row;
 
-use crate::column::{Column, SqlParam};
+use crate::{
+    column::{Column, SqlParam},
+    error::EventFailure,
+    guard::Cause,
+};
 
 /// One row of a read model. Derive it.
 ///
@@ -63,6 +69,11 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     const HISTORY: History;
     /// The columns, those of the key among them.
     const COLUMNS: &'static [ColumnDef];
+    /// The version of the code that folds events into rows. Raise it when that changes and the columns do
+    /// not: the read model is then built anew.
+    const VERSION: u32 = 1;
+    /// In how many slices it is projected, each by a worker of its own.
+    const SLICES: u16 = 1;
     /// The key: the type of the key's field, or a tuple where several fields make the key.
     type Key: RowKey;
 
@@ -286,23 +297,58 @@ pub enum StepError {
     /// The rows that it touches cannot be made out.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// It led to a row under another key than the one that was asked for.
+    #[error(
+        "it led to a row with another key; name all keys that an event touches in Project::keys"
+    )]
+    WrongKey,
+    /// The read model is projected in slices, and the event touches another row than its stream's.
+    #[error(
+        "it touches a row that is not its stream's, and so other slices' too; leave `slices` out"
+    )]
+    OtherSlice,
 }
-
-type ProjectRow<R> = dyn Fn(&<R as ReadModel>::Key, Option<R>) -> Change<R> + Send + Sync;
 
 /// One decoded event, ready to be folded into the rows that it touches.
 pub struct Step<R: ReadModel> {
-    /// The event's position.
+    /// The position at which it has its effect: the event's own, unless it was parked and comes late.
     pub position: Position,
     /// The rows that it touches.
     pub keys: Keys<R::Key>,
-    project: Box<ProjectRow<R>>,
+    event: Box<dyn Projects<R>>,
+}
+
+/// A decoded event of any type, as far as a read model is concerned.
+trait Projects<R: ReadModel>: Send + Sync {
+    fn project(&self, key: &R::Key, row: Option<R>) -> Change<R>;
+    fn place(&self) -> (&StreamId, Version, Position);
+}
+
+impl<R: Project<E>, E: Send + Sync> Projects<R> for Recorded<E> {
+    fn project(&self, key: &R::Key, row: Option<R>) -> Change<R> {
+        R::project_row(key, row, self)
+    }
+
+    fn place(&self) -> (&StreamId, Version, Position) {
+        (&self.stream, self.version, self.position)
+    }
 }
 
 impl<R: ReadModel> Step<R> {
     /// Folds the event into one of its rows, that with this key.
     pub fn project(&self, key: &R::Key, row: Option<R>) -> Change<R> {
-        (self.project)(key, row)
+        self.event.project(key, row)
+    }
+
+    /// The key of its stream.
+    pub(crate) fn stream_key(&self) -> &str {
+        self.event.place().0.key()
+    }
+
+    pub(crate) fn failed(&self, source: Cause) -> Box<EventFailure> {
+        let (stream, version, position) = self.event.place();
+        let (projection, stream) = (R::TABLE.to_owned(), stream.clone());
+        Box::new(EventFailure { projection, stream, version, position, source })
     }
 }
 
@@ -316,10 +362,6 @@ fn step<A: Aggregate, R: Project<A::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Step<R>>, StepError> {
     event.decode::<A::Event>()?.try_map(|event| {
-        Ok(Step {
-            position: event.position,
-            keys: R::keys(&event)?,
-            project: Box::new(move |key, row| R::project_row(key, row, &event)),
-        })
+        Ok(Step { position: event.position, keys: R::keys(&event)?, event: Box::new(event) })
     })
 }

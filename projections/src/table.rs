@@ -1,69 +1,94 @@
 //! The SQL of a read model's tables. Pure: it makes text and runs nothing.
+//!
+//! The table holds the rows as they are. With history it also says since which position each is so, and a
+//! second table holds what rows were before, each with its range of positions. Nothing there ever changes:
+//! a version is written once it is over.
 
-use annals_eventstore::postgres::Database;
+mod functions;
+mod statements;
 
-use crate::read_model::{ColumnDef, History, ReadModel};
+use annals_eventstore::postgres::Schema;
 
-/// The end of the range of positions of a row that still holds.
-pub(crate) const FOREVER: i64 = i64::MAX;
+use self::{functions::functions, statements::Sql};
+use crate::read_model::{History, ReadModel};
 
-/// The statements of one read model.
+/// The statements of one read model in one schema.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// The names, quoted: of the table, its history, and the index that marks that one as ours.
     pub(crate) name: String,
     pub(crate) history: String,
     pub(crate) history_mark: String,
-    /// All that a new read model needs: tables, and functions for as-of queries.
-    pub(crate) create: String,
+    /// All that a new read model needs: its tables, what finds rows in them, and functions for queries.
+    pub(crate) tables: String,
+    pub(crate) indexes: String,
+    pub(crate) functions: String,
     pub(crate) drop: String,
     pub(crate) drop_history: String,
-    /// Current rows: by keys given as arrays, by one key, all.
+    pub(crate) drop_functions: String,
+    /// Current rows, each with its beginning: by keys given as arrays.
     pub(crate) load: String,
     /// A number for each of the keys, given as arrays, by which its row is locked.
     pub(crate) lock_numbers: String,
+    pub(crate) insert: String,
+    pub(crate) update: String,
+    pub(crate) delete: String,
+    /// Versions that are over.
+    pub(crate) keep: String,
+    /// What COPY takes: rows, and versions that are over.
+    pub(crate) copy: String,
+    pub(crate) copy_history: String,
+    pub(crate) queries: Queries,
+}
+
+/// Questions about rows: as they are, and as of the position `$1`.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    /// The row of one key, given as arrays of one element.
     pub(crate) get: String,
     pub(crate) all: String,
-    pub(crate) upsert: String,
-    pub(crate) delete: String,
-    /// The history, where it is kept: close versions, insert versions, one key or all as of `$1`.
-    pub(crate) close: String,
-    pub(crate) keep: String,
     pub(crate) get_as_of: String,
     pub(crate) all_as_of: String,
+    /// All versions of one key's row, from the first on, with their ranges.
+    pub(crate) versions: String,
+    /// What differs between the positions `$1` and `$2`: before and after, side by side.
+    pub(crate) changes: String,
 }
 
 impl Table {
-    pub(crate) fn of<R: ReadModel>(database: &Database) -> Self {
+    /// The tables of a read model in `schema`, for the store in the schema `store`.
+    pub(crate) fn of<R: ReadModel>(store: &Schema, schema: &Schema) -> Self {
         let sql = Sql {
-            store: database.schema().sql("{schema}"),
-            schema: database.read_models().sql("{schema}"),
+            schema: schema.sql("{schema}"),
             table: R::TABLE,
             columns: R::COLUMNS,
+            history: R::HISTORY,
         };
         Self {
             name: sql.name(""),
             history: sql.name("_history"),
-            history_mark: sql.name("_history_current"),
-            create: sql.create(R::HISTORY),
+            history_mark: sql.name("_history_key"),
+            tables: sql.tables(),
+            indexes: sql.indexes(),
+            functions: match R::HISTORY {
+                History::Kept => functions(&sql, &store.sql("{schema}")),
+                History::None => String::new(),
+            },
             drop: format!("drop table if exists {}", sql.name("")),
-            drop_history: sql.drop_history(),
+            drop_history: format!("drop table if exists {}", sql.name("_history")),
+            drop_functions: functions::drop(&sql),
             load: sql.load(),
             lock_numbers: sql.lock_numbers(),
-            get: sql.select(&sql.name(""), &sql.key_params(1)),
-            all: sql.select(&sql.name(""), "true"),
-            upsert: sql.upsert(),
+            insert: sql.insert(),
+            update: sql.update(),
             delete: sql.delete(),
-            close: sql.close(),
             keep: sql.keep(),
-            get_as_of: sql
-                .select(&sql.name("_history"), &format!("{} and {HOLDS}", sql.key_params(2))),
-            all_as_of: sql.select(&sql.name("_history"), HOLDS),
+            copy: sql.copy(),
+            copy_history: sql.copy_history(),
+            queries: sql.queries(),
         }
     }
-}
 
-impl Table {
     /// Whether there is a history table of this read model, kept now or by earlier code. Another
     /// table may bear its name.
     pub(crate) fn has_history(&self) -> String {
@@ -71,173 +96,7 @@ impl Table {
     }
 }
 
-/// The checkpoint, and the lease, of the worker on a read model.
+/// The checkpoint of the projection into a read model, and the lease of its worker.
 pub(crate) fn checkpoint_name<R: ReadModel>() -> String {
     format!("projection:{}", R::TABLE)
-}
-
-const HOLDS: &str = "valid_from <= $1 and valid_to > $1";
-
-struct Sql {
-    store: String,
-    schema: String,
-    table: &'static str,
-    columns: &'static [ColumnDef],
-}
-
-impl Sql {
-    fn name(&self, suffix: &str) -> String {
-        format!("{}.\"{}{suffix}\"", self.schema, self.table)
-    }
-
-    /// One text for each column that passes, joined by commas.
-    fn list(&self, of: impl Fn(&ColumnDef) -> Option<String>) -> String {
-        self.columns.iter().filter_map(of).collect::<Vec<_>>().join(", ")
-    }
-
-    fn names(&self) -> String {
-        self.list(|column| Some(quoted(column)))
-    }
-
-    fn keys(&self) -> String {
-        self.list(|column| column.key.then(|| quoted(column)))
-    }
-
-    /// The columns, or those of the key, as arrays from `$1` on.
-    fn arrays(&self, wanted: impl Fn(&ColumnDef) -> bool) -> String {
-        let wanted = self.columns.iter().filter(|column| wanted(column)).zip(1..);
-        wanted.map(|(c, n)| format!("${n}::{}[]", c.sql_type)).collect::<Vec<_>>().join(", ")
-    }
-
-    /// That the key is the only element of the arrays from `$first` on.
-    fn key_params(&self, first: usize) -> String {
-        let keys = self.columns.iter().filter(|column| column.key).zip(first..);
-        keys.map(|(c, n)| format!("{} = any (${n}::{}[])", quoted(c), c.sql_type))
-            .collect::<Vec<_>>()
-            .join(" and ")
-    }
-
-    /// `t.k1 = given.k1 and t.k2 = given.k2`
-    fn same_key(&self, table: &str) -> String {
-        let keys = self.columns.iter().filter(|column| column.key);
-        keys.map(|c| format!("{table}.{0} = given.{0}", quoted(c)))
-            .collect::<Vec<_>>()
-            .join(" and ")
-    }
-
-    fn select(&self, from: &str, condition: &str) -> String {
-        format!("select {} from {from} where {condition} order by {}", self.names(), self.keys())
-    }
-
-    fn load(&self) -> String {
-        let columns = self.list(|column| Some(format!("t.{}", quoted(column))));
-        format!(
-            "select {columns} from unnest({}) given({}) join {} t on {}",
-            self.arrays(|column| column.key),
-            self.keys(),
-            self.name(""),
-            self.same_key("t"),
-        )
-    }
-
-    fn upsert(&self) -> String {
-        let values = self
-            .list(|column| (!column.key).then(|| format!("{0} = excluded.{0}", quoted(column))));
-        let otherwise =
-            if values.is_empty() { "nothing".into() } else { format!("update set {values}") };
-        format!(
-            "insert into {} ({}) select * from unnest({}) on conflict ({}) do {otherwise}",
-            self.name(""),
-            self.names(),
-            self.arrays(|_| true),
-            self.keys(),
-        )
-    }
-
-    fn lock_numbers(&self) -> String {
-        // By the types' own hashes: equal keys have equal ones, whatever the session's settings.
-        format!(
-            "select pg_catalog.hash_record(row({0})) from unnest({1}) given({0})",
-            self.keys(),
-            self.arrays(|column| column.key),
-        )
-    }
-
-    fn delete(&self) -> String {
-        format!(
-            "delete from {} t using unnest({}) given({}) where {}",
-            self.name(""),
-            self.arrays(|column| column.key),
-            self.keys(),
-            self.same_key("t"),
-        )
-    }
-
-    fn close(&self) -> String {
-        // No column of a read model has a blank in its name.
-        let next = self.columns.iter().filter(|column| column.key).count() + 1;
-        format!(
-            "update {} t set valid_to = given.\"closed at\"
-             from unnest({}, ${next}::bigint[]) given({}, \"closed at\")
-             where {} and t.valid_to = {FOREVER}",
-            self.name("_history"),
-            self.arrays(|column| column.key),
-            self.keys(),
-            self.same_key("t"),
-        )
-    }
-
-    fn keep(&self) -> String {
-        let next = self.columns.len() + 1;
-        format!(
-            "insert into {} ({}, valid_from, valid_to)
-             select * from unnest({}, ${next}::bigint[], ${}::bigint[])",
-            self.name("_history"),
-            self.names(),
-            self.arrays(|_| true),
-            next + 1,
-        )
-    }
-
-    fn create(&self, history: History) -> String {
-        let columns = self.list(|column| {
-            let null = if column.nullable { "" } else { " not null" };
-            Some(format!("{} {}{null}", quoted(column), column.sql_type))
-        });
-        let mut sql = format!(
-            "create table if not exists {} ({columns}, primary key ({}));\n",
-            self.name(""),
-            self.keys(),
-        );
-        if history == History::Kept {
-            sql += &include_str!("sql/history.sql")
-                .replace("{columns}", &columns)
-                .replace("{names}", &self.list(|column| Some(format!("h.{}", quoted(column)))))
-                .replace("{keys}", &self.keys())
-                .replace("{forever}", &FOREVER.to_string())
-                .replace("{checkpoint}", &format!("projection:{}", self.table))
-                .replace("{index}", &format!("\"{}_history_current\"", self.table))
-                .replace("{label}", self.table)
-                .replace("{table}", &self.name(""))
-                .replace("{history}", &self.name("_history"))
-                .replace("{as_of}", &self.name("_as_of"))
-                .replace("{store}", &self.store);
-        }
-        sql
-    }
-
-    fn drop_history(&self) -> String {
-        let function = self.name("_as_of");
-        format!(
-            "drop function if exists {function}(bigint);
-             drop function if exists {function}(timestamptz);
-             drop function if exists {function}(text);
-             drop table if exists {}",
-            self.name("_history"),
-        )
-    }
-}
-
-fn quoted(column: &ColumnDef) -> String {
-    format!("\"{}\"", column.name)
 }

@@ -101,79 +101,74 @@ macro_rules! projects {
 projects!(Trail);
 projects!(Bare);
 
-/// The rows and their versions, as the tables would hold them.
+/// The rows and their past versions, as the tables would hold them.
 #[derive(Debug, PartialEq)]
 struct Tables<R: ReadModel<Key = i16>> {
-    rows: BTreeMap<i16, R>,
+    rows: BTreeMap<i16, (R, i64)>,
     /// By key and beginning.
-    versions: BTreeMap<(i16, i64), (R, i64)>,
+    past: BTreeMap<(i16, i64), (R, i64)>,
 }
 
 impl<R: ReadModel<Key = i16>> Default for Tables<R> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), versions: BTreeMap::new() }
+        Self { rows: BTreeMap::new(), past: BTreeMap::new() }
     }
 }
 
 impl<R: ReadModel<Key = i16> + PartialEq + std::fmt::Debug> Tables<R> {
     /// What the database does with the changes of a batch; it has constraints.
-    fn write(&mut self, changes: Changes<R>) {
-        for (key, at) in changes.closed {
-            let open: Vec<_> = self
-                .versions
-                .iter_mut()
-                .filter(|((id, _), (_, to))| *id == key && *to == FOREVER)
-                .collect();
-            assert_eq!(open.len(), 1, "row {key} has one version to close");
-            for (_, (_, to)) in open {
-                *to = at;
-            }
-        }
-        for (row, from, to) in changes.versions {
+    fn write(&mut self, folding: &mut Folding<R>) {
+        for Past { row, from, to } in &folding.past {
             assert!(from < to, "an empty version of {row:?}");
-            let twice = self.versions.insert((row.key(), from), (row, to));
+            let twice = self.past.insert((row.key(), from.get()), (row.clone(), to.get()));
             assert_eq!(twice, None, "two versions from {from}");
         }
-        for row in changes.set {
-            self.rows.insert(row.key(), row);
+        let Changes { new, changed, gone } = folding.changes();
+        for Held { row, since } in new {
+            let twice = self.rows.insert(row.key(), (row.clone(), since.get()));
+            assert_eq!(twice, None, "a new row is new");
         }
-        for key in changes.deleted {
+        for Held { row, since } in changed {
+            let before = self.rows.insert(row.key(), (row.clone(), since.get()));
+            assert!(before.is_some(), "a changed row is there");
+        }
+        for key in gone {
             assert!(self.rows.remove(&key).is_some(), "row {key} is there to be deleted");
         }
+        folding.written();
     }
 
+    /// Folds a batch into rows that are loaded for it.
     fn batch(&mut self, steps: &[Step<R>]) {
-        let touched = steps.iter().flat_map(|step| step.keys.as_slice());
-        let rows = touched.filter_map(|key| Some((*key, self.rows.get(key)?.clone()))).collect();
-        self.write(fold(steps, rows).unwrap());
+        let mut folding = Folding::default();
+        for key in steps.iter().flat_map(|step| step.keys.as_slice()) {
+            let held = self.rows.get(key).cloned();
+            let held = held.map(|(row, since)| Held { row, since: Position::new(since) });
+            folding.stored(*key, held);
+        }
+        folding.fold(steps).unwrap();
+        self.write(&mut folding);
     }
 }
 
 /// The same in the plainest way: one event after the other, one row after the other.
 fn plainly(steps: &[Step<Trail>]) -> Tables<Trail> {
-    let mut tables = Tables::default();
+    let mut tables: Tables<Trail> = Tables::default();
     for step in steps {
         let at = step.position.get();
         for key in step.keys.as_slice() {
-            let next = match step.project(key, tables.rows.get(key).cloned()) {
+            let next = match step.project(key, tables.rows.get(key).map(|(row, _)| row.clone())) {
                 Change::Keep => continue,
                 Change::Set(row) => Some(row),
                 Change::Delete => None,
             };
-            for ((id, _), (_, to)) in &mut tables.versions {
-                if id == key && *to == FOREVER {
-                    *to = at;
-                }
-            }
             // What a part of an event makes and another part of it changes was never there.
-            tables.versions.retain(|(_, from), (_, to)| from < to);
-            match next {
-                Some(row) => {
-                    tables.versions.insert((*key, at), (row.clone(), FOREVER));
-                    tables.rows.insert(*key, row);
-                }
-                None => drop(tables.rows.remove(key)),
+            if let Some((row, since)) = tables.rows.remove(key)
+                && since < at
+            {
+                tables.past.insert((*key, since), (row, at));
             }
+            tables.rows.extend(next.map(|row| (*key, (row, at))));
         }
     }
     tables
@@ -252,6 +247,13 @@ proptest! {
         let mut at_once = Tables::default();
         at_once.batch(&steps);
         prop_assert_eq!(&at_once, &expected);
+        // The same with rows that stay known from one batch to the next.
+        let (mut known, mut folding) = (Tables::default(), Folding::default());
+        for batch in batches(&steps, &sizes) {
+            folding.fold(batch).unwrap();
+            known.write(&mut folding);
+        }
+        prop_assert_eq!(&known, &expected);
     }
 
     #[test]
@@ -261,17 +263,16 @@ proptest! {
     ) {
         let steps_with: Vec<Step<Trail>> = steps(&events);
         let expected = plainly(&steps_with).rows;
-        let expected: Vec<_> = expected.into_values().map(|row| (row.id, row.positions)).collect();
+        let expected: Vec<_> =
+            expected.into_values().map(|(row, _)| (row.id, row.positions)).collect();
         let steps = steps::<Bare>(&events);
-        let mut rows = BTreeMap::new();
+        let mut tables = Tables::default();
         for batch in batches(&steps, &sizes) {
-            let before = rows.iter().map(|(id, row): (&i16, &Bare)| (*id, row.clone())).collect();
-            let changes = fold(batch, before).unwrap();
-            prop_assert!(changes.versions.is_empty(), "nobody looks at versions");
-            rows.extend(changes.set.into_iter().map(|row| (row.id, row)));
-            rows.retain(|id, _| !changes.deleted.contains(id));
+            tables.batch(batch);
         }
-        let rows: Vec<_> = rows.into_values().map(|row| (row.id, row.positions)).collect();
+        prop_assert!(tables.past.is_empty(), "nobody looks at versions");
+        let rows: Vec<_> =
+            tables.rows.into_values().map(|(row, _)| (row.id, row.positions)).collect();
         prop_assert_eq!(rows, expected);
     }
 }
@@ -281,9 +282,19 @@ fn a_key_that_stands_twice_counts_once() {
     let steps = steps::<Trail>(&single([Touched::Set { rows: vec![1, 2, 1, 1] }]));
     let mut tables = Tables::default();
     tables.batch(&steps);
-    let rows: Vec<_> = tables.rows.into_values().collect();
+    let rows: Vec<_> = tables.rows.into_values().map(|(row, _)| row).collect();
     let once = |id| Trail { id, positions: vec![3] };
     assert_eq!(rows, [once(1), once(2)]);
+}
+
+fn past(positions: &[i64], from: i64, to: i64) -> Past<Trail> {
+    let row = Trail { id: 1, positions: positions.into() };
+    Past { row, from: Position::new(from), to: Position::new(to) }
+}
+
+fn is_empty(folding: &Folding<Trail>) -> bool {
+    let Changes { new, changed, gone } = folding.changes();
+    new.is_empty() && changed.is_empty() && gone.is_empty()
 }
 
 #[test]
@@ -294,11 +305,10 @@ fn a_row_that_comes_and_goes_within_a_batch_leaves_its_versions_only() {
         Touched::Set { rows: one() },
         Touched::Deleted { rows: one() },
     ]));
-    let changes = fold(&steps, HashMap::new()).unwrap();
-    assert!(changes.set.is_empty() && changes.deleted.is_empty() && changes.closed.is_empty());
-    let version =
-        |positions: &[i64], from, to| (Trail { id: 1, positions: positions.into() }, from, to);
-    assert_eq!(changes.versions, [version(&[3], 3, 6), version(&[3, 6], 6, 9)]);
+    let mut folding = Folding::default();
+    folding.fold(&steps).unwrap();
+    assert!(is_empty(&folding));
+    assert_eq!(folding.past, [past(&[3], 3, 6), past(&[3, 6], 6, 9)]);
 }
 
 #[test]
@@ -310,9 +320,8 @@ fn between_the_parts_of_one_event_there_is_no_version() {
         vec![Touched::Set { rows: one() }, Touched::Deleted { rows: one() }],
         vec![],
     ]);
-    let changes = fold(&steps, HashMap::new()).unwrap();
-    let version =
-        |positions: &[i64], from, to| (Trail { id: 1, positions: positions.into() }, from, to);
-    assert_eq!(changes.versions, [version(&[3], 3, 6), version(&[6], 6, 9)]);
-    assert!(changes.set.is_empty() && changes.deleted.is_empty() && changes.closed.is_empty());
+    let mut folding = Folding::default();
+    folding.fold(&steps).unwrap();
+    assert!(is_empty(&folding));
+    assert_eq!(folding.past, [past(&[3], 3, 6), past(&[6], 6, 9)]);
 }

@@ -1,24 +1,8 @@
--- Every version of every row, with the positions from which and up to before which it held.
-create table if not exists {history} (
-    {columns},
-    valid_from bigint not null,
-    valid_to bigint not null,
-    primary key ({keys}, valid_from)
-);
-create unique index if not exists {index} on {history} ({keys}) where valid_to = {forever};
-
 -- The table as of a position. One that the projection has not come to is an error, not a guess.
 create or replace function {as_of}(bigint) returns setof {table} language plpgsql volatile as $$
-declare
-    annals_reached bigint := coalesce({store}.reached('{checkpoint}'), 0);
 begin
-    if $1 is null then
-        raise exception 'a moment is needed, not null' using errcode = 'null_value_not_allowed';
-    elsif $1 > annals_reached then
-        raise exception '{label} has come to position %, not to % yet', annals_reached, $1
-            using errcode = 'AN004', hint = 'Is its worker running?';
-    end if;
-    return query select {names} from {history} h where h.valid_from <= $1 and h.valid_to > $1;
+    perform {store}.check_moment('{checkpoint}', '{label}', $1);
+    return query {rows_as_of};
 end $$;
 
 -- The table as of a time. A time that has not come yet is an error.
@@ -35,3 +19,41 @@ create or replace function {as_of}(text) returns setof {table} language plpgsql 
 begin
     return query select * from {as_of}($1::timestamptz);
 end $$;
+
+-- What differs between two moments: a row that came, went or became another.
+create or replace function {changes}(bigint, bigint)
+returns table (change text, before {table}, after {table}) language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    return query
+    select case when a is null then 'added' when b is null then 'removed' else 'changed' end, a, b
+    from {as_of}($1) a full join {as_of}($2) b using ({keys})
+    where a.valid_from is distinct from b.valid_from;
+end $$;
+
+create or replace function {changes}(timestamptz, timestamptz)
+returns table (change text, before {table}, after {table}) language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    if $1 is null or $2 is null then
+        raise exception 'two moments are needed, not null' using errcode = 'null_value_not_allowed';
+    end if;
+    return query
+    select * from {changes}({store}.position_at($1), {store}.position_at($2));
+end $$;
+
+create or replace function {changes}(text, text)
+returns table (change text, before {table}, after {table}) language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    return query select * from {changes}($1::timestamptz, $2::timestamptz);
+end $$;
+
+-- All that rows ever were, each version with the positions from which and up to before which it held;
+-- null if it still does.
+create or replace function {versions}()
+returns table ({types}, valid_from bigint, valid_to bigint) language sql stable as $$
+    select {columns}, h.valid_from, h.valid_to from {history} h
+    union all
+    select {columns}, h.valid_from, null from {table} h
+$$;

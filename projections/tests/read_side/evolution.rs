@@ -10,7 +10,7 @@ use annals_projections::{
 use serde::{Deserialize, Serialize};
 
 use crate::support::{
-    Running, catch_up, database::TestDatabase, oracle::assert_exact, text, worker,
+    Running, catch_up, database::TestDatabase, oracle::assert_exact, stopping, text, worker,
 };
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -171,7 +171,7 @@ async fn an_old_event_that_does_not_decode_stops_the_worker() {
     let store = database.store().await;
     store_once(&store, "viewed", 1, "{}").await;
     store_once(&store, "moved", 1, r#"{"from":"nail"}"#).await;
-    let failure = Running::start(worker::<Item>(&store)).failure().await;
+    let failure = Running::start(stopping::<Item>(&store)).failure().await;
     let message = text(&failure);
     assert!(message.contains("event 2 of stream stock-all, type \"moved\" version 1"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Events that cannot be projected stop the worker before them, and nothing is skipped.
+//! Events that cannot be projected stop a worker that is to stop before them, and nothing is skipped.
 
 use annals_eventstore::{
     Aggregate, Append, Apply, Event, ExpectedVersion, NewEvent, Payload, Recorded, StreamId,
@@ -12,7 +12,7 @@ use crate::support::{
     database::{TestDatabase, value},
     ledger::{Ledger, LedgerEvent, Tally, add, append},
     oracle::assert_exact,
-    text, worker,
+    stopping, text,
 };
 
 /// The same events after a later release: what was unknown is known, under another name.
@@ -87,13 +87,14 @@ async fn an_event_that_does_not_decode_stops_the_worker_until_the_code_knows_it(
 
     // Wherever in its batch it stands, and however often it is tried.
     for batch_size in [1000, 1, 3, 7] {
-        let running = Running::start(worker::<Tally>(&store).batch_size(batch_size));
+        let running = Running::start(stopping::<Tally>(&store).batch_size(batch_size));
         let error = running.failure().await;
         assert!(!error.is_retryable());
         match &error {
-            ProjectionError::Event { projection: "tallies", stream, version, position, .. } => {
-                assert_eq!((stream.to_string().as_str(), version.get()), ("ledger-b", 2));
-                assert_eq!(*position, unknown);
+            ProjectionError::Event(failure) => {
+                let stream = failure.stream.to_string();
+                assert_eq!((stream.as_str(), failure.version.get()), ("ledger-b", 2));
+                assert_eq!((&*failure.projection, failure.position), ("tallies", unknown));
             }
             other => panic!("{other:?}"),
         }
@@ -134,7 +135,7 @@ async fn a_stream_key_that_is_no_row_key_stops_the_worker() {
     let (store, client) = (database.store().await, database.client().await);
     add(&store, "17", 1).await;
     let bad = add(&store, "seventeen", 1).await.last_position;
-    let error = Running::start(worker::<Numbered>(&store)).failure().await;
+    let error = Running::start(stopping::<Numbered>(&store)).failure().await;
     assert!(!error.is_retryable());
     let text = text(&error);
     for part in ["numbered", "ledger-seventeen", "\"seventeen\"", "invalid digit"] {
@@ -177,18 +178,20 @@ async fn a_row_under_another_key_rolls_back_rows_and_checkpoint() {
     let strayed = LedgerEvent::Shared { ledgers: vec!["elsewhere".into()], amount: 0 };
     let strayed = append::<Ledger>(&store, "b", [strayed]).await.last_position;
     add(&store, "a", 1).await;
-    let error = Running::start(worker::<Stray>(&store)).failure().await;
+    let error = Running::start(stopping::<Stray>(&store)).failure().await;
     match error {
-        ProjectionError::WrongKey { projection: "strays", position } => {
-            assert_eq!(position, strayed);
+        ProjectionError::Event(failure) => {
+            assert_eq!((&*failure.projection, failure.position), ("strays", strayed));
+            assert!(failure.source.to_string().contains("another key"), "{}", failure.source);
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(reached(&client).await, before);
-    let rows: String = value(&client, "select string_agg(s::text, ' ') from strays s").await;
-    assert_eq!(rows, "(a,1)");
-    let versions: i64 = value(&client, "select count(*) from strays_history").await;
-    assert_eq!(versions, 1);
+    assert_eq!(reached(&client).await, strayed.get() - 1, "all before it, nothing behind it");
+    assert!(strayed.get() - 1 > before);
+    let rows: String = value(&client, "select string_agg(ledger || events, ' ') from strays").await;
+    assert_eq!(rows, "a2");
+    let versions: i64 = value(&client, "select count(*) from strays_versions()").await;
+    assert_eq!(versions, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,19 +203,23 @@ async fn what_the_database_refuses_rolls_back_and_stops_the_worker() {
     let before = reached(&client).await;
     // The last statement of a batch fails: all before it is undone.
     client
-        .batch_execute("alter table tallies_history add constraint small check (total < 100)")
+        .batch_execute("alter table tallies add constraint small check (total < 100)")
         .await
         .unwrap();
     add(&store, "a", 5).await;
-    add(&store, "b", 100).await;
-    let error = Running::start(worker::<Tally>(&store)).failure().await;
-    assert!(matches!(error, ProjectionError::Database { .. }), "{error:?}");
+    let refused = add(&store, "b", 100).await.last_position;
+    let error = Running::start(stopping::<Tally>(&store)).failure().await;
+    match &error {
+        ProjectionError::Event(failure) => assert_eq!(failure.position, refused),
+        other => panic!("{other:?}"),
+    }
     assert!(!error.is_retryable() && text(&error).contains("small"), "{}", text(&error));
-    assert_eq!(reached(&client).await, before);
+    assert_eq!(reached(&client).await, refused.get() - 1, "all before it, nothing behind it");
+    assert!(refused.get() - 1 > before);
     let totals: i64 = value(&client, "select sum(total)::bigint from tallies").await;
-    assert_eq!(totals, 1);
+    assert_eq!(totals, 6);
 
-    client.batch_execute("alter table tallies_history drop constraint small").await.unwrap();
+    client.batch_execute("alter table tallies drop constraint small").await.unwrap();
     catch_up::<Tally>(&store).await;
     assert_exact::<Tally>(&store, &client).await;
 }
@@ -225,7 +232,7 @@ async fn one_projection_that_fails_stops_its_worker_and_the_others_stay_whole() 
         add(&store, &n.to_string(), 1).await;
     }
     add(&store, "no number", 1).await;
-    let both = worker::<Tally>(&store).projection::<Numbered>().batch_size(4);
+    let both = stopping::<Tally>(&store).projection::<Numbered>().batch_size(4);
     let error = Running::start(both).failure().await;
     assert!(text(&error).contains("numbered"), "{}", text(&error));
     catch_up::<Tally>(&store).await;

@@ -13,7 +13,7 @@ use crate::support::{
     ledger::{Tally, add},
     load::{Load, seeded},
     oracle::assert_exact,
-    worker,
+    stopping, worker,
 };
 
 async fn epoch(client: &Client) -> i64 {
@@ -66,7 +66,7 @@ async fn a_lease_that_is_given_back_is_free_at_once() {
 async fn a_worker_that_fails_gives_its_lease_back_too() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
-    let mut running = Running::start(worker::<Tally>(&store).lease(lease(3_600_000)));
+    let mut running = Running::start(stopping::<Tally>(&store).lease(lease(3_600_000)));
     add(&store, "a", 1).await;
     running.caught_up::<Tally>(&store).await;
     client.batch_execute("alter table tallies add constraint no check (total < 2)").await.unwrap();

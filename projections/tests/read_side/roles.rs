@@ -203,8 +203,9 @@ async fn only_the_writer_appends_and_only_the_projector_projects() {
     for role in [WRITER, READER] {
         let store = roles.store(role).await;
         let failure = Running::start(worker::<Tally>(&store)).failure().await;
-        let ProjectionError::Store(error) = &failure else { panic!("{failure:?}") };
-        assert!(is_refused(error), "{}: {error:?}", roles.names[role]);
+        let ProjectionError::Database { source, .. } = &failure else { panic!("{failure:?}") };
+        let refused = Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE);
+        assert_eq!(source.code(), refused, "{}: {source:?}", roles.names[role]);
     }
     assert!(EventStore::connect(&roles.url(STRANGER)).await.is_err());
 }

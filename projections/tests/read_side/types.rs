@@ -14,7 +14,7 @@ use crate::support::{
     database::{TestDatabase, value},
     ledger::append,
     oracle::{assert_exact, sorted},
-    text, worker,
+    stopping, text, worker,
 };
 
 /// Asks for one of the samples.
@@ -306,8 +306,8 @@ async fn a_key_that_the_database_changes_loses_no_event_in_silence() {
     let database = TestDatabase::create().await;
     let store = database.store().await;
     append::<Sample>(&store, "x", [0, 0].map(|sample| SampleEvent::Wanted { sample })).await;
-    let error = Running::start(worker::<ByNanosecond>(&store).batch_size(1)).failure().await;
-    assert!(matches!(error, ProjectionError::UnstableKey { .. }), "{error:?}");
+    let error = Running::start(stopping::<ByNanosecond>(&store).batch_size(1)).failure().await;
+    assert!(matches!(error, ProjectionError::Event(_)), "{error:?}");
     assert!(!error.is_retryable() && text(&error).contains("microseconds"));
 }
 
@@ -362,10 +362,10 @@ async fn values_that_do_not_fit_stop_the_worker_instead_of_being_tried_for_ever(
     append::<Sample>(&store, "x", [SampleEvent::Wanted { sample: 1 }]).await;
     let before: i64 = value(&client, "select position from annals.checkpoints").await;
 
-    let error = Running::start(worker::<Text>(&store)).failure().await;
+    let error = Running::start(stopping::<Text>(&store)).failure().await;
     assert!(!error.is_retryable(), "{}", text(&error));
     assert!(text(&error).contains("texts"), "{}", text(&error));
-    let error = Running::start(worker::<OtherForm>(&store)).failure().await;
+    let error = Running::start(stopping::<OtherForm>(&store)).failure().await;
     assert!(!error.is_retryable(), "{}", text(&error));
     assert!(text(&error).contains("texts"), "{}", text(&error));
     let error = store.query::<OtherForm>().all().await.unwrap_err();

@@ -18,7 +18,7 @@ pub(crate) mod waiting;
 use std::time::Duration;
 
 use annals_eventstore::{EventStore, postgres::LeaseOptions};
-use annals_projections::{ProjectionError, QueryReadModels, ReadModel, Worker};
+use annals_projections::{OnFailure, ProjectionError, QueryReadModels, ReadModel, Worker};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,11 @@ pub(crate) fn lease(milliseconds: u64) -> LeaseOptions {
 /// A worker on one read model, as the tests start it: it polls often.
 pub(crate) fn worker<R: ReadModel>(store: &EventStore) -> Worker {
     Worker::new(store).projection::<R>().poll_interval(Duration::from_millis(20))
+}
+
+/// A worker that ends at the first event that fails.
+pub(crate) fn stopping<R: ReadModel>(store: &EventStore) -> Worker {
+    worker::<R>(store).on_failure(OnFailure::Stop)
 }
 
 /// A worker in a task of its own.

@@ -88,14 +88,18 @@ fn similar(what: &str, found: Vec<String>, expected: Vec<String>) {
 async fn history<R: ReadModel>(client: &Client) -> Vec<(R, i64, i64)> {
     let columns: Vec<_> = R::COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect();
     let columns = columns.join(", ");
-    let sql = format!("select {columns}, valid_from, valid_to from \"{}_history\"", R::TABLE);
+    let sql = format!(
+        "select {columns}, valid_from, coalesce(valid_to, {}) from \"{}_versions\"()",
+        i64::MAX,
+        R::TABLE
+    );
     let rows = client.query(&sql, &[]).await.unwrap();
     let width = R::COLUMNS.len();
     rows.iter().map(|row| (R::from_row(row).unwrap(), row.get(width), row.get(width + 1))).collect()
 }
 
-/// Checks the laws of a history: no empty range, no two that overlap, and of each living row, and of
-/// no other, exactly one that is open.
+/// Checks the laws of a history: no empty range, no two that overlap, and none that overlaps with what
+/// its row is now.
 pub(crate) async fn assert_sound<R: ReadModel>(client: &Client) {
     let keys: Vec<_> = R::COLUMNS.iter().filter(|column| column.key).collect();
     let keys: Vec<_> = keys.iter().map(|column| format!("\"{}\"", column.name)).collect();
@@ -116,23 +120,10 @@ pub(crate) async fn assert_sound<R: ReadModel>(client: &Client) {
             ),
         ),
         (
-            "a living row has an open range, with its key",
+            "what a row was ends before it is as it is",
             format!(
-                "select count(*) from (
-                     select {keys} from \"{table}\"
-                     except all select {keys} from \"{table}_history\" where valid_to = {0}
-                 ) missing",
-                i64::MAX
-            ),
-        ),
-        (
-            "an open range has a living row, and is its only one",
-            format!(
-                "select count(*) from (
-                     select {keys} from \"{table}_history\" where valid_to = {0}
-                     except all select {keys} from \"{table}\"
-                 ) surplus",
-                i64::MAX
+                "select count(*) from \"{table}_history\" join \"{table}\" t using ({keys})
+                 where valid_to > t.valid_from"
             ),
         ),
     ] {

@@ -1,0 +1,70 @@
+//! Looking after projections that run: how far they are, pausing them, and what is parked.
+//!
+//! All of it works from any process, also where no worker runs: it only reads and writes what the workers
+//! read, and they do what is asked within a second. Projections are named as their tables are.
+//!
+//! ```no_run
+//! # use annals_eventstore::EventStore;
+//! # async fn run(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
+//! use annals_projections::control;
+//!
+//! for projection in control::status(&store).await? {
+//!     println!("{}: {} events behind", projection.name, projection.behind);
+//! }
+//! for parked in control::parked(&store, Some("loan_overview")).await? {
+//!     println!("{} since position {}: {}", parked.stream, parked.position, parked.reason);
+//! }
+//! // The code was mended and deployed:
+//! control::retry(&store, "loan_overview", None).await?;
+//! # Ok(()) }
+//! ```
+
+mod parked;
+mod status;
+
+use annals_eventstore::{EventStore, postgres::Database};
+
+pub use self::{
+    parked::{ParkedStream, discard, parked, retry},
+    status::{ProjectionStatus, SliceStatus, State, status},
+};
+use crate::error::Error;
+
+/// The names of projections begin with this where they are stored, beside those of other readers.
+const PREFIX: &str = "projection:";
+
+fn stored(projection: &str) -> String {
+    format!("{PREFIX}{projection}")
+}
+
+fn shown(name: &str) -> String {
+    name.strip_prefix(PREFIX).unwrap_or(name).to_owned()
+}
+
+/// Pauses a projection, for the reason given: its workers finish the batch that they are at, and then
+/// wait. Its read model stays as it is and can be queried. Returns false if there is no such projection.
+///
+/// # Errors
+/// If the store is in memory, or the database fails.
+pub async fn pause(store: &EventStore, projection: &str, reason: &str) -> Result<bool, Error> {
+    set(store.database()?, projection, Some(reason)).await
+}
+
+/// Lets a projection that is paused go on. Returns false if there is no such projection.
+///
+/// # Errors
+/// If the store is in memory, or the database fails.
+pub async fn resume(store: &EventStore, projection: &str) -> Result<bool, Error> {
+    set(store.database()?, projection, None).await
+}
+
+async fn set(database: &Database, projection: &str, paused: Option<&str>) -> Result<bool, Error> {
+    let sql = database.schema().sql(
+        "update {schema}.projections set paused = $2, changed_at = clock_timestamp()
+         where name = $1",
+    );
+    let failed = |source| Error::Bookkeeping { action: "pause or resume a projection", source };
+    let client = database.client().await?;
+    let changed = client.execute(&sql, &[&stored(projection), &paused]).await.map_err(failed)?;
+    Ok(changed > 0)
+}

@@ -1,0 +1,122 @@
+//! How projections are doing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use annals_eventstore::{EventStore, Position};
+use chrono::{DateTime, Utc};
+
+use super::{PREFIX, shown};
+use crate::error::Error;
+
+/// How a projection is doing.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ProjectionStatus {
+    /// The projection: the name of its table.
+    pub name: String,
+    /// What it is doing.
+    pub state: State,
+    /// Up to where all of its slices have come.
+    pub position: Position,
+    /// How many positions of the log are behind that. Those of other categories count too.
+    pub behind: u64,
+    /// For how long the next event has been waiting; `None` if there is none.
+    pub waiting: Option<Duration>,
+    /// How many streams are parked.
+    pub parked: u64,
+    /// The version of the code that made its rows.
+    pub version: u32,
+    /// From where on its history is kept.
+    pub history_from: Position,
+    /// Its slices, in their order.
+    pub slices: Vec<SliceStatus>,
+}
+
+/// What a projection is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// A worker has the lease of each slice.
+    Running,
+    /// It is in the transaction of each append, and never behind.
+    Inline,
+    /// A slice has no worker.
+    Stopped,
+    /// It was paused, by somebody or by itself, for this reason.
+    Paused(String),
+}
+
+/// How a slice of a projection is doing.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SliceStatus {
+    /// Up to where it has come.
+    pub position: Position,
+    /// Who has its lease.
+    pub owner: Option<String>,
+    /// The epoch of that lease.
+    pub epoch: i64,
+    /// When its checkpoint moved last.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// How all projections of a store are doing that were ever begun, in the order of their names.
+///
+/// # Errors
+/// If the store is in memory, or the database fails.
+pub async fn status(store: &EventStore) -> Result<Vec<ProjectionStatus>, Error> {
+    let database = store.database()?;
+    let safe = store.safe_position().await?;
+    let failed = |source| Error::Bookkeeping { action: "see how projections are doing", source };
+    let sql = database.schema().sql(include_str!("../sql/status.sql"));
+    let client = database.client().await?;
+    let rows = client.query(&sql, &[&PREFIX]).await.map_err(failed)?;
+    let mut all: BTreeMap<String, ProjectionStatus> = BTreeMap::new();
+    for row in rows {
+        let name: String = row.get(0);
+        let slice = SliceStatus {
+            position: Position::new(row.get(1)),
+            owner: row.get(2),
+            epoch: row.get(3),
+            updated_at: row.get(4),
+        };
+        let state = match (row.get::<_, Option<String>>(5), row.get(6)) {
+            (_, true) => State::Inline,
+            (Some(reason), _) => State::Paused(reason),
+            (None, false) => State::Running,
+        };
+        let projection = all.entry(name).or_insert_with_key(|name| ProjectionStatus {
+            name: shown(name),
+            state,
+            position: slice.position,
+            behind: 0,
+            waiting: None,
+            parked: row.get::<_, i64>(9) as u64,
+            version: row.get::<_, i32>(7) as u32,
+            history_from: Position::new(row.get(8)),
+            slices: Vec::new(),
+        });
+        projection.position = projection.position.min(slice.position);
+        if slice.owner.is_none() && projection.state == State::Running {
+            projection.state = State::Stopped;
+        }
+        projection.slices.push(slice);
+    }
+    let next = database.schema().sql(
+        "select extract(epoch from clock_timestamp() - recorded_at)::float8
+         from {schema}.events where position > $1 order by position limit 1",
+    );
+    for projection in all.values_mut() {
+        if projection.state == State::Inline {
+            projection.position = safe;
+        }
+        let behind = safe.get() - projection.position.get();
+        if behind > 0 {
+            projection.behind = behind as u64;
+            let since = client.query_opt(&next, &[&projection.position.get()]).await;
+            let seconds = since.map_err(failed)?.map(|row| row.get::<_, f64>(0).max(0.0));
+            projection.waiting = seconds.map(Duration::from_secs_f64);
+        }
+    }
+    Ok(all.into_values().collect())
+}

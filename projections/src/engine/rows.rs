@@ -1,0 +1,139 @@
+//! Rows of a read model, read and written with one statement each.
+
+use std::{collections::HashSet, marker::PhantomData};
+
+use annals_eventstore::{
+    Position,
+    postgres::{Client, GenericClient, Schema},
+};
+use tokio_postgres::{Row, types::ToSql};
+
+use crate::{
+    SqlParam,
+    error::Error,
+    fold::{Changes, Folding, Held, Past},
+    interval::node,
+    read_model::{History, ReadModel, RowKey, Step},
+    table::Table,
+};
+
+pub(crate) struct Rows<R> {
+    pub(crate) table: Table,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R: ReadModel> Rows<R> {
+    pub(crate) fn of(store: &Schema, schema: &Schema) -> Self {
+        Self { table: Table::of::<R>(store, schema), row: PhantomData }
+    }
+
+    /// Loads the rows that events touch and that are not known yet, in one query.
+    pub(crate) async fn load(
+        &self,
+        client: &Client,
+        folding: &mut Folding<R>,
+        steps: &[Step<R>],
+    ) -> Result<(), Error> {
+        let touched = steps.iter().flat_map(|step| step.keys.as_slice());
+        let mut keys: HashSet<_> = touched.filter(|key| !folding.knows(key)).cloned().collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let failed = || failed::<R>("load the rows of a batch");
+        let given: Vec<_> = keys.iter().cloned().collect();
+        let columns = R::Key::columns(&given);
+        let load = client.prepare_cached(&self.table.load).await.map_err(failed())?;
+        for row in client.query(&load, &params(&columns)).await.map_err(failed())? {
+            let held = held::<R>(&row).map_err(failed())?;
+            let key = held.row.key();
+            // A row that is not found again would be taken for one that does not exist.
+            if !keys.remove(&key) {
+                return Err(Error::UnstableKey { projection: R::TABLE });
+            }
+            folding.stored(key, Some(held));
+        }
+        keys.into_iter().for_each(|key| folding.stored(key, None));
+        Ok(())
+    }
+
+    /// Writes what changed, with one statement for each kind of change.
+    pub(crate) async fn write(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
+        let Changes { new, changed, gone } = folding.changes();
+        let table = &self.table;
+        if !gone.is_empty() {
+            let keys = R::Key::columns(&gone);
+            run::<R>(client, "delete rows", &table.delete, params(&keys)).await?;
+        }
+        for (action, sql, rows) in
+            [("insert rows", &table.insert, new), ("update rows", &table.update, changed)]
+        {
+            if rows.is_empty() {
+                continue;
+            }
+            let since: Vec<_> = rows.iter().map(|held| held.since.get()).collect();
+            let columns = R::columns(&rows.iter().map(|held| &held.row).collect::<Vec<_>>());
+            let mut values = params(&columns);
+            if R::HISTORY == History::Kept {
+                values.push(&since);
+            }
+            run::<R>(client, action, sql, values).await?;
+        }
+        self.keep(client, &folding.past).await
+    }
+
+    async fn keep(&self, client: &Client, past: &[Past<R>]) -> Result<(), Error> {
+        if past.is_empty() {
+            return Ok(());
+        }
+        let columns = R::columns(&past.iter().map(|past| &past.row).collect::<Vec<_>>());
+        let from: Vec<_> = past.iter().map(|past| past.from.get()).collect();
+        let to: Vec<_> = past.iter().map(|past| past.to.get()).collect();
+        let nodes: Vec<_> = std::iter::zip(&from, &to).map(|(from, to)| node(*from, *to)).collect();
+        let mut values = params(&columns);
+        values.extend([&from as &(dyn ToSql + Sync), &to, &nodes]);
+        run::<R>(client, "keep versions of rows", &self.table.keep, values).await
+    }
+
+    /// Hashes of keys, the same in every program.
+    pub(crate) async fn lock_numbers(
+        &self,
+        client: &Client,
+        keys: Vec<R::Key>,
+    ) -> Result<Vec<i32>, Error> {
+        let columns = R::Key::columns(&keys);
+        let failed = || failed::<R>("hash the keys of rows");
+        let statement = client.prepare_cached(&self.table.lock_numbers).await.map_err(failed())?;
+        let rows = client.query(&statement, &params(&columns)).await.map_err(failed())?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+/// Reads a row of the table, with its beginning where history is kept.
+fn held<R: ReadModel>(row: &Row) -> Result<Held<R>, tokio_postgres::Error> {
+    let since = match R::HISTORY {
+        History::Kept => row.try_get(R::COLUMNS.len())?,
+        History::None => 0,
+    };
+    Ok(Held { row: R::from_row(row)?, since: Position::new(since) })
+}
+
+pub(crate) fn params<'a>(columns: &'a [Box<SqlParam<'_>>]) -> Vec<&'a (dyn ToSql + Sync)> {
+    columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect()
+}
+
+async fn run<R: ReadModel>(
+    client: &impl GenericClient,
+    action: &'static str,
+    sql: &str,
+    params: Vec<&(dyn ToSql + Sync)>,
+) -> Result<(), Error> {
+    let statement = client.prepare_cached(sql).await.map_err(failed::<R>(action))?;
+    client.execute(&statement, &params).await.map(drop).map_err(failed::<R>(action))
+}
+
+/// Turns what the database says into an error that names the read model and the action.
+pub(crate) fn failed<R: ReadModel>(
+    action: &'static str,
+) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    move |source| Error::Database { projection: R::TABLE.to_owned(), action, source }
+}

@@ -1,0 +1,6 @@
+-- What is known of a projection: how far it has come, and which code made its rows, in how many slices.
+select
+    (select min(position) from {schema}.checkpoints where name = any ({schema}.checkpoints_of($1))),
+    p.version,
+    p.slices
+from (select) one left join {schema}.projections p on p.name = $1

@@ -1,0 +1,256 @@
+//! The statements on a read model's tables.
+
+use super::Queries;
+use crate::{
+    interval::{nodes_before, nodes_behind},
+    read_model::{ColumnDef, History},
+};
+
+pub(super) struct Sql {
+    pub(super) schema: String,
+    pub(super) table: &'static str,
+    pub(super) columns: &'static [ColumnDef],
+    pub(super) history: History,
+}
+
+fn quoted(column: &ColumnDef) -> String {
+    format!("\"{}\"", column.name)
+}
+
+impl Sql {
+    pub(super) fn name(&self, suffix: &str) -> String {
+        format!("{}.\"{}{suffix}\"", self.schema, self.table)
+    }
+
+    /// The name of an index, which takes no schema.
+    fn index(&self, suffix: &str) -> String {
+        format!("\"{}{suffix}\"", self.table)
+    }
+
+    /// One text for each column that passes, joined by commas.
+    fn list(&self, of: impl Fn(&ColumnDef) -> Option<String>) -> String {
+        self.columns.iter().filter_map(of).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn names(&self, prefix: &str) -> String {
+        self.list(|column| Some(format!("{prefix}{}", quoted(column))))
+    }
+
+    pub(super) fn keys(&self) -> String {
+        self.list(|column| column.key.then(|| quoted(column)))
+    }
+
+    /// The columns of the table, with that of the beginning where history is kept.
+    pub(super) fn all_names(&self, prefix: &str) -> String {
+        self.names(prefix) + self.kept(&format!(", {prefix}valid_from"))
+    }
+
+    fn definitions(&self) -> String {
+        self.list(|column| {
+            let null = if column.nullable { "" } else { " not null" };
+            Some(format!("{} {}{null}", quoted(column), column.sql_type))
+        })
+    }
+
+    /// The columns with their types, and no more.
+    pub(super) fn types(&self) -> String {
+        self.list(|column| Some(format!("{} {}", quoted(column), column.sql_type)))
+    }
+
+    /// The text where history is kept, and nothing elsewhere.
+    fn kept<'a>(&self, text: &'a str) -> &'a str {
+        if self.history == History::Kept { text } else { "" }
+    }
+
+    /// The columns, or those of the key, as arrays from `$1` on.
+    fn arrays(&self, wanted: impl Fn(&ColumnDef) -> bool) -> String {
+        let wanted = self.columns.iter().filter(|column| wanted(column)).zip(1..);
+        wanted.map(|(c, n)| format!("${n}::{}[]", c.sql_type)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The rows of the table as arrays from `$1` on.
+    fn row_arrays(&self) -> String {
+        let next = self.columns.len() + 1;
+        self.arrays(|_| true) + self.kept(&format!(", ${next}::bigint[]"))
+    }
+
+    /// That the key is the only element of the arrays from `$first` on.
+    fn key_params(&self, first: usize) -> String {
+        let keys = self.columns.iter().filter(|column| column.key).zip(first..);
+        keys.map(|(c, n)| format!("{} = any (${n}::{}[])", quoted(c), c.sql_type))
+            .collect::<Vec<_>>()
+            .join(" and ")
+    }
+
+    /// `t.k1 = given.k1 and t.k2 = given.k2`
+    fn same_key(&self, table: &str) -> String {
+        let keys = self.columns.iter().filter(|column| column.key);
+        keys.map(|c| format!("{table}.{0} = given.{0}", quoted(c)))
+            .collect::<Vec<_>>()
+            .join(" and ")
+    }
+
+    pub(super) fn tables(&self) -> String {
+        let mut sql = format!(
+            "create table if not exists {} ({}{}, primary key ({}));\n",
+            self.name(""),
+            self.definitions(),
+            self.kept(", valid_from bigint not null"),
+            self.keys(),
+        );
+        if self.history == History::Kept {
+            sql += &format!(
+                "create table if not exists {} ({}, \
+                 valid_from bigint not null, valid_to bigint not null, node bigint not null);\n",
+                self.name("_history"),
+                self.definitions(),
+            );
+        }
+        sql
+    }
+
+    /// Apart from the tables, because a rebuild fills them first.
+    pub(super) fn indexes(&self) -> String {
+        if self.history == History::None {
+            return String::new();
+        }
+        let index = |unique: &str, suffix: &str, columns: &str| {
+            format!(
+                "create {unique}index if not exists {} on {} ({columns});\n",
+                self.index(suffix),
+                self.name("_history"),
+            )
+        };
+        index("unique ", "_history_key", &format!("{}, valid_from", self.keys()))
+            + &index("", "_history_ends", "node, valid_to")
+            + &index("", "_history_begins", "node, valid_from")
+    }
+
+    pub(super) fn load(&self) -> String {
+        format!(
+            "select {} from unnest({}) given({}) join {} t on {}",
+            self.all_names("t."),
+            self.arrays(|column| column.key),
+            self.keys(),
+            self.name(""),
+            self.same_key("t"),
+        )
+    }
+
+    pub(super) fn lock_numbers(&self) -> String {
+        // By the types' own hashes: equal keys have equal ones, whatever the session's settings.
+        format!(
+            "select pg_catalog.hash_record(row({0})) from unnest({1}) given({0})",
+            self.keys(),
+            self.arrays(|column| column.key),
+        )
+    }
+
+    pub(super) fn insert(&self) -> String {
+        format!(
+            "insert into {} ({}) select * from unnest({})",
+            self.name(""),
+            self.all_names(""),
+            self.row_arrays(),
+        )
+    }
+
+    pub(super) fn update(&self) -> String {
+        let mut values: Vec<_> = self
+            .columns
+            .iter()
+            .filter(|column| !column.key)
+            .map(|column| format!("{0} = given.{0}", quoted(column)))
+            .collect();
+        if self.history == History::Kept {
+            values.push("valid_from = given.valid_from".to_owned());
+        }
+        if values.is_empty() {
+            // The key is all there is to a row; but count and check it as elsewhere.
+            values.extend(self.columns.iter().map(|c| format!("{0} = given.{0}", quoted(c))));
+        }
+        format!(
+            "update {} t set {} from unnest({}) given({}) where {}",
+            self.name(""),
+            values.join(", "),
+            self.row_arrays(),
+            self.all_names(""),
+            self.same_key("t"),
+        )
+    }
+
+    pub(super) fn delete(&self) -> String {
+        format!(
+            "delete from {} t using unnest({}) given({}) where {}",
+            self.name(""),
+            self.arrays(|column| column.key),
+            self.keys(),
+            self.same_key("t"),
+        )
+    }
+
+    fn history_names(&self) -> String {
+        format!("{}, valid_from, valid_to, node", self.names(""))
+    }
+
+    pub(super) fn keep(&self) -> String {
+        let next = self.columns.len() + 1;
+        format!(
+            "insert into {} ({}) select * from unnest({}, ${next}::bigint[], ${}::bigint[], ${}::bigint[])",
+            self.name("_history"),
+            self.history_names(),
+            self.arrays(|_| true),
+            next + 1,
+            next + 2,
+        )
+    }
+
+    pub(super) fn copy(&self) -> String {
+        format!("copy {} ({}) from stdin binary", self.name(""), self.all_names(""))
+    }
+
+    pub(super) fn copy_history(&self) -> String {
+        format!("copy {} ({}) from stdin binary", self.name("_history"), self.history_names())
+    }
+
+    pub(super) fn queries(&self) -> Queries {
+        let (table, history, keys) = (self.name(""), self.name("_history"), self.keys());
+        let (names, key) = (self.names(""), self.key_params(2));
+        let first_keys = self.key_params(1);
+        let key_order = format!("order by {keys}");
+        Queries {
+            get: format!("select {names} from {table} where {first_keys}"),
+            all: format!("select {names} from {table} {key_order}"),
+            get_as_of: format!(
+                "select {names} from {table} where {key} and valid_from <= $1 union all \
+                 select {names} from {history} where {key} and valid_from <= $1 and valid_to > $1"
+            ),
+            all_as_of: format!("{} {key_order}", self.rows_as_of("$1", &names)),
+            versions: format!(
+                "select {names}, valid_from, valid_to from {history} where {first_keys} union all \
+                 select {names}, valid_from, null from {table} where {first_keys} \
+                 order by valid_from"
+            ),
+            changes: format!(
+                "select {}, {} from ({}) a full join ({}) b using ({keys}) \
+                 where a.valid_from is distinct from b.valid_from {key_order}",
+                self.names("a."),
+                self.names("b."),
+                self.rows_as_of("$1", &self.all_names("")),
+                self.rows_as_of("$2", &self.all_names("")),
+            ),
+        }
+    }
+
+    /// The rows as of a position. Whoever asks must know that the read model has come to it.
+    pub(super) fn rows_as_of(&self, position: &str, names: &str) -> String {
+        let (table, history) = (self.name(""), self.name("_history"));
+        format!(
+            "select {names} from {table} where valid_from <= {position} union all \
+             select {names} from {history} where node = any ({}) and valid_to > {position} union all \
+             select {names} from {history} where node = any ({}) and valid_from <= {position}",
+            nodes_before(position),
+            nodes_behind(position),
+        )
+    }
+}

@@ -1,0 +1,263 @@
+//! The coordinator of a projection: it gets leases for slices, and starts a runner for each.
+//!
+//! Of a projection in several slices, each process takes its share: as many as there are slices for each of
+//! the processes that are there. Each shows that it is there by a lease of its own. A process that comes
+//! finds the others above their share, and they give slices up after the batch that they are at.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use annals_eventstore::{Error as StoreError, postgres::Lease};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::{
+    Context, Projection, Rebuilding,
+    failure::{Interruptions, text},
+    projection::slice_name,
+    runner,
+};
+use crate::error::Error;
+
+pub(super) async fn run(
+    context: Arc<Context>,
+    projection: Arc<dyn Projection>,
+) -> Result<(), Error> {
+    let mut coordinator = Coordinator {
+        me: format!("worker:{}:{}", projection.name(), Uuid::now_v7()),
+        context,
+        projection,
+        there: None,
+        runners: JoinSet::new(),
+        slices: BTreeMap::new(),
+    };
+    let outcome = coordinator.supervise().await;
+    // What runs ends with its batch, and gives its leases back.
+    coordinator.slices.values().for_each(|running| running.stop.cancel());
+    if let Some(lease) = coordinator.there.take() {
+        give_back(lease, coordinator.projection.label()).await;
+    }
+    let mut outcomes = vec![outcome];
+    while let Some(ended) = coordinator.runners.join_next().await {
+        if let Ok((_, outcome)) = ended {
+            outcomes
+                .push(outcome.or_else(|error| if passes(&error) { Ok(()) } else { Err(error) }));
+        }
+    }
+    outcomes.into_iter().collect()
+}
+
+struct Coordinator {
+    /// The name of the lease that shows that this process is there.
+    me: String,
+    there: Option<Lease>,
+    context: Arc<Context>,
+    projection: Arc<dyn Projection>,
+    runners: JoinSet<(u16, Result<(), Error>)>,
+    slices: BTreeMap<u16, Running>,
+}
+
+/// A slice that this process works on.
+struct Running {
+    task: Id,
+    since: Instant,
+    stop: CancellationToken,
+}
+
+/// True if the work can be taken up again.
+fn passes(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::Fenced { .. })) || error.is_retryable()
+}
+
+impl Coordinator {
+    /// Coordinates again after each failure that may pass.
+    async fn supervise(&mut self) -> Result<(), Error> {
+        let mut interruptions = Interruptions::default();
+        while !self.context.stop.is_cancelled() {
+            let mut started = Instant::now();
+            let error = match self.coordinate(&mut started).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            if !passes(&error) {
+                return Err(error);
+            }
+            let delay = interruptions.delay(started);
+            let (projection, cause) = (self.projection.label(), text(&error));
+            warn!(projection, error = cause, ?delay, "projection interrupted");
+            let _ = tokio::time::timeout(delay, self.context.stop.cancelled()).await;
+        }
+        Ok(())
+    }
+
+    /// Gets leases and starts runners, until told to stop or something fails. `since` is when what failed
+    /// was begun.
+    async fn coordinate(&mut self, since: &mut Instant) -> Result<(), Error> {
+        self.install().await?;
+        let slices = self.projection.slices();
+        let context = self.context.clone();
+        loop {
+            let share = if slices == 1 { 1 } else { self.share(slices).await? };
+            self.give_up_above(share);
+            self.take_up_to(share).await?;
+            let wait = context.options.lease.time_to_live / 5;
+            let ended = tokio::select! {
+                () = context.stop.cancelled() => break,
+                () = tokio::time::sleep(wait) => continue,
+                Some(ended) = self.runners.join_next_with_id() => ended,
+            };
+            match ended {
+                Ok((task, (slice, outcome))) => {
+                    if let Some(ended) = self.slices.get(&slice).filter(|one| one.task == task) {
+                        *since = ended.since;
+                        self.slices.remove(&slice);
+                    }
+                    outcome?;
+                }
+                // The code of projections is guarded; this is a fault here, and of one runner.
+                Err(error) => {
+                    self.slices.retain(|_, running| running.task != error.id());
+                    warn!(projection = self.projection.label(), %error, "a runner died");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows that this process is there, and says how many slices are its part.
+    async fn share(&mut self, slices: u16) -> Result<u16, Error> {
+        let Context { database, options, .. } = &*self.context;
+        if let Some(lease) = self.there.take() {
+            match lease.renew().await {
+                Ok(()) => self.there = Some(lease),
+                // It ended, while this process was paused say.
+                Err(StoreError::Fenced { .. }) => {}
+                Err(error) => {
+                    self.there = Some(lease);
+                    return Err(error.into());
+                }
+            }
+        }
+        if self.there.is_none() {
+            self.there = Lease::try_acquire(database, &self.me, options.lease).await?;
+        }
+        Ok(slices.div_ceil(self.processes().await?))
+    }
+
+    async fn install(&self) -> Result<(), Error> {
+        let Context { store, options, .. } = &*self.context;
+        match self.projection.install(store).await {
+            Err(Error::Outdated { table, difference })
+                if options.rebuilding == Rebuilding::Allowed =>
+            {
+                info!(projection = self.projection.label(), table, difference, "rebuilding");
+                tokio::select! {
+                    rebuilt = self.projection.rebuild(store) => rebuilt?,
+                    () = self.context.stop.cancelled() => return Ok(()),
+                }
+                self.projection.install(store).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// How many processes there are that work on the projection.
+    async fn processes(&self) -> Result<u16, Error> {
+        let sql = self.context.database.schema().sql(
+            "select count(*) from {schema}.leases
+             where starts_with(name, $1) and expires_at > clock_timestamp()",
+        );
+        let prefix = format!("worker:{}:", self.projection.name());
+        let failed = |source| Error::Bookkeeping { action: "count workers", source };
+        let client = self.context.database.client().await?;
+        let count: i64 = client.query_one(&sql, &[&prefix]).await.map_err(failed)?.get(0);
+        Ok(count.clamp(1, i64::from(u16::MAX)) as u16)
+    }
+
+    fn give_up_above(&mut self, share: u16) {
+        let working = self.slices.iter().filter(|(_, running)| !running.stop.is_cancelled());
+        for (slice, running) in working.skip(usize::from(share)) {
+            info!(
+                projection = self.projection.label(),
+                slice, "giving a slice up to another worker"
+            );
+            running.stop.cancel();
+        }
+    }
+
+    async fn take_up_to(&mut self, share: u16) -> Result<(), Error> {
+        let (slices, name) = (self.projection.slices(), self.projection.name().to_owned());
+        let Context { database, options, .. } = &*self.context.clone();
+        // Each process begins elsewhere, so that they do not all ask for the same.
+        let first = Uuid::now_v7().as_bytes()[15];
+        for slice in (0..slices).map(|n| (n + u16::from(first)) % slices) {
+            if self.slices.len() >= usize::from(share) {
+                break;
+            }
+            if self.slices.contains_key(&slice) {
+                continue;
+            }
+            let lease = slice_name(&name, slice, slices);
+            match Lease::try_acquire(database, &lease, options.lease).await? {
+                Some(lease) => self.start(slice, lease),
+                None => debug!(name = lease, "standing by: another worker holds the lease"),
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, slice: u16, lease: Lease) {
+        let (context, projection) = (self.context.clone(), self.projection.clone());
+        let stop = self.context.stop.child_token();
+        let told = stop.clone();
+        info!(projection = projection.label(), slice, epoch = lease.epoch(), "working");
+        let running = async move {
+            let label = projection.label().to_owned();
+            let outcome = hold(&context, &*projection, slice, lease, &told, &label).await;
+            (slice, outcome)
+        };
+        let task = self.runners.spawn(running).id();
+        self.slices.insert(slice, Running { task, since: Instant::now(), stop });
+    }
+}
+
+/// Works while the lease holds, and gives it back.
+async fn hold(
+    context: &Context,
+    projection: &dyn Projection,
+    slice: u16,
+    lease: Lease,
+    stop: &CancellationToken,
+    label: &str,
+) -> Result<(), Error> {
+    let lease = Arc::new(lease);
+    // In a task of its own, so that folding a long batch does not hold it up. It ends with this one.
+    let mut renewing = JoinSet::new();
+    renewing.spawn(keep(lease.clone()));
+    let outcome = tokio::select! {
+        Some(Ok(error)) = renewing.join_next() => Err(error.into()),
+        outcome = runner::run(context, projection, slice, lease.epoch(), stop) => outcome,
+    };
+    renewing.shutdown().await;
+    if let Some(lease) = Arc::into_inner(lease) {
+        give_back(lease, label).await;
+    }
+    outcome
+}
+
+async fn give_back(lease: Lease, projection: &str) {
+    if let Err(error) = lease.release().await {
+        debug!(projection, %error, "lease not given back; it ends by itself");
+    }
+}
+
+/// Renews a lease until that fails.
+pub(crate) async fn keep(lease: Arc<Lease>) -> StoreError {
+    loop {
+        tokio::time::sleep(lease.renewal_interval()).await;
+        if let Err(error) = lease.renew().await {
+            return error;
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Projections of any kind, as a worker sees them.
+
+use std::{marker::PhantomData, time::Duration};
+
+use annals_eventstore::{EventStore, Position, StreamId, postgres::Database};
+use async_trait::async_trait;
+
+use crate::{
+    engine::Engine, error::Error, install::install, read_model::ReadModel, table::checkpoint_name,
+    target::Target,
+};
+
+/// A projection of any kind.
+#[async_trait]
+pub(crate) trait Projection: Send + Sync + 'static {
+    /// Its name for people.
+    fn label(&self) -> &str;
+    /// The name of its checkpoint; of those of its slices, what comes before the number.
+    fn name(&self) -> &str;
+    fn categories(&self) -> &[String];
+    fn slices(&self) -> u16 {
+        1
+    }
+    /// Makes sure that all it needs is there.
+    async fn install(&self, store: &EventStore) -> Result<(), Error>;
+    /// Builds it anew, where [`install`](Self::install) says that it is outdated.
+    async fn rebuild(&self, store: &EventStore) -> Result<(), Error>;
+    /// What does its work. `patience` is how long a worker that is paused holds up its successor.
+    fn target(&self, database: &Database, patience: Duration) -> Box<dyn Target>;
+    /// Where it begins if it has no checkpoint yet.
+    async fn start(&self, store: &EventStore) -> Result<Position, Error> {
+        let _ = store;
+        Ok(Position::START)
+    }
+    /// Whether an event that failed may succeed when it is tried again.
+    fn failures_may_pass(&self) -> bool {
+        false
+    }
+}
+
+pub(super) struct RowProjection<R> {
+    name: String,
+    categories: Vec<String>,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R: ReadModel> RowProjection<R> {
+    pub(super) fn new() -> Self {
+        let (name, categories) = (checkpoint_name::<R>(), Engine::<R>::categories());
+        Self { name, categories, row: PhantomData }
+    }
+}
+
+#[async_trait]
+impl<R: ReadModel> Projection for RowProjection<R> {
+    fn label(&self) -> &str {
+        R::TABLE
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn categories(&self) -> &[String] {
+        &self.categories
+    }
+
+    fn slices(&self) -> u16 {
+        R::SLICES
+    }
+
+    async fn install(&self, store: &EventStore) -> Result<(), Error> {
+        let database = store.database()?;
+        if database.inline_categories(&self.name).await?.is_some() {
+            return Err(Error::RunsInline { projection: R::TABLE });
+        }
+        install::<R>(database).await
+    }
+
+    async fn rebuild(&self, _store: &EventStore) -> Result<(), Error> {
+        Err(Error::RunsInline { projection: R::TABLE })
+    }
+
+    fn target(&self, database: &Database, patience: Duration) -> Box<dyn Target> {
+        Box::new(Engine::<R>::new(database, patience))
+    }
+}
+
+/// The slice of a stream: by a hash of its key, so that streams of several categories that share a key, and
+/// so a row, are in one. FNV-1a, which is the same in every program.
+pub(crate) fn slice_of(stream: &StreamId, slices: u16) -> u16 {
+    if slices <= 1 {
+        return 0;
+    }
+    let hash = stream.key().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    // The upper bits are the better mixed ones.
+    ((hash >> 32) % u64::from(slices)) as u16
+}
+
+/// The name of a slice's checkpoint and lease.
+pub(crate) fn slice_name(name: &str, slice: u16, slices: u16) -> String {
+    if slices <= 1 { name.to_owned() } else { format!("{name}/{slice}") }
+}
