@@ -106,7 +106,18 @@ impl Sql {
     /// The columns, or those of the key, as arrays from `$1` on.
     fn arrays(&self, wanted: impl Fn(&ColumnDef) -> bool) -> String {
         let wanted = self.columns.iter().filter(|column| wanted(column)).zip(1..);
-        wanted.map(|(c, n)| format!("${n}::{}[]", c.sql_type)).collect::<Vec<_>>().join(", ")
+        wanted.map(|(c, n)| format!("${n}::{}[]", c.param_type)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The columns of what [`Sql::arrays`] is taken apart into, as what they are stored as.
+    fn given(&self) -> String {
+        self.list(|column| {
+            let cast = match column.param_type == column.sql_type {
+                true => String::new(),
+                false => format!("::{}", column.sql_type),
+            };
+            Some(format!("given.{}{cast}", quoted(column)))
+        })
     }
 
     /// That the key is the only element of the arrays from `$first` on.
@@ -146,11 +157,13 @@ impl Sql {
         let otherwise =
             if values.is_empty() { "nothing".into() } else { format!("update set {values}") };
         format!(
-            "insert into {} ({}) select * from unnest({}) on conflict ({}) do {otherwise}",
+            "insert into {} ({names}) select {} from unnest({}) given({names})
+             on conflict ({}) do {otherwise}",
             self.name(""),
-            self.names(),
+            self.given(),
             self.arrays(|_| true),
             self.keys(),
+            names = self.names(),
         )
     }
 
@@ -190,12 +203,14 @@ impl Sql {
     fn keep(&self) -> String {
         let next = self.columns.len() + 1;
         format!(
-            "insert into {} ({}, valid_from, valid_to)
-             select * from unnest({}, ${next}::bigint[], ${}::bigint[])",
+            "insert into {} ({names}, valid_from, valid_to)
+             select {}, given.valid_from, given.valid_to
+             from unnest({}, ${next}::bigint[], ${}::bigint[]) given({names}, valid_from, valid_to)",
             self.name("_history"),
-            self.names(),
+            self.given(),
             self.arrays(|_| true),
             next + 1,
+            names = self.names(),
         )
     }
 
