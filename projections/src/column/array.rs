@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc};
 use uuid::Uuid;
 
 use super::{Column, SqlParam, derived::Transparent};
@@ -168,10 +168,19 @@ struct Date {
 }
 
 impl Date {
+    /// What is finer than a microsecond is cut off as it is where a value is sent alone: towards
+    /// PostgreSQL's epoch.
     fn at(time: &NaiveDateTime, zone: &'static str) -> Self {
+        let micros = (*time - EPOCH).num_microseconds().map(TimeDelta::microseconds);
+        let time = micros.and_then(|micros| EPOCH.checked_add_signed(micros)).unwrap_or(*time);
         Self { date: time.date(), time: Some(time.time()), zone }
     }
 }
+
+const EPOCH: NaiveDateTime = match NaiveDate::from_ymd_opt(2000, 1, 1) {
+    Some(date) => date.and_time(NaiveTime::MIN),
+    None => NaiveDateTime::MIN,
+};
 
 impl Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,7 +196,7 @@ impl Display for Date {
     }
 }
 
-/// A time of day in microseconds: what is finer is cut off, as it is where a value is sent alone.
+/// A time of day in microseconds.
 struct Time(NaiveTime);
 
 impl Display for Time {
@@ -203,7 +212,9 @@ impl Display for Time {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use serde_json::json;
+    use tokio_postgres::types::{FromSql, ToSql, Type};
 
     use super::*;
 
@@ -237,12 +248,23 @@ mod tests {
     #[test]
     fn times_are_those_of_postgresql() {
         let times =
-            ["-4712-01-01T00:00:00Z", "0000-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00Z"];
+            ["-4712-01-01T00:00:00Z", "0000-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z"];
         assert_eq!(
             text(&times.map(time).to_vec()),
             r#"{"4713-01-01 00:00:00.000000+00 BC","0001-12-31 23:59:59.999999+00 BC","0001-01-01 00:00:00.000000+00"}"#,
         );
         assert_eq!(text(&vec![NaiveDate::MAX]), r#"{"262142-12-31"}"#);
         assert_eq!(text(&vec![time("2016-12-31T23:59:60.5Z").time()]), r#"{"23:59:60.500000"}"#);
+    }
+
+    #[test]
+    fn what_is_too_fine_is_cut_off_as_in_a_value_of_its_own() {
+        for at in ["1999-12-31T23:59:59.9999999Z", "2000-01-01T00:00:00.0000009Z"].map(time) {
+            let mut alone = BytesMut::new();
+            at.to_sql(&Type::TIMESTAMPTZ, &mut alone).unwrap();
+            let alone = DateTime::<Utc>::from_sql(&Type::TIMESTAMPTZ, &alone).unwrap();
+            assert_eq!(text(&vec![at]), text(&vec![alone]));
+            assert!(text(&vec![at]).contains("2000-01-01 00:00:00.000000"));
+        }
     }
 }
