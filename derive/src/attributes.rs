@@ -22,6 +22,7 @@ enum Shape {
     Chain,
     Texts,
     Named,
+    Idents,
     Flag,
 }
 
@@ -64,6 +65,10 @@ impl Key {
     pub(crate) const fn named(name: &'static str) -> Self {
         Self::new(name, Shape::Named)
     }
+    /// `key(name, ...)`
+    pub(crate) const fn idents(name: &'static str) -> Self {
+        Self::new(name, Shape::Idents)
+    }
     /// `key`
     pub(crate) const fn flag(name: &'static str) -> Self {
         Self::new(name, Shape::Flag)
@@ -83,6 +88,7 @@ impl Key {
             Shape::Chain => format!("`{name} = [Type, ...]`"),
             Shape::Texts => format!("`{name}(\"...\")`"),
             Shape::Named => format!("`{name}(\"...\", Type)`"),
+            Shape::Idents => format!("`{name}(name, ...)`"),
             Shape::Flag => format!("`{name}`"),
         }
     }
@@ -96,6 +102,7 @@ impl Key {
             Shape::Chain => "is followed by a type, or by types in brackets",
             Shape::Texts => "is followed by strings in parentheses",
             Shape::Named => "is followed by a string and types, in parentheses",
+            Shape::Idents => "is followed by names in parentheses, without quotes",
             Shape::Flag => "stands alone",
         };
         format!("`{}` {value}: write {}", self.name, self.usage())
@@ -125,6 +132,7 @@ enum Value {
     Types(Vec<Type>),
     Texts(Vec<LitStr>),
     Named(LitStr, Vec<Type>),
+    Idents(Vec<Ident>),
     Flag,
 }
 
@@ -163,6 +171,11 @@ impl Value {
                 let types = some(&content);
                 Self::Named(name?, types?)
             }
+            Shape::Idents => {
+                let content;
+                parenthesized!(content in input);
+                Self::Idents(some_with(&content, Ident::parse_any)?)
+            }
             Shape::Flag => Self::Flag,
         })
     }
@@ -170,7 +183,14 @@ impl Value {
 
 /// A list to the end of its parentheses or brackets.
 fn list<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {
-    let items = Punctuated::<T, Token![,]>::parse_terminated(input);
+    list_with(input, T::parse)
+}
+
+fn list_with<T>(
+    input: ParseStream<'_>,
+    item: fn(ParseStream<'_>) -> syn::Result<T>,
+) -> syn::Result<Vec<T>> {
+    let items = Punctuated::<T, Token![,]>::parse_terminated_with(input, item);
     // What is left behind a mistake would be reported as another one.
     skip(input);
     Ok(items?.into_iter().collect())
@@ -178,7 +198,14 @@ fn list<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {
 
 /// A list that is not empty.
 fn some<T: Parse>(input: ParseStream<'_>) -> syn::Result<Vec<T>> {
-    let items = list(input)?;
+    some_with(input, T::parse)
+}
+
+fn some_with<T>(
+    input: ParseStream<'_>,
+    item: fn(ParseStream<'_>) -> syn::Result<T>,
+) -> syn::Result<Vec<T>> {
+    let items = list_with(input, item)?;
     if items.is_empty() { Err(input.error("expected an item")) } else { Ok(items) }
 }
 
@@ -275,6 +302,15 @@ impl Attributes {
     pub(crate) fn named(&self, key: &str) -> impl Iterator<Item = (&LitStr, &[Type])> {
         self.all(key).filter_map(|value| match value {
             Value::Named(name, types) => Some((name, types.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// The names of a key, each time that it stands there.
+    pub(crate) fn idents(&self, key: &str) -> impl Iterator<Item = (Span, &[Ident])> {
+        let found = self.found.iter().filter(move |(name, _)| name == key);
+        found.filter_map(|(name, value)| match value {
+            Value::Idents(idents) => Some((name.span(), idents.as_slice())),
             _ => None,
         })
     }

@@ -1,5 +1,5 @@
 //! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command`,
-//! `ReadModel` and `Shape`.
+//! `ReadModel`, `Column` and `Shape`.
 //!
 //! `annals`, `annals-eventstore` and `annals-projections` re-export them beside the traits of the
 //! same names; depend on one of those instead of this crate. The generated code finds the traits
@@ -11,6 +11,7 @@
 
 mod aggregate;
 mod attributes;
+mod column;
 mod command;
 mod errors;
 mod event;
@@ -303,6 +304,14 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 /// - `#[read_model(from(Loan, Payment))]`, required, lists the aggregates whose events it is built
 ///   from. It implements `Project` for the events of each.
 /// - `#[read_model(history)]` keeps every version of every row, for queries as of any moment.
+/// - `#[read_model(index(loan_status, amount))]` is an index on these columns, in this order. Columns go
+///   by their own names, not by those of fields. It may be repeated. The key has its index anyway. There
+///   are no unique indexes: rows of a batch may pass through states in which they are equal.
+/// - `#[read_model(version = 2)]` is the version of the fold, from 1, which is the default. Raise it when
+///   `Project` makes other rows of the same events, so that the read model is built anew. A change of the
+///   columns is noticed without it.
+/// - `#[read_model(slices = 4)]` says into how many parts the projection is split, so that as many workers
+///   can share it: 1 to 256, by default 1.
 ///
 /// # On a field
 ///
@@ -310,6 +319,7 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 ///   that of the field, or a tuple of the fields' types in their order. A key is never null.
 /// - `#[read_model(json)]` stores it as `jsonb`, not null: any type with `Serialize`,
 ///   `DeserializeOwned` and `Debug`. All other fields have types that implement `Column`.
+/// - `#[read_model(index)]` is an index on its column alone. JSON and arrays have none.
 /// - `#[read_model(column = "...")]` names its column; without it, the column is called like the
 ///   field. The rules are the table's, with at most 63 bytes. `valid_from` and `valid_to`, which
 ///   a history adds, and the columns that PostgreSQL gives every table are refused.
@@ -322,6 +332,49 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 pub fn derive_read_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(read_model::expand(&input))
+}
+
+/// Implements `Column` for an enum or a newtype: a field of a read model may have this type.
+///
+/// ```
+/// use annals_projections::Column;
+///
+/// #[derive(Column, Clone, Copy, Debug, PartialEq)]
+/// enum Status {
+///     Submitted,
+///     // Stored as "on_hold" before it was renamed.
+///     #[column(name = "on_hold")]
+///     Waiting,
+/// }
+///
+/// #[derive(Column, Clone, Debug, PartialEq, Eq, Hash)]
+/// struct LoanId(i64);
+///
+/// assert_eq!((Status::SQL_TYPE, LoanId::SQL_TYPE), ("text", "bigint"));
+/// ```
+///
+/// # On an enum
+///
+/// Its variants have no fields, and are stored as text: by their names in snake case, or those that
+/// `#[column(name = "...")]` on a variant gives them. A text that is no name of a variant is an error when
+/// it is read. Rows keep the names that they were written with, so a name that changes makes another
+/// `version` of the read model.
+///
+/// # On a struct
+///
+/// It has one field, whose type implements `Column`, and is stored as that.
+///
+/// # Both
+///
+/// The type implements `Debug`. The macro also implements `ToSql` and `FromSql`, so these are not
+/// derived beside it, and `ArrayElement`, so that there may be a `Vec` of it. For the key of a read
+/// model it needs `Clone`, `Eq`, `Hash` and, where the key is one field, `FromStr`. Type and const
+/// parameters are carried over: it is a column for those for which all of this holds. Lifetimes are
+/// refused.
+#[proc_macro_derive(Column, attributes(column))]
+pub fn derive_column(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tokens(column::expand(&input))
 }
 
 /// Implements `Shape` for a struct or an enum that is a part of events or of an aggregate's state.

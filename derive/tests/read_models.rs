@@ -6,7 +6,7 @@ use annals_eventstore::{Aggregate, Apply, Event, Recorded};
 use annals_projections::{Change, Project, ReadModel};
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::types::{IsNull, Json, ToSql, Type};
 
 #[derive(Event, Serialize, Deserialize)]
 enum LoanEvent {
@@ -82,6 +82,40 @@ fn columns_are_arrays_in_the_order_of_the_fields() {
     assert_eq!(columns.len(), expected.len());
     for (column, (values, element)) in columns.iter().zip(&expected) {
         assert_eq!(sent(&**column, element), sent(&**values, element), "{element}");
+    }
+}
+
+#[test]
+fn values_are_those_of_one_row_in_the_order_of_the_fields() {
+    let [first, second] = rows();
+    let expected: [(Box<dyn ToSql>, Type); 10] = [
+        (Box::new(1_i64), Type::INT8),
+        (Box::new("north"), Type::TEXT),
+        (Box::new(Json(Some(vec![3]))), Type::JSONB),
+        (Box::new(10_i64), Type::INT8),
+        (Box::new(None::<&str>), Type::TEXT),
+        (Box::new(2_i64), Type::INT8),
+        (Box::new("south"), Type::TEXT),
+        (Box::new(Json(None::<Vec<u8>>)), Type::JSONB),
+        (Box::new(20_i64), Type::INT8),
+        (Box::new("late"), Type::TEXT),
+    ];
+    let mut values = Vec::new();
+    first.values(&mut values);
+    second.values(&mut values);
+    assert_eq!(values.len(), expected.len());
+    for (value, (wanted, ty)) in values.iter().zip(&expected) {
+        assert_eq!(field(value, ty), field(&**wanted, ty), "{ty}");
+        assert!(value.to_sql_checked(&Type::CIDR, &mut BytesMut::new()).is_err(), "{ty}");
+    }
+}
+
+/// What PostgreSQL is sent for a field of this type; nothing for a null.
+fn field(value: &dyn ToSql, ty: &Type) -> Option<Vec<u8>> {
+    let mut bytes = BytesMut::new();
+    match value.to_sql_checked(ty, &mut bytes).unwrap() {
+        IsNull::Yes => None,
+        IsNull::No => Some(bytes.to_vec()),
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
         return Err(Error::Outdated { table, difference });
     }
     let table = Table::of::<R>(database.schema(), database.read_models());
-    let create = [&*table.tables, &table.indexes, &table.functions].concat();
+    let create = [&*table.tables, &table.indexes.concat(), &table.functions].concat();
     transaction.batch_execute(&create).await.map_err(failed())?;
     register::<R>(database, &transaction).await?;
     transaction.commit().await.map_err(failed())

@@ -52,6 +52,7 @@ extern crate self as annals_projections;
 
 mod column;
 pub mod control;
+mod definition;
 mod engine;
 mod error;
 mod fold;
@@ -68,17 +69,17 @@ pub mod testkit;
 mod worker;
 
 #[doc(no_inline)]
-pub use annals_derive::ReadModel;
+pub use annals_derive::{Column, ReadModel};
 
 pub use self::{
-    column::{Column, SqlParam},
+    column::{ArrayElement, ArrayText, Column, SqlParam, SqlValue},
     error::{Error as ProjectionError, EventFailure},
     inline::InlineProjections,
     install::reset,
     query::{Consistency, Query, QueryReadModels},
     read_model::{
-        Change, ColumnDef, History, KeyError, Keys, Project, ReadModel, RowKey, Source, Step,
-        StepError,
+        Change, ColumnDef, History, IndexDef, KeyError, Keys, Project, ReadModel, RowKey, Source,
+        Step, StepError,
     },
     worker::{OnFailure, Worker},
 };
@@ -86,8 +87,16 @@ pub use self::{
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {
-    pub use postgres_types::Json;
+    pub use bytes::BytesMut;
+    pub use postgres_types::{Format, FromSql, IsNull, ToSql, Type};
     pub use tokio_postgres::{Error as PostgresError, Row};
 
-    pub use crate::{Column, ColumnDef, History, ReadModel, Source, SqlParam};
+    pub use crate::{
+        ArrayElement, ArrayText, Column, ColumnDef, History, IndexDef, ReadModel, Source, SqlParam,
+        SqlValue,
+        column::derived::{
+            JsonColumn, Named, SqlError, Transparent, checked, format, nullable, param, param_type,
+            read_name, receive, receive_null, receives, send, sends, sql_type,
+        },
+    };
 }

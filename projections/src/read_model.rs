@@ -7,8 +7,9 @@ use annals_eventstore::{
 };
 use tokio_postgres::Row;
 
+pub use crate::definition::{ColumnDef, IndexDef};
 use crate::{
-    column::{Column, SqlParam},
+    column::{Column, SqlParam, SqlValue},
     error::EventFailure,
     guard::Cause,
 };
@@ -67,13 +68,16 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     const TABLE: &'static str;
     /// Whether every version of every row is kept, for queries as of any moment.
     const HISTORY: History;
+    /// The version of the fold, from 1. Raise it when [`Project`] makes other rows of the same events:
+    /// the read model is built anew then. A change of the columns is noticed without.
+    const VERSION: u32 = 1;
+    /// Into how many parts the projection is split, by key of stream; as many workers can share it.
+    /// From 1 to 256.
+    const SLICES: u16 = 1;
     /// The columns, those of the key among them.
     const COLUMNS: &'static [ColumnDef];
-    /// The version of the code that folds events into rows. Raise it when that changes and the columns do
-    /// not: the read model is then built anew.
-    const VERSION: u32 = 1;
-    /// In how many slices it is projected, each by a worker of its own.
-    const SLICES: u16 = 1;
+    /// The indexes beside that of the key.
+    const INDEXES: &'static [IndexDef] = &[];
     /// The key: the type of the key's field, or a tuple where several fields make the key.
     type Key: RowKey;
 
@@ -81,8 +85,12 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     fn sources() -> Vec<Source<Self>>;
     /// The key of this row.
     fn key(&self) -> Self::Key;
-    /// The values of each column over many rows, in the order of [`ReadModel::COLUMNS`].
+    /// The values of each column over many rows, in the order of [`ReadModel::COLUMNS`]: arrays of
+    /// each column's [`param_type`](ColumnDef::param_type).
     fn columns<'a>(rows: &[&'a Self]) -> Vec<Box<SqlParam<'a>>>;
+    /// Adds the values of this row, in the order of [`ReadModel::COLUMNS`]: what is sent where rows are
+    /// copied into the table one by one. Those of [`ReadModel::columns`] are for many rows at once.
+    fn values<'a>(&'a self, into: &mut Vec<SqlValue<'a>>);
     /// Reads a row that was selected in the order of [`ReadModel::COLUMNS`].
     ///
     /// # Errors
@@ -136,19 +144,6 @@ pub enum History {
     None,
     /// Every version is kept, with the range of positions in which it held.
     Kept,
-}
-
-/// A column of a read model's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ColumnDef {
-    /// Its name.
-    pub name: &'static str,
-    /// Its SQL type.
-    pub sql_type: &'static str,
-    /// Whether it may be null.
-    pub nullable: bool,
-    /// Whether it is part of the key.
-    pub key: bool,
 }
 
 /// The keys of the rows that an event touches.
@@ -227,7 +222,7 @@ where
     }
 
     fn columns(keys: &[Self]) -> Vec<Box<SqlParam<'_>>> {
-        vec![Box::new(keys.iter().collect::<Vec<_>>())]
+        vec![K::param(keys.iter().map(Some).collect())]
     }
 }
 
@@ -242,7 +237,7 @@ macro_rules! tuple_key {
             }
 
             fn columns(keys: &[Self]) -> Vec<Box<SqlParam<'_>>> {
-                vec![$(Box::new(keys.iter().map(|key| &key.$index).collect::<Vec<_>>())),+]
+                vec![$($name::param(keys.iter().map(|key| Some(&key.$index)).collect())),+]
             }
         }
     };

@@ -21,7 +21,7 @@ pub(crate) struct Table {
     pub(crate) history_mark: String,
     /// All that a new read model needs: its tables, what finds rows in them, and functions for queries.
     pub(crate) tables: String,
-    pub(crate) indexes: String,
+    pub(crate) indexes: Vec<String>,
     pub(crate) functions: String,
     pub(crate) drop: String,
     pub(crate) drop_history: String,
@@ -62,6 +62,7 @@ impl Table {
             schema: schema.sql("{schema}"),
             table: R::TABLE,
             columns: R::COLUMNS,
+            indexes: R::INDEXES,
             history: R::HISTORY,
         };
         Self {

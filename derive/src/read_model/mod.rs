@@ -1,13 +1,17 @@
 //! `#[derive(ReadModel)]`.
 
 mod generate;
+mod indexes;
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Literal, Span, TokenStream};
 use syn::{
     Data, DeriveInput, Error, Field, Fields, Token, Type, ext::IdentExt, punctuated::Punctuated,
 };
 
-use self::generate::generate;
+use self::{
+    generate::{Table, generate},
+    indexes::read_indexes,
+};
 use crate::{
     attributes::{Attributes, Key, Place},
     errors::Errors,
@@ -17,16 +21,26 @@ use crate::{
 const ITEM: Place = Place {
     namespace: "read_model",
     on: "on the struct",
-    keys: &[Key::text("table"), Key::types("from"), Key::flag("history")],
+    keys: &[
+        Key::text("table"),
+        Key::types("from"),
+        Key::flag("history"),
+        Key::number("version"),
+        Key::number("slices"),
+        Key::idents("index").repeatable(),
+    ],
 };
 const FIELD: Place = Place {
     namespace: "read_model",
     on: "on a field",
-    keys: &[Key::flag("key"), Key::flag("json"), Key::text("column")],
+    keys: &[Key::flag("key"), Key::flag("json"), Key::text("column"), Key::flag("index")],
 };
 
 /// The most columns that a key may have: what `RowKey` is implemented for.
 const MAX_KEY_COLUMNS: usize = 4;
+
+/// Into how many parts a projection may be split.
+const MAX_SLICES: u32 = 256;
 
 /// One field of the struct and the column that it is stored in.
 struct Column<'a> {
@@ -35,6 +49,8 @@ struct Column<'a> {
     name: String,
     key: bool,
     json: bool,
+    /// Where an index on it alone is asked for.
+    index: Option<Span>,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
@@ -70,9 +86,36 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream, Error> {
              for example `from(Account)`",
         );
     }
+    let version = number(&attributes, "version", u32::MAX, &mut errors);
+    let slices = number(&attributes, "slices", MAX_SLICES, &mut errors);
     let columns = read_columns(input, &mut errors);
+    let indexes = read_indexes(&attributes, &columns, &mut errors);
     errors.finish()?;
-    generate(input, &table, attributes.span("history").is_some(), sources, &columns)
+    let table = Table {
+        name: &table,
+        history: attributes.span("history").is_some(),
+        version,
+        slices,
+        sources,
+        columns: &columns,
+        indexes: &indexes,
+    };
+    generate(input, &table)
+}
+
+/// A number from 1 to `max`; 1 where there is none.
+fn number(attributes: &Attributes, key: &str, max: u32, errors: &mut Errors) -> Literal {
+    let mut value = 1;
+    if let Some(number) = attributes.number(key) {
+        match number.base10_parse::<u32>() {
+            Ok(given) if (1..=max).contains(&given) => value = given,
+            _ => {
+                let to = if max == u32::MAX { "on".to_owned() } else { format!("to {max}") };
+                errors.push(number.span(), format!("`{key}` is a whole number from 1 {to}"));
+            }
+        }
+    }
+    Literal::u32_unsuffixed(value)
 }
 
 fn read_columns<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<Column<'a>> {
@@ -179,7 +222,15 @@ fn read_column<'a>(
             "a key always has a value: use the type without Option<...>",
         ));
     }
-    Some(Column { field: ident, ty: &field.ty, name, key: key.is_some(), json: json.is_some() })
+    let index = attributes.span("index");
+    Some(Column {
+        field: ident,
+        ty: &field.ty,
+        name,
+        key: key.is_some(),
+        json: json.is_some(),
+        index,
+    })
 }
 
 fn is_option(ty: &Type) -> bool {

@@ -3,18 +3,27 @@
 use super::Queries;
 use crate::{
     interval::{nodes_before, nodes_behind},
-    read_model::{ColumnDef, History},
+    read_model::{ColumnDef, History, IndexDef},
 };
 
 pub(super) struct Sql {
     pub(super) schema: String,
     pub(super) table: &'static str,
     pub(super) columns: &'static [ColumnDef],
+    pub(super) indexes: &'static [IndexDef],
     pub(super) history: History,
 }
 
 fn quoted(column: &ColumnDef) -> String {
     format!("\"{}\"", column.name)
+}
+
+fn given(column: &ColumnDef) -> String {
+    let cast = match column.param_type == column.sql_type {
+        true => String::new(),
+        false => format!("::{}", column.sql_type),
+    };
+    format!("given.{}{cast}", quoted(column))
 }
 
 impl Sql {
@@ -65,7 +74,12 @@ impl Sql {
     /// The columns, or those of the key, as arrays from `$1` on.
     fn arrays(&self, wanted: impl Fn(&ColumnDef) -> bool) -> String {
         let wanted = self.columns.iter().filter(|column| wanted(column)).zip(1..);
-        wanted.map(|(c, n)| format!("${n}::{}[]", c.sql_type)).collect::<Vec<_>>().join(", ")
+        wanted.map(|(c, n)| format!("${n}::{}[]", c.param_type)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The columns of what [`Sql::arrays`] is taken apart into, as what they are stored as.
+    fn given(&self) -> String {
+        self.list(|column| Some(given(column)))
     }
 
     /// The rows of the table as arrays from `$1` on.
@@ -109,21 +123,26 @@ impl Sql {
         sql
     }
 
-    /// Apart from the tables, because a rebuild fills them first.
-    pub(super) fn indexes(&self) -> String {
-        if self.history == History::None {
-            return String::new();
-        }
-        let index = |unique: &str, suffix: &str, columns: &str| {
-            format!(
-                "create {unique}index if not exists {} on {} ({columns});\n",
-                self.index(suffix),
-                self.name("_history"),
-            )
+    /// Apart from the tables, because a rebuild fills them first. One for each statement.
+    pub(super) fn indexes(&self) -> Vec<String> {
+        let index = |unique: &str, name: &str, table: String, columns: &str| {
+            format!("create {unique}index if not exists {name} on {table} ({columns});\n")
         };
-        index("unique ", "_history_key", &format!("{}, valid_from", self.keys()))
-            + &index("", "_history_ends", "node, valid_to")
-            + &index("", "_history_begins", "node, valid_from")
+        let mut all: Vec<_> = (self.indexes.iter())
+            .map(|of| {
+                let name = format!("\"{}\"", of.name(self.table));
+                let columns: Vec<_> = of.columns.iter().map(|name| format!("\"{name}\"")).collect();
+                index("", &name, self.name(""), &columns.join(", "))
+            })
+            .collect();
+        if self.history == History::Kept {
+            let history = |unique: &str, suffix: &str, columns: &str| {
+                index(unique, &self.index(suffix), self.name("_history"), columns)
+            };
+            all.push(history("unique ", "_history_key", &format!("{}, valid_from", self.keys())));
+            all.push(history("", "_history_node", "node, valid_to"));
+        }
+        all
     }
 
     pub(super) fn load(&self) -> String {
@@ -148,26 +167,25 @@ impl Sql {
 
     pub(super) fn insert(&self) -> String {
         format!(
-            "insert into {} ({}) select * from unnest({})",
+            "insert into {} ({names}) select {}{} from unnest({}) given({names})",
             self.name(""),
-            self.all_names(""),
+            self.given(),
+            self.kept(", given.valid_from"),
             self.row_arrays(),
+            names = self.all_names(""),
         )
     }
 
     pub(super) fn update(&self) -> String {
-        let mut values: Vec<_> = self
-            .columns
-            .iter()
-            .filter(|column| !column.key)
-            .map(|column| format!("{0} = given.{0}", quoted(column)))
-            .collect();
+        let set = |column: &ColumnDef| format!("{} = {}", quoted(column), given(column));
+        let mut values: Vec<_> =
+            self.columns.iter().filter(|column| !column.key).map(set).collect();
         if self.history == History::Kept {
             values.push("valid_from = given.valid_from".to_owned());
         }
         if values.is_empty() {
-            // The key is all there is to a row; but count and check it as elsewhere.
-            values.extend(self.columns.iter().map(|c| format!("{0} = given.{0}", quoted(c))));
+            // The key is all there is to a row; it is found and counted as elsewhere.
+            values.extend(self.columns.iter().map(set));
         }
         format!(
             "update {} t set {} from unnest({}) given({}) where {}",
@@ -196,12 +214,14 @@ impl Sql {
     pub(super) fn keep(&self) -> String {
         let next = self.columns.len() + 1;
         format!(
-            "insert into {} ({}) select * from unnest({}, ${next}::bigint[], ${}::bigint[], ${}::bigint[])",
+            "insert into {} ({names}) select {}, given.valid_from, given.valid_to, given.node \
+             from unnest({}, ${next}::bigint[], ${}::bigint[], ${}::bigint[]) given({names})",
             self.name("_history"),
-            self.history_names(),
+            self.given(),
             self.arrays(|_| true),
             next + 1,
             next + 2,
+            names = self.history_names(),
         )
     }
 

@@ -19,25 +19,25 @@ use crate::support::{
 
 /// Asks for one of the samples.
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
-enum SampleEvent {
+pub(crate) enum SampleEvent {
     Wanted { sample: usize },
 }
 
 #[derive(Aggregate, Default)]
 #[aggregate(category = "sample", event = SampleEvent)]
-struct Sample;
+pub(crate) struct Sample;
 
 impl Apply<SampleEvent> for Sample {
     fn apply(&mut self, _: &SampleEvent) {}
 }
 
-fn wanted(event: &Recorded<SampleEvent>) -> usize {
+pub(crate) fn wanted(event: &Recorded<SampleEvent>) -> usize {
     let SampleEvent::Wanted { sample } = event.event;
     sample
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-enum Form {
+pub(crate) enum Form {
     Round { radius: f64 },
     Flat,
 }

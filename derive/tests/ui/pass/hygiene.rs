@@ -6,7 +6,7 @@
 use ::annals_eventstore::{Aggregate, Apply, Command, Event, Shape};
 use ::annals_projections::{Change, Project, ReadModel};
 use ::serde::{Deserialize, Serialize};
-use ::std::{clone::Clone, default::Default, prelude::rust_2024::derive};
+use ::std::{clone::Clone, default::Default, fmt::Debug, prelude::rust_2024::derive};
 
 struct Option;
 struct Vec;
@@ -15,6 +15,12 @@ struct Result;
 struct Json;
 struct Column;
 struct Row;
+struct ToSql;
+struct FromSql;
+struct Type;
+struct Some;
+struct None;
+struct Ok;
 struct Self_;
 mod std {}
 mod annals_eventstore {}
@@ -66,6 +72,11 @@ enum Purpose {
 /// A method that every type has.
 trait Everywhere {
     fn describe(&self, _: &::std::primitive::str) {}
+    fn name(&self) {}
+    fn inner(&self) {}
+    fn to_sql(&self) {}
+    fn extend(&self) {}
+    fn map(&self) {}
 }
 
 impl<T: ?::std::marker::Sized> Everywhere for T {}
@@ -100,8 +111,23 @@ mod primitives {
     struct bool;
     struct i64;
 
+    #[derive(::annals_projections::Column, Clone, Debug)]
+    enum Status {
+        Open,
+        #[column(name = "over")]
+        Closed,
+    }
+
+    #[derive(::annals_projections::Column, Clone, Debug)]
+    struct Amount(::std::primitive::i64);
+
+    #[derive(::annals_projections::Column, Clone, Debug)]
+    struct Holder<T> {
+        value: ::std::vec::Vec<T>,
+    }
+
     #[derive(ReadModel, Clone)]
-    #[read_model(table = "loans", from(Loan))]
+    #[read_model(table = "loans", from(Loan), index(status, row), version = 2, slices = 2)]
     struct Loans {
         #[read_model(key)]
         row: ::std::string::String,
@@ -109,6 +135,10 @@ mod primitives {
         rows: ::std::primitive::i64,
         #[read_model(json)]
         index: ::std::vec::Vec<::std::primitive::i64>,
+        status: Status,
+        #[read_model(index)]
+        into: ::std::option::Option<Amount>,
+        values: ::std::vec::Vec<Amount>,
     }
 
     impl Project<LoanEvent> for Loans {

@@ -1,11 +1,11 @@
-//! Keys of one and of several columns, renamed and json columns, history, several sources.
+//! Keys of one and of several columns, renamed and json columns, history, indexes, several sources.
 #![deny(missing_docs, clippy::all, unused_qualifications, warnings)]
 #![allow(dead_code, non_snake_case)]
 
 use std::collections::BTreeMap;
 
 use annals_eventstore::{Aggregate, Apply, Event, Recorded};
-use annals_projections::{Change, ColumnDef, History, Keys, KeyError, Project, ReadModel};
+use annals_projections::{Change, ColumnDef, History, IndexDef, Keys, KeyError, Project, ReadModel};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -44,10 +44,12 @@ struct Address {
 
 /// Loans.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
-#[read_model(table = "loan_overview", from(Loan, payments::Payment), history)]
+#[read_model(table = "loan_overview", from(Loan, payments::Payment), history, version = 2, slices = 256)]
+#[read_model(index(r#type, amount), index(order), index(amount, r#type,))]
 pub struct LoanOverview {
     #[read_model(key)]
     r#type: String,
+    #[read_model(index)]
     amount: i64,
     note: Option<String>,
     id: uuid::Uuid,
@@ -113,25 +115,36 @@ impl Project<LoanEvent> for Four {
     }
 }
 
-const fn column(name: &'static str, sql_type: &'static str) -> ColumnDef {
-    ColumnDef { name, sql_type, nullable: false, key: false }
-}
-
 fn main() {
     assert_eq!(LoanOverview::TABLE, "loan_overview");
     assert_eq!((LoanOverview::HISTORY, ByDay::HISTORY), (History::Kept, History::None));
     let expected = [
-        ColumnDef { key: true, ..column("type", "text") },
-        column("amount", "bigint"),
-        ColumnDef { nullable: true, ..column("note", "text") },
-        column("id", "uuid"),
-        column("due", "date"),
-        ColumnDef { nullable: true, ..column("changed", "timestamptz") },
-        column("address", "jsonb"),
-        column("terms", "jsonb"),
-        column("order", "boolean"),
+        ColumnDef::of::<String>("type").in_key(),
+        ColumnDef::of::<i64>("amount"),
+        ColumnDef::of::<Option<String>>("note"),
+        ColumnDef::of::<uuid::Uuid>("id"),
+        ColumnDef::of::<NaiveDate>("due"),
+        ColumnDef::of::<Option<DateTime<Utc>>>("changed"),
+        ColumnDef::json("address"),
+        ColumnDef::json("terms"),
+        ColumnDef::of::<bool>("order"),
     ];
     assert_eq!(LoanOverview::COLUMNS, expected);
+    let types: Vec<_> = LoanOverview::COLUMNS.iter().map(|column| (column.sql_type, column.nullable)).collect();
+    assert_eq!(types[..4], [("text", false), ("bigint", false), ("text", true), ("uuid", false)]);
+    assert_eq!(types[4..], [("date", false), ("timestamptz", true), ("jsonb", false), ("jsonb", false), ("boolean", false)]);
+    assert_eq!(
+        LoanOverview::INDEXES,
+        [
+            IndexDef::new(&["type", "amount"]),
+            IndexDef::new(&["order"]),
+            IndexDef::new(&["amount", "type"]),
+            IndexDef::new(&["amount"]),
+        ],
+    );
+    assert!(ByDay::INDEXES.is_empty());
+    assert_eq!((LoanOverview::VERSION, ByDay::VERSION), (2, 1));
+    assert_eq!((LoanOverview::SLICES, ByDay::SLICES), (256, 1));
     let categories = LoanOverview::sources().iter().map(|source| source.category()).collect::<Vec<_>>();
     assert_eq!(categories, ["loan", "payment"]);
 
@@ -148,6 +161,9 @@ fn main() {
     };
     assert_eq!(row.key(), "a");
     assert_eq!(LoanOverview::columns(&[&row, &row]).len(), expected.len());
+    let mut values = Vec::new();
+    row.values(&mut values);
+    assert_eq!(values.len(), expected.len());
 
     let day = ByDay { total: 1, day: NaiveDate::default(), region: "north".into() };
     let key: (NaiveDate, String) = day.key();
