@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 
 use annals_eventstore::{
     Position, Recorded, Version,
-    postgres::{Checkpoint, Client, Database},
+    postgres::{Checkpoint, Client, Database, Schema},
 };
 use async_trait::async_trait;
 use chrono::DateTime;
@@ -53,9 +53,14 @@ impl<R: ReadModel> Engine<R> {
     }
 
     /// The same for tables in another schema.
-    pub(crate) fn into(mut self, schema: &annals_eventstore::postgres::Schema) -> Self {
+    pub(crate) fn in_schema(mut self, schema: &Schema) -> Self {
         self.rows = Rows::of(self.database.schema(), schema);
         self
+    }
+
+    /// Forgets what it knows of rows, after a failure.
+    pub(crate) fn forget(&mut self) {
+        self.hot = Folding::default();
     }
 
     async fn project(
@@ -133,7 +138,7 @@ impl<R: ReadModel> Engine<R> {
 #[async_trait]
 impl<R: ReadModel> Target for Engine<R> {
     async fn prepare(&mut self) -> Result<(), Error> {
-        self.hot = Folding::default();
+        self.forget();
         install::<R>(&self.database).await
     }
 

@@ -95,6 +95,35 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
+    /// Another process rebuilds the read model.
+    #[error("read model {projection:?} is being rebuilt by another process")]
+    RebuildRuns {
+        /// The read model.
+        projection: &'static str,
+    },
+    /// There is nothing that was built, or replaced, to do this with.
+    #[error("there are no tables of a rebuild of read model {projection:?}; build it first")]
+    NotRebuilt {
+        /// The read model.
+        projection: &'static str,
+    },
+    /// Something depends on the tables in use that cannot be taken along to other tables.
+    #[error(
+        "{object} is built on read model {projection:?}, and cannot be moved to other tables; \
+         drop it, and create it again after the swap"
+    )]
+    InTheWay {
+        /// The read model.
+        projection: &'static str,
+        /// What it is.
+        object: String,
+    },
+    /// A part of a rebuild ended for a reason of its own.
+    #[error("the rebuild failed")]
+    Rebuild {
+        /// Why.
+        source: Cause,
+    },
     /// The read model has no tables yet: its first worker creates them.
     #[error("read model {projection:?} has not been built yet; is its worker running?")]
     NotBuilt {
@@ -184,7 +213,10 @@ impl Error {
             // The checkpoint says whether a commit came through.
             Self::Store(StoreError::Indeterminate { .. }) => true,
             Self::Store(error) => error.is_retryable(),
-            Self::NotBuilt { .. } | Self::NotReached { .. } | Self::TimedOut { .. } => true,
+            Self::NotBuilt { .. }
+            | Self::NotReached { .. }
+            | Self::TimedOut { .. }
+            | Self::RebuildRuns { .. } => true,
             // A statement of a read model has its effect with the checkpoint or not at all.
             Self::Database { source, .. } | Self::Bookkeeping { source, .. } => may_pass(source),
             _ => false,

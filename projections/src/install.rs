@@ -2,8 +2,10 @@
 
 use annals_eventstore::{
     EventStore,
-    postgres::{Database, GenericClient, Transaction},
+    postgres::{Database, GenericClient, Schema},
 };
+
+use tokio_postgres::Row;
 
 use crate::{
     engine::failed,
@@ -23,7 +25,9 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
     let sql = database.schema().sql(include_str!("sql/registered.sql"));
     let registered = transaction.query_one(&sql, &[&name]).await.map_err(failed())?;
     let checkpoint = registered.get::<_, Option<i64>>(0);
-    let (found, wanted) = shapes::<R>(database, &transaction).await.map_err(failed())?;
+    let (found, wanted) = shapes::<R>(database.schema(), database.read_models(), &transaction)
+        .await
+        .map_err(failed())?;
     if let Some((table, difference)) = mismatch(&found, &wanted, checkpoint) {
         // Rows that are not from this store's log are not ours to build anew.
         return Err(match checkpoint {
@@ -84,13 +88,24 @@ fn outdated<R: ReadModel>(version: Option<i32>, slices: Option<i16>) -> Option<S
     }
 }
 
+/// Whether the tables in a schema are those that the struct wants.
+pub(crate) async fn tables_fit<R: ReadModel>(
+    client: &impl GenericClient,
+    schema: &Schema,
+) -> Result<bool, Error> {
+    let (found, wanted) =
+        shapes::<R>(schema, schema, client).await.map_err(failed::<R>("look at the tables"))?;
+    Ok(found == wanted)
+}
+
 /// The tables as they are, and as the struct wants them.
 async fn shapes<R: ReadModel>(
-    database: &Database,
-    transaction: &Transaction<'_>,
+    store: &Schema,
+    schema: &Schema,
+    transaction: &impl GenericClient,
 ) -> Result<([Shape; 2], [Shape; 2]), tokio_postgres::Error> {
-    let table = Table::of::<R>(database.schema(), database.read_models());
-    let kept = transaction.query_one(&table.has_history(), &[]).await?.get(0);
+    let table = Table::of::<R>(store, schema);
+    let kept = first(transaction.query(&table.has_history(), &[]).await?);
     let in_history = if R::HISTORY == History::Kept || kept {
         columns(transaction, &table.history).await?
     } else {
@@ -105,7 +120,7 @@ async fn shapes<R: ReadModel>(
         in_history.extend(["valid_to", "node"].map(|name| format!("{name} bigint not null")));
     }
     let shapes = |[main, history]: [Vec<String>; 2]| {
-        let name = |suffix| format!("{}.{}{suffix}", database.read_models().name(), R::TABLE);
+        let name = |suffix| format!("{}.{}{suffix}", schema.name(), R::TABLE);
         [
             Shape { table: name(""), columns: main },
             Shape { table: name("_history"), columns: history },
@@ -114,9 +129,13 @@ async fn shapes<R: ReadModel>(
     Ok((shapes(found), shapes([columns, in_history])))
 }
 
+fn first(rows: Vec<Row>) -> bool {
+    rows.first().is_some_and(|row| row.get(0))
+}
+
 /// The columns of a table, in order; none if it does not exist.
 async fn columns(
-    transaction: &Transaction<'_>,
+    transaction: &impl GenericClient,
     table: &str,
 ) -> Result<Vec<String>, tokio_postgres::Error> {
     let rows = transaction
@@ -135,7 +154,7 @@ async fn columns(
 
 /// The columns of the struct, with their types named as PostgreSQL names them.
 async fn wanted<R: ReadModel>(
-    transaction: &Transaction<'_>,
+    transaction: &impl GenericClient,
 ) -> Result<Vec<String>, tokio_postgres::Error> {
     let types: Vec<_> = R::COLUMNS.iter().map(|column| column.sql_type).collect();
     let types = transaction

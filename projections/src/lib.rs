@@ -62,6 +62,7 @@ mod install;
 mod interval;
 mod query;
 mod read_model;
+mod rebuild;
 mod shape;
 mod table;
 mod target;
@@ -81,6 +82,7 @@ pub use self::{
         Change, ColumnDef, History, IndexDef, KeyError, Keys, Project, ReadModel, RowKey, Source,
         Step, StepError,
     },
+    rebuild::{Built, Comparison, Difference, Phase, Progress, Rebuild},
     worker::{OnFailure, Worker},
 };
 

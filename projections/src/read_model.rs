@@ -1,6 +1,6 @@
 //! Read models: rows of a table, each a fold of the events that touch it. Pure, without I/O.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use annals_eventstore::{
     Aggregate, Decoded, Error as StoreError, Position, Recorded, StreamId, Version,
@@ -310,7 +310,7 @@ pub struct Step<R: ReadModel> {
     pub position: Position,
     /// The rows that it touches.
     pub keys: Keys<R::Key>,
-    event: Box<dyn Projects<R>>,
+    event: Arc<dyn Projects<R>>,
 }
 
 /// A decoded event of any type, as far as a read model is concerned.
@@ -335,9 +335,15 @@ impl<R: ReadModel> Step<R> {
         self.event.project(key, row)
     }
 
-    /// The key of its stream.
-    pub(crate) fn stream_key(&self) -> &str {
-        self.event.place().0.key()
+    /// Its stream.
+    pub(crate) fn stream(&self) -> &StreamId {
+        self.event.place().0
+    }
+
+    /// The same for some of its rows.
+    pub(crate) fn for_keys(&self, keys: Vec<R::Key>) -> Self {
+        let keys = Keys(KeyList::Many(keys));
+        Self { position: self.position, keys, event: self.event.clone() }
     }
 
     pub(crate) fn failed(&self, source: Cause) -> Box<EventFailure> {
@@ -357,6 +363,6 @@ fn step<A: Aggregate, R: Project<A::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Step<R>>, StepError> {
     event.decode::<A::Event>()?.try_map(|event| {
-        Ok(Step { position: event.position, keys: R::keys(&event)?, event: Box::new(event) })
+        Ok(Step { position: event.position, keys: R::keys(&event)?, event: Arc::new(event) })
     })
 }

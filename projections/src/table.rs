@@ -39,6 +39,7 @@ pub(crate) struct Table {
     pub(crate) copy: String,
     pub(crate) copy_history: String,
     pub(crate) queries: Queries,
+    differences: String,
 }
 
 /// Questions about rows: as they are, and as of the position `$1`.
@@ -87,7 +88,19 @@ impl Table {
             copy: sql.copy(),
             copy_history: sql.copy_history(),
             queries: sql.queries(),
+            differences: sql.differences(&sql.name(""), "{other}"),
         }
+    }
+
+    /// Whether there is a table.
+    pub(crate) fn exists(&self) -> String {
+        format!("select to_regclass('{}') is not null", self.name)
+    }
+
+    /// Rows that differ from those of another table of the same columns: their keys, and both, as JSON, at
+    /// most `$1`, each with the number of all.
+    pub(crate) fn differences(&self, other: &str) -> String {
+        self.differences.replace("{other}", other)
     }
 
     /// Whether there is a history table of this read model, kept now or by earlier code. Another

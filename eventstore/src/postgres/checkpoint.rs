@@ -15,6 +15,7 @@ pub struct Checkpoint {
     epoch: i64,
     advance: String,
     close: String,
+    hold: String,
 }
 
 impl Checkpoint {
@@ -44,6 +45,9 @@ impl Checkpoint {
                 "update {schema}.checkpoints set position = $3, updated_at = clock_timestamp()
                  where name = $1 and position = $2 and epoch = $4",
             ),
+            hold: database
+                .schema()
+                .sql("select from {schema}.checkpoints where name = $1 and epoch = $2 for share"),
             close: database.schema().sql(
                 "update {schema}.checkpoints set epoch = $3, updated_at = clock_timestamp()
                  where name = $1 and position = $2 and epoch = $4",
@@ -100,6 +104,17 @@ impl Checkpoint {
             .await
             .map_err(|error| database_error("close a checkpoint", error))?;
         if closed == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
+    }
+
+    /// Makes sure that no other reader has taken over, and that none does before the caller's transaction
+    /// ends, for what is written without moving the checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another reader has taken over; roll the transaction back then.
+    pub async fn hold(&self, transaction: &impl GenericClient) -> Result<(), Error> {
+        let held = transaction.query(&self.hold, &[&self.name, &self.epoch]).await;
+        let held = held.map_err(|error| database_error("hold a checkpoint", error))?;
+        if held.len() == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
     }
 
     /// Notes that the move to this position is committed.

@@ -377,6 +377,15 @@ impl Schema {
         &self.0
     }
 
+    /// A schema beside this one, for what is not to be among the tables here: its name is this one's, an
+    /// underscore, and `what`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSchema`] if `what` does not fit into a name.
+    pub fn beside(&self, what: &str) -> Result<Self, Error> {
+        Self::new(what).map(|what| Self(format!("{}_{}", self.0, what.0)))
+    }
+
     /// Puts the quoted name into SQL wherever `{schema}` stands.
     pub fn sql(&self, template: &str) -> String {
         template.replace("{schema}", &format!("\"{}\"", self.0))

@@ -17,6 +17,9 @@ use crate::{
     table::Table,
 };
 
+/// How many rows go with one statement at most.
+const CHUNK: usize = 10_000;
+
 pub(crate) struct Rows<R> {
     pub(crate) table: Table,
     row: PhantomData<fn() -> R>,
@@ -58,18 +61,29 @@ impl<R: ReadModel> Rows<R> {
 
     /// Writes what changed, with one statement for each kind of change.
     pub(crate) async fn write(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
-        let Changes { new, changed, gone } = folding.changes();
-        let table = &self.table;
-        if !gone.is_empty() {
-            let keys = R::Key::columns(&gone);
-            run::<R>(client, "delete rows", &table.delete, params(&keys)).await?;
+        self.put(client, "insert rows", &self.table.insert, &folding.changes().new).await?;
+        self.rewrite(client, folding).await?;
+        self.keep(client, &folding.past).await
+    }
+
+    /// Writes what changed of rows that were there.
+    pub(crate) async fn rewrite(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
+        let Changes { changed, gone, .. } = folding.changes();
+        for gone in gone.chunks(CHUNK) {
+            let keys = R::Key::columns(gone);
+            run::<R>(client, "delete rows", &self.table.delete, params(&keys)).await?;
         }
-        for (action, sql, rows) in
-            [("insert rows", &table.insert, new), ("update rows", &table.update, changed)]
-        {
-            if rows.is_empty() {
-                continue;
-            }
+        self.put(client, "update rows", &self.table.update, &changed).await
+    }
+
+    async fn put(
+        &self,
+        client: &Client,
+        action: &'static str,
+        sql: &str,
+        rows: &[&Held<R>],
+    ) -> Result<(), Error> {
+        for rows in rows.chunks(CHUNK) {
             let since: Vec<_> = rows.iter().map(|held| held.since.get()).collect();
             let columns = R::columns(&rows.iter().map(|held| &held.row).collect::<Vec<_>>());
             let mut values = params(&columns);
@@ -78,13 +92,17 @@ impl<R: ReadModel> Rows<R> {
             }
             run::<R>(client, action, sql, values).await?;
         }
-        self.keep(client, &folding.past).await
+        Ok(())
     }
 
     async fn keep(&self, client: &Client, past: &[Past<R>]) -> Result<(), Error> {
-        if past.is_empty() {
-            return Ok(());
+        for past in past.chunks(CHUNK) {
+            self.keep_some(client, past).await?;
         }
+        Ok(())
+    }
+
+    async fn keep_some(&self, client: &Client, past: &[Past<R>]) -> Result<(), Error> {
         let columns = R::columns(&past.iter().map(|past| &past.row).collect::<Vec<_>>());
         let from: Vec<_> = past.iter().map(|past| past.from.get()).collect();
         let to: Vec<_> = past.iter().map(|past| past.to.get()).collect();

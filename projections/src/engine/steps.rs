@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use annals_eventstore::Recorded;
+use annals_eventstore::{Decoded, Recorded};
 
 use crate::{
     error::{Error, EventFailure},
@@ -20,19 +20,27 @@ impl<R: ReadModel> Steps<R> {
         Self { sources }
     }
 
+    /// Decodes one event: a step, several or none.
+    pub(crate) fn step(
+        &self,
+        event: Recorded,
+    ) -> Result<Option<Decoded<Step<R>>>, Box<EventFailure>> {
+        let Some(source) = self.sources.get(event.stream.category()) else { return Ok(None) };
+        let (stream, version, position) = (event.stream.clone(), event.version, event.position);
+        let decoded = guarded(|| source.step(event));
+        let projection = R::TABLE.to_owned();
+        decoded.map(Some).map_err(|source| {
+            Box::new(EventFailure { projection, stream, version, position, source })
+        })
+    }
+
     /// Decodes the events, up to the first that cannot be projected, if there is one.
     pub(crate) fn of(&self, events: Vec<Recorded>) -> (Vec<Step<R>>, Option<Box<EventFailure>>) {
         let mut steps = Vec::with_capacity(events.len());
         for event in events {
-            let Some(source) = self.sources.get(event.stream.category()) else { continue };
-            let (stream, version, position) = (event.stream.clone(), event.version, event.position);
-            match guarded(|| source.step(event)) {
-                Ok(of_event) => steps.extend(of_event),
-                Err(source) => {
-                    let projection = R::TABLE.to_owned();
-                    let failure = EventFailure { projection, stream, version, position, source };
-                    return (steps, Some(Box::new(failure)));
-                }
+            match self.step(event) {
+                Ok(of_event) => steps.extend(of_event.into_iter().flatten()),
+                Err(failure) => return (steps, Some(failure)),
             }
         }
         (steps, None)

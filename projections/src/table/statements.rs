@@ -262,6 +262,23 @@ impl Sql {
         }
     }
 
+    /// Rows of this table and of another that differ, with how many they are in all.
+    pub(super) fn differences(&self, keyed: &str, other: &str) -> String {
+        let keys = self.columns.iter().filter(|column| column.key);
+        let key = keys.map(|c| format!("'{}', {}", c.name, quoted(c))).collect::<Vec<_>>();
+        format!(
+            "select jsonb_build_object({}), to_jsonb(a) {hide}, to_jsonb(b) {hide}, count(*) over ()
+             from {keyed} a full join {other} b using ({}) \
+             where row({}) is distinct from row({}) order by {} limit $1",
+            key.join(", "),
+            self.keys(),
+            self.names("a."),
+            self.names("b."),
+            self.keys(),
+            hide = self.kept("- 'valid_from'"),
+        )
+    }
+
     /// The rows as of a position. Whoever asks must know that the read model has come to it.
     pub(super) fn rows_as_of(&self, position: &str, names: &str) -> String {
         let (table, history) = (self.name(""), self.name("_history"));

@@ -9,7 +9,7 @@ mod coordinator;
 mod failure;
 mod feed;
 mod pace;
-mod parking;
+pub(crate) mod parking;
 mod projection;
 mod runner;
 

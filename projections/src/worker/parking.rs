@@ -12,15 +12,15 @@ use crate::error::{Error, EventFailure};
 
 /// The event at which a stream is parked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ParkedAt {
-    pub(super) position: Position,
-    pub(super) version: Version,
+pub(crate) struct ParkedAt {
+    pub(crate) position: Position,
+    pub(crate) version: Version,
 }
 
-pub(super) type Parked = HashMap<StreamId, ParkedAt>;
+pub(crate) type Parked = HashMap<StreamId, ParkedAt>;
 
 /// The parked streams of a slice.
-pub(super) async fn load(
+pub(crate) async fn load(
     database: &Database,
     name: &str,
     slice: u16,
@@ -44,7 +44,7 @@ pub(super) async fn load(
 }
 
 /// Parks a stream at an event, or notes that it failed again, in the caller's transaction.
-pub(super) async fn park(
+pub(crate) async fn park(
     database: &Database,
     client: &impl GenericClient,
     name: &str,
@@ -73,7 +73,7 @@ pub(super) async fn park(
 }
 
 /// Pauses a projection, in the caller's transaction.
-pub(super) async fn pause(
+pub(crate) async fn pause(
     database: &Database,
     client: &impl GenericClient,
     name: &str,

@@ -6,8 +6,8 @@ use annals_eventstore::{EventStore, Position, StreamId, postgres::Database};
 use async_trait::async_trait;
 
 use crate::{
-    engine::Engine, error::Error, install::install, read_model::ReadModel, table::checkpoint_name,
-    target::Target,
+    engine::Engine, error::Error, install::install, read_model::ReadModel,
+    rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
 };
 
 /// A projection of any kind.
@@ -77,8 +77,8 @@ impl<R: ReadModel> Projection for RowProjection<R> {
         install::<R>(database).await
     }
 
-    async fn rebuild(&self, _store: &EventStore) -> Result<(), Error> {
-        Err(Error::RunsInline { projection: R::TABLE })
+    async fn rebuild(&self, store: &EventStore) -> Result<(), Error> {
+        bring_up_to_date::<R>(store).await
     }
 
     fn target(&self, database: &Database, patience: Duration) -> Box<dyn Target> {

@@ -231,7 +231,7 @@ const STATEMENTS: &[(&str, &[usize])] = &[
     ("select * from tallies", &[READER, PROJECTOR]),
     ("select * from tallies_history", &[READER, PROJECTOR]),
     ("select * from tallies_as_of('2020-01-01')", &[READER, PROJECTOR]),
-    ("select * from annals.leases", &[PROJECTOR]),
+    ("select * from annals.leases", &[READER, PROJECTOR]),
     (
         "insert into annals.leases (name, owner, epoch, expires_at) values ('a', 'b', 1, now())",
         &[PROJECTOR],
@@ -241,7 +241,7 @@ const STATEMENTS: &[(&str, &[usize])] = &[
     ("update annals.checkpoints set position = 0", &[PROJECTOR]),
     ("delete from annals.checkpoints", &[PROJECTOR]),
     ("create table another (id bigint)", &[PROJECTOR]),
-    ("insert into tallies values ('z', 1, 1, 1, 1)", &[PROJECTOR]),
+    ("insert into tallies values ('z', 1, 1, 1, 1, 1)", &[PROJECTOR]),
     ("update tallies set total = 0", &[PROJECTOR]),
     ("delete from tallies_history", &[PROJECTOR]),
     ("truncate tallies", &[PROJECTOR]),

@@ -40,7 +40,7 @@ grant select on {schema}.checkpoints, {schema}.leases, {schema}.parked_streams t
 -- The projector: to hold leases, and to move checkpoints.
 grant select, insert, update on {schema}.leases to {projector};
 grant select, insert, update, delete on {schema}.checkpoints, {schema}.projections,
-    {schema}.parked_streams to {projector};
+    {schema}.parked_streams, {schema}.replaced_projections to {projector};
 -- And to run by a worker what ran inline before.
 grant execute on function {schema}.forget_inline to {projector};
 

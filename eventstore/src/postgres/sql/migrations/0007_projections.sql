@@ -30,6 +30,17 @@ create table {schema}.parked_streams (
     primary key (projection, category, key)
 );
 
+-- The tables that a rebuild replaced, kept for a rollback: how far their slices had come, and what was
+-- known of them.
+create table {schema}.replaced_projections (
+    name text primary key,
+    slices smallint not null,
+    version integer not null,
+    kept_from bigint not null,
+    positions bigint[] not null,
+    replaced_at timestamptz not null default clock_timestamp()
+);
+
 -- The names of the checkpoints of a projection.
 create function {schema}.checkpoints_of(projection text) returns text[] language sql stable
 as $$
@@ -81,7 +92,7 @@ begin
             using errcode = 'AN004', hint = 'Is its worker running?';
     end if;
     select p.kept_from into kept from {schema}.projections p where p.name = projection;
-    if moment < kept then
+    if kept > 0 and moment < kept then
         raise exception '% keeps its history from position % on, not as of %', label, kept, moment
             using errcode = 'AN013', hint = 'Replay the log up to that moment instead.';
     end if;

@@ -1,0 +1,264 @@
+//! Building a read model anew, beside the one that is in use.
+//!
+//! The log is folded into tables of their own, in a schema beside that of the read models, in parallel and
+//! with COPY. The worker goes on with the table that is in use, and readers see nothing of it. Then the new
+//! tables follow the log until they are as far, and take the place of the old ones in one transaction. The
+//! old ones are kept, for a rollback.
+
+mod compare;
+mod copy;
+mod fill;
+mod follow;
+mod place;
+mod progress;
+mod shard;
+mod swap;
+mod views;
+
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+use annals_eventstore::{
+    EventStore, Position,
+    postgres::{Checkpoint, Lease, LeaseOptions, Use},
+};
+use tokio::task::JoinSet;
+
+pub use self::{
+    compare::{Comparison, Difference},
+    progress::{Phase, Progress},
+};
+use self::{place::Place, progress::Reporter};
+use crate::{error::Error, read_model::ReadModel, worker::keep};
+
+/// Builds a read model anew from the log, beside the tables that are in use.
+///
+/// ```no_run
+/// # use annals_eventstore::EventStore;
+/// # use annals_projections::{ReadModel, Rebuild};
+/// # async fn run<R: ReadModel>(store: EventStore) -> Result<(), annals_projections::ProjectionError> {
+/// let rebuild = Rebuild::<R>::of(&store).on_progress(|progress| println!("{progress}"));
+/// rebuild.build().await?;
+/// let comparison = rebuild.compare().await?;
+/// if comparison.is_same() {
+///     rebuild.swap().await?;
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// What was built stays until it is swapped in or [discarded](Self::discard), also when the program ends
+/// in between: the next [`build`](Self::build) goes on from there. While it lasts, streams that it has
+/// not come to cannot be archived. A reactor takes no part in it, so nothing has its effects twice.
+///
+/// A read model that runs inline cannot be built beside itself: [`reset`](crate::reset) it.
+#[derive(Clone)]
+#[must_use = "it does nothing until it is told to build"]
+pub struct Rebuild<R> {
+    store: EventStore,
+    options: Options,
+    reporter: Arc<Reporter>,
+    row: PhantomData<fn() -> R>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    shards: usize,
+    events_per_second: Option<u32>,
+    rows_in_memory: usize,
+    max_parked: usize,
+    lease: LeaseOptions,
+}
+
+impl<R> std::fmt::Debug for Rebuild<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rebuild").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What a rebuild came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Built {
+    /// Up to where it has come.
+    pub position: Position,
+    /// How many events it folded; those of an earlier run that it went on from are not counted.
+    pub events: u64,
+    /// How many streams are parked, because an event of theirs failed.
+    pub parked: u64,
+}
+
+impl<R: ReadModel> Rebuild<R> {
+    /// A rebuild of a store's read model.
+    pub fn of(store: &EventStore) -> Self {
+        let options = Options {
+            shards: std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 3),
+            events_per_second: None,
+            rows_in_memory: 200_000,
+            max_parked: 10,
+            lease: LeaseOptions::default(),
+        };
+        let store = store.using(Use::Rebuild);
+        Self { store, options, reporter: Arc::default(), row: PhantomData }
+    }
+
+    /// In how many parts rows are folded at the same time: as many as there are processors, at most 3,
+    /// unless set. Each takes a connection of [`Use::Rebuild`].
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.options.shards = shards.max(1);
+        self
+    }
+
+    /// How many events are read per second at most, so that others have the database too: as many as
+    /// there can be unless set.
+    pub fn events_per_second(mut self, events: u32) -> Self {
+        self.options.events_per_second = Some(events.max(1));
+        self
+    }
+
+    /// How many rows are kept in memory: 200,000 unless set. With more rows than that it takes longer, and
+    /// no more memory.
+    pub fn rows_in_memory(mut self, rows: usize) -> Self {
+        self.options.rows_in_memory = rows.max(1);
+        self
+    }
+
+    /// How many streams may be parked before the rebuild fails: 10 unless set.
+    pub fn max_parked(mut self, streams: usize) -> Self {
+        self.options.max_parked = streams;
+        self
+    }
+
+    /// Is told how far it is, a few times per second.
+    pub fn on_progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.reporter = Arc::new(Reporter::new(tell));
+        self
+    }
+
+    /// Builds and swaps.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`swap`](Self::swap).
+    pub async fn run(&self) -> Result<Built, Error> {
+        self.alone(async |place, checkpoint| {
+            let built = self.bring_up(place, checkpoint).await?;
+            swap::swap(place, checkpoint, &self.reporter).await?;
+            Ok(built)
+        })
+        .await
+    }
+
+    /// Builds the tables beside those in use, up to the end of the log, or goes on where an earlier build
+    /// stopped. They then stay as they are until the next call.
+    ///
+    /// Cancellation safe: what was built is gone on with by the next call.
+    ///
+    /// # Errors
+    /// [`Error::RebuildRuns`] if another process is at it; an event that cannot be projected once more than
+    /// [`max_parked`](Self::max_parked) are parked; or a failure of the database.
+    pub async fn build(&self) -> Result<Built, Error> {
+        self.alone(async |place, checkpoint| self.bring_up(place, checkpoint).await).await
+    }
+
+    /// Compares the tables in use with those that were built, row by row, as of one position. The
+    /// projection is held up for the moments in which the new tables come to where it is.
+    ///
+    /// # Errors
+    /// [`Error::NotRebuilt`] if nothing was built; [`Error::Outdated`] if the tables in use have other
+    /// columns; else as [`build`](Self::build).
+    pub async fn compare(&self) -> Result<Comparison, Error> {
+        self.alone(async |place, checkpoint| {
+            place.must_be_built().await?;
+            compare::compare(place, checkpoint, &self.reporter).await
+        })
+        .await
+    }
+
+    /// Puts what was built in the place of the tables in use, once it has come to where they are, in one
+    /// transaction. Readers see the old rows, and from then on the new ones. Views on the tables are made
+    /// anew on the new ones, and their grants are copied. The old tables are kept until the next rebuild.
+    ///
+    /// # Errors
+    /// [`Error::NotRebuilt`] if nothing was built; [`Error::InTheWay`] if something depends on the old tables
+    /// that cannot be moved; else as [`build`](Self::build). Nothing is changed then.
+    pub async fn swap(&self) -> Result<(), Error> {
+        self.alone(async |place, checkpoint| {
+            place.must_be_built().await?;
+            swap::swap(place, checkpoint, &self.reporter).await
+        })
+        .await
+    }
+
+    /// Puts the tables that were replaced last back into their place, as of where they were, and keeps
+    /// those that replaced them. The worker brings them up to date. Called again, it undoes itself.
+    ///
+    /// # Errors
+    /// [`Error::NotRebuilt`] if there are none; [`Error::Outdated`] if they are of another shape: then the
+    /// program of that time rolls back; else as [`swap`](Self::swap).
+    pub async fn rollback(&self) -> Result<(), Error> {
+        self.alone(async |place, _| swap::rollback(place).await).await
+    }
+
+    /// Drops what was built and not swapped in, and what was replaced.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub async fn discard(&self) -> Result<(), Error> {
+        self.alone(async |place, _| place.discard().await).await
+    }
+
+    async fn bring_up(
+        &self,
+        place: &Place<R>,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<Built, Error> {
+        place.prepare(checkpoint).await?;
+        let events = fill::fill(place, checkpoint, self.options, &self.reporter).await?;
+        place.index(&self.reporter).await?;
+        let events = events + follow::follow(place, checkpoint, None, &self.reporter).await?;
+        let parked = place.parked().await?.len() as u64;
+        Ok(Built { position: checkpoint.position(), events, parked })
+    }
+
+    /// Does something while nobody else rebuilds this read model.
+    async fn alone<T>(
+        &self,
+        work: impl AsyncFnOnce(&Place<R>, &mut Checkpoint) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let place = Place::<R>::of(&self.store, self.options.max_parked)?;
+        let database = self.store.database()?;
+        let lease = Lease::try_acquire(database, &place.name, self.options.lease).await?;
+        let lease = lease.ok_or(Error::RebuildRuns { projection: R::TABLE })?;
+        let lease = Arc::new(lease);
+        let mut renewing = JoinSet::new();
+        renewing.spawn(keep(lease.clone()));
+        let outcome = tokio::select! {
+            Some(Ok(error)) = renewing.join_next() => Err(error.into()),
+            outcome = async {
+                let mut checkpoint =
+                    Checkpoint::take_over(database, &place.name, lease.epoch()).await?;
+                let outcome = work(&place, &mut checkpoint).await;
+                place.tidy().await?;
+                outcome
+            } => outcome,
+        };
+        renewing.shutdown().await;
+        if let Some(lease) = Arc::into_inner(lease) {
+            // If not, it ends by itself.
+            drop(lease.release().await);
+        }
+        outcome
+    }
+}
+
+/// Rebuilds a read model that is not up to date, unless another process does; then it waits for that.
+pub(crate) async fn bring_up_to_date<R: ReadModel>(store: &EventStore) -> Result<(), Error> {
+    loop {
+        match Rebuild::<R>::of(store).run().await {
+            Err(Error::RebuildRuns { .. }) => tokio::time::sleep(Duration::from_millis(500)).await,
+            outcome => return outcome.map(drop),
+        }
+        match crate::install::install::<R>(store.database()?).await {
+            Err(Error::Outdated { .. }) => {}
+            outcome => return outcome,
+        }
+    }
+}
