@@ -121,8 +121,10 @@ async fn a_units_statement_that_takes_too_long_ends_the_unit() {
     let store = database.store_with(options).await;
     let mut unit = store.begin().await.unwrap();
     unit.append(one(stream("a"), 1)).await.unwrap();
+    let started = Instant::now();
     let error = unit.sql().unwrap().batch_execute("select pg_sleep(50)").await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    assert!(started.elapsed() < LONG / 4, "it took {:?}", started.elapsed());
     assert!(matches!(unit.commit().await, Err(Error::Database { .. })));
     assert!(log(&store).await.is_empty());
     // The statement is limited, not the unit.
