@@ -6,7 +6,11 @@ use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use uuid::Uuid;
 
-use crate::{bank::Action, contestant::Contestant, measure::Worker};
+use crate::{
+    bank::Action,
+    contestant::Contestant,
+    measure::{Kind, Worker},
+};
 
 /// One command in this many opens an account, so streams have this many events on average, however
 /// fast the store is.
@@ -20,11 +24,14 @@ pub(crate) struct Client {
     accounts: Vec<(Uuid, i64)>,
     /// How many of ten steps only load an account.
     loads: u32,
+    /// What the last step was.
+    last: Kind,
 }
 
 impl Client {
     pub(crate) fn new(contestant: Arc<dyn Contestant>, seed: u64, loads: u32) -> Self {
-        Self { contestant, random: SmallRng::seed_from_u64(seed), accounts: Vec::new(), loads }
+        let random = SmallRng::seed_from_u64(seed);
+        Self { contestant, random, accounts: Vec::new(), loads, last: Kind::Main }
     }
 
     /// So many of them.
@@ -73,10 +80,16 @@ impl Client {
 impl Worker for Client {
     async fn step(&mut self) -> Result<u64> {
         if !self.accounts.is_empty() && self.random.random_ratio(self.loads, 10) {
+            self.last = Kind::Load;
             self.load().await?;
         } else {
+            self.last = Kind::Main;
             self.command().await?;
         }
         Ok(1)
+    }
+
+    fn kind(&self) -> Kind {
+        self.last
     }
 }

@@ -12,6 +12,7 @@ mod bench;
 mod client;
 mod contestant;
 mod cpu;
+mod file;
 mod measure;
 mod report;
 mod server;
@@ -39,7 +40,7 @@ struct Args {
     /// How many events the largest store of `growth` has.
     #[arg(long, default_value_t = 10_000_000, value_name = "EVENTS")]
     largest: i64,
-    /// Where to write the figures as JSON.
+    /// Where to write the figures as JSON: they take the place of earlier ones of the same benchmarks.
     #[arg(long, env = "ANNALS_BENCH_JSON", default_value = "target/annals-bench.json")]
     json: PathBuf,
     /// Be one of the processes of `processes`, on this database.
@@ -70,9 +71,8 @@ async fn main() -> Result<()> {
         report.entries.push(entry.with_context(|| format!("{} failed", name.as_str()))?);
     }
     println!("{}", report.table());
-    let json = serde_json::to_string_pretty(&report.json()?)?;
-    std::fs::write(&args.json, json + "\n")
-        .with_context(|| format!("cannot write {}", args.json.display()))?;
+    file::merge_into(&args.json, report.json())?;
+    file::merge_into(&file::of_environments(&args.json), report.environments()?)?;
     println!("written to {}", args.json.display());
     Ok(())
 }

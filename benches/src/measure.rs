@@ -9,6 +9,20 @@ use tokio::task::JoinSet;
 pub(crate) trait Worker: Send + 'static {
     /// Does the next piece, and returns how many units of work it was.
     fn step(&mut self) -> impl Future<Output = Result<u64>> + Send;
+
+    /// What the last piece was, of a worker that does two kinds of them.
+    fn kind(&self) -> Kind {
+        Kind::Main
+    }
+}
+
+/// What a piece of work was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What the benchmark is about, or all there is.
+    Main,
+    /// A load among commands.
+    Load,
 }
 
 /// What was done in a round.
@@ -16,8 +30,10 @@ pub(crate) trait Worker: Send + 'static {
 pub(crate) struct Round {
     pub(crate) units: u64,
     pub(crate) elapsed: Duration,
-    /// How long each piece took, in microseconds, in no order.
+    /// How long each piece took, in microseconds, in no order; without those in `loads`.
     pub(crate) latencies: Vec<u32>,
+    /// The same of the loads among commands.
+    pub(crate) loads: Vec<u32>,
 }
 
 impl Round {
@@ -36,27 +52,36 @@ pub(crate) async fn drive<W: Worker>(workers: &mut Vec<W>, time: Duration) -> Re
     for mut worker in workers.drain(..) {
         tasks.spawn(async move {
             let mut units = 0;
-            let mut latencies = Vec::with_capacity(1024);
+            let (mut latencies, mut loads) = (Vec::with_capacity(1024), Vec::new());
             loop {
                 let before = Instant::now();
                 if before >= deadline {
                     break;
                 }
                 units += worker.step().await?;
-                latencies.push(u32::try_from(before.elapsed().as_micros()).unwrap_or(u32::MAX));
+                match worker.kind() {
+                    Kind::Main => latencies.push(micros(before.elapsed())),
+                    Kind::Load => loads.push(micros(before.elapsed())),
+                }
             }
-            anyhow::Ok((worker, units, latencies))
+            anyhow::Ok((worker, units, latencies, loads))
         });
     }
     let mut round = Round::default();
     while let Some(done) = tasks.join_next().await {
-        let (worker, units, latencies) = done.context("a worker panicked")??;
+        let (worker, units, latencies, loads) = done.context("a worker panicked")??;
         workers.push(worker);
         round.units += units;
         round.latencies.extend(latencies);
+        round.loads.extend(loads);
     }
     round.elapsed = start.elapsed();
     Ok(round)
+}
+
+/// As latencies are kept.
+pub(crate) fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// How long and how often to measure.
@@ -91,17 +116,36 @@ impl Effort {
 pub(crate) struct Summary {
     /// The rates of the rounds, in their order.
     pub(crate) rates: Vec<f64>,
+    /// Of all pieces of work.
     pub(crate) latency: Option<Latency>,
+    /// Of commands and of the loads among them, if there were any.
+    pub(crate) kinds: Option<Kinds>,
+}
+
+/// Latencies where two kinds of work were mixed.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Kinds {
+    pub(crate) commands: Option<Latency>,
+    pub(crate) loads: Option<Latency>,
 }
 
 impl Summary {
     pub(crate) fn of(rounds: &[Round]) -> Self {
-        let mut latencies: Vec<u32> =
-            rounds.iter().flat_map(|round| round.latencies.iter().copied()).collect();
-        latencies.sort_unstable();
+        let sorted = |of: fn(&Round) -> &[u32]| {
+            let mut micros: Vec<u32> = rounds.iter().flat_map(of).copied().collect();
+            micros.sort_unstable();
+            micros
+        };
+        let (commands, loads) = (sorted(|round| &round.latencies), sorted(|round| &round.loads));
+        let mut all = [&commands[..], &loads].concat();
+        all.sort_unstable();
         Self {
             rates: rounds.iter().map(Round::rate).collect(),
-            latency: Latency::of_sorted(&latencies),
+            latency: Latency::of_sorted(&all),
+            kinds: (!loads.is_empty()).then(|| Kinds {
+                commands: Latency::of_sorted(&commands),
+                loads: Latency::of_sorted(&loads),
+            }),
         }
     }
 
@@ -116,6 +160,18 @@ impl Summary {
     pub(crate) fn highest(&self) -> f64 {
         self.rates.iter().copied().fold(0.0, f64::max)
     }
+
+    /// The median, its spread, and the latencies.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "value": self.median().round(),
+            "min": self.lowest().round(),
+            "max": self.highest().round(),
+            "rounds": self.rates.iter().map(|rate| rate.round()).collect::<Vec<_>>(),
+            "latency_ms": self.latency,
+            "latency_ms_by_kind": self.kinds,
+        })
+    }
 }
 
 /// Latency in milliseconds.
@@ -128,6 +184,12 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let Self { p50, p95, p99, max } = self;
+        format!("p50 {p50:.2}, p95 {p95:.2}, p99 {p99:.2}, max {max:.2} ms")
+    }
+
     fn of_sorted(micros: &[u32]) -> Option<Self> {
         let max = f64::from(*micros.last()?) / 1000.0;
         let at = |part: f64| {
@@ -169,5 +231,16 @@ mod tests {
         );
         assert_eq!(Latency::of_sorted(&[2500]).unwrap().p50, 2.5);
         assert!(Latency::of_sorted(&[]).is_none());
+    }
+
+    #[test]
+    fn loads_among_commands_have_latencies_of_their_own() {
+        let commands = Round { latencies: vec![9_000, 8_000], ..Round::default() };
+        let both = Round { loads: vec![1_000, 1_000, 2_000, 2_000], ..commands.clone() };
+        assert!(Summary::of(&[commands]).kinds.is_none());
+        let summary = Summary::of(&[both]);
+        let p50 = |latency: Option<Latency>| latency.unwrap().p50;
+        let kinds = summary.kinds.unwrap();
+        assert_eq!((p50(kinds.commands), p50(kinds.loads), p50(summary.latency)), (8.0, 1.0, 2.0));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     contestant::About,
-    measure::{Latency, Summary, median},
+    measure::{Kinds, Latency, Summary, median},
     server::Environment,
 };
 
@@ -40,17 +40,16 @@ impl Side {
     }
 
     fn json(&self) -> Value {
-        json!({
+        let mut side = json!({
             "name": self.about.name,
             "version": self.about.version,
             "setup": self.about.setup,
-            "value": round(self.summary.median()),
-            "min": round(self.summary.lowest()),
-            "max": round(self.summary.highest()),
-            "rounds": self.summary.rates.iter().copied().map(round).collect::<Vec<_>>(),
-            "latency_ms": self.summary.latency,
             "cpu_us": self.cpu,
-        })
+        });
+        if let (Value::Object(side), Value::Object(figures)) = (&mut side, self.summary.json()) {
+            side.extend(figures);
+        }
+        side
     }
 }
 
@@ -62,6 +61,8 @@ pub(crate) struct Entry {
     annals: Side,
     /// The fastest first.
     others: Vec<Side>,
+    /// Annals set up otherwise, under a key of its own. No ratio is made with it.
+    beside: Option<(&'static str, Side)>,
     more: Map<String, Value>,
 }
 
@@ -73,7 +74,12 @@ impl Entry {
         mut others: Vec<Side>,
     ) -> Self {
         others.sort_by(|a, b| b.summary.median().total_cmp(&a.summary.median()));
-        Self { name, unit, annals, others, more: Map::new() }
+        Self { name, unit, annals, others, beside: None, more: Map::new() }
+    }
+
+    /// Adds a run that stands beside the others and that Annals is not compared with.
+    pub(crate) fn beside(&mut self, key: &'static str, side: Side) {
+        self.beside = Some((key, side));
     }
 
     /// Adds a figure of this benchmark's own.
@@ -97,7 +103,7 @@ impl Entry {
     fn json(&self) -> Value {
         let ratios = self.ratios();
         let mut entry = json!({
-            "annals": round(self.annals.summary.median()),
+            "annals": self.annals.summary.median().round(),
             "annals_run": self.annals.json(),
             "other": self.others.first().map(Side::json),
             "others": self.others.iter().map(Side::json).collect::<Vec<_>>(),
@@ -110,6 +116,7 @@ impl Entry {
             },
         });
         if let Value::Object(entry) = &mut entry {
+            entry.extend(self.beside.iter().map(|(key, side)| ((*key).to_owned(), side.json())));
             entry.extend(self.more.clone());
         }
         entry
@@ -124,14 +131,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// `{"environment": {..}, "execute_1": {..}, ..}`
-    pub(crate) fn json(&self) -> Result<Value> {
-        let mut report = Map::new();
-        report.insert("environment".to_owned(), serde_json::to_value(&self.environment)?);
-        for entry in &self.entries {
-            report.insert(entry.name.to_owned(), entry.json());
-        }
-        Ok(Value::Object(report))
+    /// `{"execute_1": {..}, ..}`
+    pub(crate) fn json(&self) -> Map<String, Value> {
+        self.entries.iter().map(|entry| (entry.name.to_owned(), entry.json())).collect()
+    }
+
+    /// Where each of them ran, under the same names.
+    pub(crate) fn environments(&self) -> Result<Map<String, Value>> {
+        let environment = serde_json::to_value(&self.environment)?;
+        let names = self.entries.iter().map(|entry| entry.name.to_owned());
+        Ok(names.map(|name| (name, environment.clone())).collect())
     }
 
     /// The table for people.
@@ -162,6 +171,9 @@ impl Report {
                         .collect();
                 table.add_row(row("", other, entry.unit, &ratios));
             }
+            if let Some((_, side)) = &entry.beside {
+                table.add_row(row("", side, entry.unit, &[]));
+            }
         }
         for column in [2, 3, 5, 6, 7, 8, 9, 10, 11, 12] {
             if let Some(column) = table.column_mut(column) {
@@ -170,8 +182,23 @@ impl Report {
         }
         let mut text = table.trim_fmt();
         for entry in &self.entries {
+            for side in std::iter::once(&entry.annals).chain(&entry.others) {
+                if let Some(Kinds { commands: Some(commands), loads: Some(loads) }) =
+                    side.summary.kinds
+                {
+                    let (who, command, load) = (side.about.name, commands.text(), loads.text());
+                    text.push_str(&format!(
+                        "\n{}: {who}: {command} a command, {load} a load",
+                        entry.name
+                    ));
+                }
+            }
             for (name, value) in &entry.more {
-                text.push_str(&format!("\n{}: {name} {value}", entry.name));
+                // Steps, each of which has figures of its own.
+                let lines = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+                for line in lines {
+                    text.push_str(&format!("\n{}: {name} {line}", entry.name));
+                }
             }
         }
         text
@@ -224,17 +251,52 @@ fn figure(value: f64) -> String {
     text
 }
 
-fn round(value: f64) -> f64 {
-    value.round()
-}
-
 fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::figure;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::measure::Round;
+
+    fn side(name: &'static str, units: u64) -> Side {
+        let round = Round {
+            units,
+            elapsed: Duration::from_secs(1),
+            latencies: vec![1000, 2000],
+            ..Round::default()
+        };
+        Side::of(About { name, version: "1", setup: "" }, Summary::of(&[round]))
+    }
+
+    /// What others read: each name has these, and there is nothing else.
+    #[test]
+    fn the_figures_have_the_shape_that_is_promised() {
+        let others = vec![side("slow", 50), side("fast", 100)];
+        let mut compared = Entry::new("execute_1", "commands/s", side("annals", 250), others);
+        compared.beside("annals_without_cache", side("annals, no cache", 120));
+        compared.add("steps", json!([1, 2]));
+        let alone = Entry::new("mixed", "operations/s", side("annals", 5), Vec::new());
+        let report = Report { environment: Environment::default(), entries: vec![compared, alone] };
+        let json = report.json();
+        assert_eq!(json.keys().collect::<Vec<_>>(), ["execute_1", "mixed"]);
+        for entry in json.values() {
+            assert!(entry["annals"].is_f64() && entry["unit"].is_string(), "{entry}");
+            assert_eq!(entry["latency_ms"]["annals"]["p99"], 2.0);
+        }
+        let entry = &json["execute_1"];
+        assert_eq!((&entry["annals"], &entry["ratio"]), (&json!(250.0), &json!(2.5)));
+        assert_eq!(entry["other"]["name"], "fast");
+        assert_eq!(entry["other"]["value"], 100.0);
+        assert_eq!(entry["others"].as_array().unwrap().len(), 2);
+        assert_eq!(entry["annals_without_cache"]["value"], 120.0);
+        assert!(json["mixed"]["other"].is_null() && json["mixed"]["ratio"].is_null());
+        let environments = report.environments().unwrap();
+        assert_eq!(environments.keys().collect::<Vec<_>>(), ["execute_1", "mixed"]);
+    }
 
     #[test]
     fn thousands_are_set_apart() {

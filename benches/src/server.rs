@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::cpu::Times;
 
 /// Where a run took place.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Environment {
     pub(crate) postgres: String,
     pub(crate) fsync: String,
@@ -31,6 +31,7 @@ pub(crate) struct Server {
     prefix: String,
     databases: Mutex<Vec<String>>,
     /// As `server_version_num` has it: 150004 is 15.4.
+    #[cfg_attr(not(feature = "compare"), expect(dead_code))]
     pub(crate) version: u32,
     pub(crate) environment: Environment,
 }

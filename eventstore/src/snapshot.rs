@@ -138,3 +138,24 @@ pub(crate) struct SnapshotKind {
     pub(crate) name: &'static str,
     pub(crate) fingerprint: Fingerprint,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_due_after_so_many_events_or_after_a_slow_load_of_new_ones() {
+        const LIMIT: Duration = Duration::from_millis(20);
+        let longer = LIMIT + Duration::from_micros(1);
+        let by_hand = || Snapshots::<i64>::new("test");
+        let due = |snapshots: Snapshots<i64>| {
+            [(2, LIMIT), (3, LIMIT), (4, Duration::ZERO), (1, longer), (0, longer)]
+                .map(|(events, spent)| snapshots.is_due(events, spent))
+        };
+        assert_eq!(due(by_hand()), [false; 5]);
+        assert_eq!(due(by_hand().every(3)), [false, true, true, false, false]);
+        // Without new events it would be the one that is there.
+        assert_eq!(due(by_hand().after(LIMIT)), [false, false, false, true, false]);
+        assert_eq!(due(by_hand().every(3).after(LIMIT)), [false, true, true, true, false]);
+    }
+}

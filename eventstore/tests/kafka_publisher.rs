@@ -8,7 +8,7 @@ mod kafka_support;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, Error, EventStore, ExpectedVersion, Metadata, StreamId,
+    Append, Error, Event, EventStore, ExpectedVersion, Metadata, NewEvent, Payload, StreamId,
     kafka::{Publisher, State},
     postgres::Checkpoint,
 };
@@ -18,6 +18,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 /// Publishes what there is and stops.
@@ -61,6 +62,74 @@ async fn every_event_is_published_once_in_order_with_its_headers() {
     let database = setup.store.database().unwrap();
     let checkpoint = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
     assert_eq!(checkpoint, Some(setup.store.safe_position().await.unwrap()));
+}
+
+/// What a consumer in Rust knows of loans today.
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(dropped("viewed"), split("settled", Settled))]
+enum LoanEvent {
+    #[event(version = 2, upcast_from = LentV1, alias = "granted")]
+    Lent {
+        cents: i64,
+    },
+    Repaid {
+        cents: i64,
+    },
+    Closed,
+}
+
+#[derive(Deserialize)]
+struct LentV1 {
+    euros: i64,
+}
+
+impl From<LentV1> for LoanEvent {
+    fn from(LentV1 { euros }: LentV1) -> Self {
+        Self::Lent { cents: 100 * euros }
+    }
+}
+
+#[derive(Deserialize)]
+struct Settled {
+    cents: i64,
+}
+
+impl From<Settled> for Vec<LoanEvent> {
+    fn from(Settled { cents }: Settled) -> Self {
+        vec![LoanEvent::Repaid { cents }, LoanEvent::Closed]
+    }
+}
+
+/// A record has the stored form, and its headers say which: `Event::decode` makes of it what it has
+/// become.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_reads_old_events_as_what_they_became() {
+    let setup = Setup::new().await;
+    let stream = StreamId::new("loan", 1).unwrap();
+    for (kind, version, json) in [
+        ("lent", 1, r#"{"euros":2}"#),
+        ("lent", 2, r#"{"cents":250}"#),
+        ("granted", 2, r#"{"cents":300}"#),
+        ("viewed", 4, "[]"),
+        ("settled", 1, r#"{"cents":750}"#),
+    ] {
+        let event = NewEvent::raw(kind, version, Payload::from_json(json).unwrap());
+        let append = Append::to(stream.clone(), ExpectedVersion::Any, [event]);
+        setup.store.append(append).await.unwrap();
+    }
+    publish_all(&setup).await;
+    let category = format!("{}.loan.", setup.context);
+    let mut seen = Vec::new();
+    for message in setup.topic_content("loan") {
+        // "context.category.type.v1"
+        let kind = message.headers["ce_type"].strip_prefix(&category).unwrap();
+        let (kind, version) = kind.rsplit_once(".v").unwrap();
+        let payload = Payload::from_json(message.payload).unwrap();
+        seen.extend(LoanEvent::decode(kind, version.parse().unwrap(), &payload).unwrap());
+    }
+    let lent = |cents| LoanEvent::Lent { cents };
+    let repaid = LoanEvent::Repaid { cents: 750 };
+    assert_eq!(seen, [lent(200), lent(250), lent(300), repaid, LoanEvent::Closed]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

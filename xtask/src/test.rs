@@ -10,7 +10,7 @@ use crate::cargo;
 use crate::services::{self, Major};
 
 /// The test programs that need PostgreSQL and nothing else.
-const ON_POSTGRES: &[&str] = &["conformance", "faults", "order", "postgres", "read_side"];
+const ON_POSTGRES: &[&str] = &["conformance", "faults", "order", "postgres", "read_side", "tls"];
 
 /// Brings the services up and becomes `cargo test`; returns only on failure.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {

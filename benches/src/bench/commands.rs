@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     bench::How,
     client::Client,
-    contestant::{self, Contestant},
+    contestant::{self, Alone, Annals, Contestant},
     measure::{Round, Summary, drive, median},
     report::{Entry, Side},
     server::Server,
@@ -32,11 +32,18 @@ pub(crate) async fn run(
     loads: u32,
 ) -> Result<Entry> {
     let effort = how.effort;
-    let mut running = Vec::new();
-    for contestant in contestant::all(server, how.alone).await? {
+    let run = |contestant: Box<dyn Contestant>| {
         let contestant: Arc<dyn Contestant> = contestant.into();
         let clients = Client::many(&contestant, clients, loads);
-        running.push(Running { contestant, clients, rounds: Vec::new(), cpu: Vec::new() });
+        Running { contestant, clients, rounds: Vec::new(), cpu: Vec::new() }
+    };
+    let contestants = contestant::all(server, how.alone).await?;
+    let mut running: Vec<_> = contestants.into_iter().map(run).collect();
+    // A client commands the accounts of its own, so the cache nearly always has them.
+    let has_uncached = loads == 0 && how.alone == Alone::No;
+    if has_uncached {
+        let url = server.database("without_cache").await?;
+        running.push(run(Box::new(Annals::without_cache(&url).await?)));
     }
     server.checkpoint().await?;
     for one in &mut running {
@@ -73,8 +80,12 @@ pub(crate) async fn run(
     }
     let unit = if loads == 0 { "commands/s" } else { "operations/s" };
     let units: u64 = running[0].rounds.iter().map(|round| round.units).sum();
+    let uncached = if has_uncached { sides.pop() } else { None };
     let annals = sides.remove(0);
     let mut entry = Entry::new(name, unit, annals, sides);
+    if let Some(uncached) = uncached {
+        entry.beside("annals_without_cache", uncached);
+    }
     if loads == 0 {
         entry.add("wal_bytes_per_event", json!(median(&wal).round()));
     }

@@ -51,9 +51,9 @@ pub(crate) async fn run(server: &Server, effort: Effort, largest: i64) -> Result
         let [execute, append, load] = rounds.map(|rounds| Summary::of(&rounds));
         steps.push(json!({
             "events": size,
-            "execute_64": execute.median().round(),
-            "append_64_events": append.median().round(),
-            "load_64": load.median().round(),
+            "execute_64": execute.json(),
+            "append_64_events": append.json(),
+            "load_64": load.json(),
         }));
         first.get_or_insert_with(|| execute.clone());
         last = Some((size, execute));

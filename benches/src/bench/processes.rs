@@ -130,7 +130,7 @@ pub(crate) async fn child(url: &str) -> Result<()> {
     let mut clients = Client::many(&annals, CLIENTS, 0);
     for line in std::io::stdin().lock().lines() {
         let time = Duration::from_millis(line?.trim().parse()?);
-        let Round { units, elapsed, latencies } = drive(&mut clients, time).await?;
+        let Round { units, elapsed, latencies, .. } = drive(&mut clients, time).await?;
         let micros = u64::try_from(elapsed.as_micros())?;
         let line = serde_json::to_string(&Line { units, micros, latencies })?;
         let mut out = std::io::stdout().lock();

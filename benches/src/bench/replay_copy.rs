@@ -1,6 +1,6 @@
 //! The whole log, decoded to typed events, against COPY of the same columns to the client.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use annals::{Append, EventStore, ExpectedVersion, Position, StreamId};
 use anyhow::{Result, ensure};
@@ -14,13 +14,15 @@ use super::{append_copy::events, copy::COLUMNS};
 use crate::{
     bank::AccountEvent,
     contestant::About,
-    measure::{Effort, Round, Summary},
+    measure::{Effort, Round, Summary, micros},
     report::{Entry, Side},
     server::{Server, connect},
 };
 
 /// Events of one stream.
 const STREAM: usize = 10;
+/// Latency is that of so many events, one after the other: what `read_all` fetches at a time.
+const PAGE: u64 = 2000;
 
 pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
     let url = server.database("replay_copy").await?;
@@ -39,10 +41,9 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
     let (mut replayed, mut copied, mut copied_joined) = (Vec::new(), Vec::new(), Vec::new());
     // The first round warms up.
     for _ in 0..=effort.rounds {
-        replayed.push(round(effort.replayed, replay(&store).await?)?);
-        copied.push(round(effort.replayed, copy(&client, &plain, effort.replayed).await?)?);
-        let joined = copy(&client, joined, effort.replayed).await?;
-        copied_joined.push(round(effort.replayed, joined)?);
+        replayed.push(complete(effort.replayed, replay(&store).await?)?);
+        copied.push(copy(&client, &plain, effort.replayed).await?);
+        copied_joined.push(copy(&client, joined, effort.replayed).await?);
     }
     let annals = About {
         name: "annals",
@@ -76,31 +77,59 @@ async fn fill(store: &EventStore, events_wanted: u64) -> Result<()> {
     stream::iter(0..appends).map(append).buffer_unordered(512).try_collect().await
 }
 
-async fn replay(store: &EventStore) -> Result<(u64, Duration)> {
-    let start = Instant::now();
+async fn replay(store: &EventStore) -> Result<Round> {
+    let mut laps = Laps::start();
     let mut events = std::pin::pin!(store.read_all(Position::START));
-    let mut count = 0;
     while let Some(event) = events.try_next().await? {
         std::hint::black_box(event.decode::<AccountEvent>()?);
-        count += 1;
+        laps.event();
     }
-    Ok((count, start.elapsed()))
+    Ok(laps.end())
 }
 
 /// Takes what COPY sends; it is not looked at, but for how much it is.
-async fn copy(client: &Client, copy: &str, events: u64) -> Result<(u64, Duration)> {
-    let start = Instant::now();
+async fn copy(client: &Client, copy: &str, events: u64) -> Result<Round> {
+    let mut laps = Laps::start();
     let mut chunks = std::pin::pin!(client.copy_out(copy).await?);
     let mut bytes = 0;
     while let Some(chunk) = chunks.try_next().await? {
         bytes += Bytes::len(&chunk) as u64;
+        // A row each, but for the end.
+        laps.event();
     }
-    let elapsed = start.elapsed();
     ensure!(bytes > events * 50, "COPY returned only {bytes} bytes for {events} events");
-    Ok((events, elapsed))
+    Ok(Round { units: events, ..laps.end() })
 }
 
-fn round(expected: u64, (units, elapsed): (u64, Duration)) -> Result<Round> {
-    ensure!(units == expected, "{units} events were read, and {expected} are there");
-    Ok(Round { units, elapsed, latencies: Vec::new() })
+/// A round of reading, with how long each page of it took.
+struct Laps {
+    start: Instant,
+    page: Instant,
+    round: Round,
+}
+
+impl Laps {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { start: now, page: now, round: Round::default() }
+    }
+
+    fn event(&mut self) {
+        self.round.units += 1;
+        if self.round.units.is_multiple_of(PAGE) {
+            let now = Instant::now();
+            self.round.latencies.push(micros(now - self.page));
+            self.page = now;
+        }
+    }
+
+    fn end(mut self) -> Round {
+        self.round.elapsed = self.start.elapsed();
+        self.round
+    }
+}
+
+fn complete(expected: u64, round: Round) -> Result<Round> {
+    ensure!(round.units == expected, "{} events were read, and {expected} are there", round.units);
+    Ok(round)
 }

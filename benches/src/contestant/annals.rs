@@ -50,22 +50,33 @@ impl Handle<Act> for Account {
 
 pub(crate) struct Annals {
     store: EventStore,
+    name: &'static str,
+    setup: &'static str,
 }
 
 impl Annals {
     pub(crate) async fn connect(url: &str) -> Result<Self> {
-        Ok(Self { store: EventStore::connect(url).await? })
+        Ok(Self {
+            store: EventStore::connect(url).await?,
+            name: "annals",
+            setup: "EventStore::connect, default options; accounts are opened by a command that starts",
+        })
+    }
+
+    /// One that loads an account for each command on it.
+    pub(crate) async fn without_cache(url: &str) -> Result<Self> {
+        Ok(Self {
+            store: EventStore::options().cache_bytes(0).connect(url).await?,
+            name: "annals, no cache",
+            setup: "the same with cache_bytes(0): each command but the first of an account loads it",
+        })
     }
 }
 
 #[async_trait]
 impl Contestant for Annals {
     fn about(&self) -> About {
-        About {
-            name: "annals",
-            version: env!("CARGO_PKG_VERSION"),
-            setup: "EventStore::connect, default options; accounts are opened by a command that starts",
-        }
+        About { name: self.name, version: env!("CARGO_PKG_VERSION"), setup: self.setup }
     }
 
     async fn execute(&self, account: Uuid, action: Action) -> Result<()> {

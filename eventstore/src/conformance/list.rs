@@ -82,6 +82,7 @@ macro_rules! __conformance_behaviours {
             options (stores) {
                 a_conflict_is_reported_after_the_last_attempt,
                 the_limits_that_are_set_are_kept,
+                keys_are_forgotten_when_their_time_is_over,
             }
             idempotency () {
                 the_same_append_again_returns_the_recorded_outcome,

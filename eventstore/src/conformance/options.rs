@@ -1,8 +1,11 @@
 //! What a store keeps to because it was opened so.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use annals_eventstore::{
@@ -17,7 +20,7 @@ use super::{
     stores::Stores,
     support::{
         counter::{BelowZero, Counter, CounterEvent, counter},
-        json, log, stream,
+        json, log, one, stream,
     },
 };
 
@@ -72,4 +75,32 @@ pub(crate) async fn the_limits_that_are_set_are_kept(stores: &dyn Stores) {
     assert_refused(store.append(many).await, "more than 2 events");
     assert!(log(&store).await.is_empty());
     store.append(append(vec![json("\"123456\""), json("2")])).await.unwrap();
+
+    let options = EventStore::options().max_append_bytes(16);
+    let store = open(stores, options).await;
+    // The limit counts what the events of all streams come to.
+    let many = append(vec![json("\"123456\""), json("\"123456\"")]);
+    let too_many = many.clone().and(stream("b"), ExpectedVersion::Any, [json("1")]);
+    assert_refused(store.append(too_many).await, "more than 16 bytes together");
+    assert!(log(&store).await.is_empty());
+    store.append(many).await.unwrap();
+}
+
+const SOON: Duration = Duration::from_millis(500);
+
+/// By themselves, once their time is over, and not before.
+pub(crate) async fn keys_are_forgotten_when_their_time_is_over(stores: &dyn Stores) {
+    let append = || one(stream("a"), 1).idempotency_key("request 1");
+    let keeping = async |retention| {
+        let store = open(stores, EventStore::options().idempotency_retention(retention)).await;
+        assert!(!store.append(append()).await.unwrap().replayed);
+        store
+    };
+    let (forgetful, other) = tokio::join!(keeping(SOON), keeping(Duration::from_secs(86_400)));
+    // One that never forgets hangs here.
+    while forgetful.append(append()).await.unwrap().replayed {
+        tokio::time::sleep(SOON / 10).await;
+    }
+    assert_eq!(log(&forgetful).await.len(), 2);
+    assert!(other.append(append()).await.unwrap().replayed);
 }

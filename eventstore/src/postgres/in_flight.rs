@@ -47,6 +47,20 @@ async fn of(client: &Client, schema: &Schema) -> Result<Vec<InFlight>, Error> {
         .map_err(failed)
 }
 
+/// The age of an append that has held readers back for longer than
+/// [`held_back_warning`](crate::Options::held_back_warning), by the server process that works for it;
+/// 0 once it has ended.
+const OLDEST: &str = "annals_oldest_append_in_flight_seconds";
+
+/// Tells a recorder of metrics, if there is one, what the gauge means.
+pub(super) fn describe() {
+    metrics::describe_gauge!(
+        OLDEST,
+        metrics::Unit::Seconds,
+        "Age of the append in flight that readers of the log have waited for, by server process"
+    );
+}
+
 /// The safe position. Warns of the append that has held it back for long.
 pub(super) async fn safe_position(database: &Database) -> Result<Position, Error> {
     let failed = |error| database_error("read a position of the log", error);
@@ -58,7 +72,9 @@ pub(super) async fn safe_position(database: &Database) -> Result<Position, Error
     if let Some(held_back) = database.0.held_back.note(safe, last) {
         match of(&client, database.schema()).await {
             Ok(in_flight) => {
-                for InFlight { after, pid, application_name, since } in in_flight.iter().take(1) {
+                for oldest in in_flight.iter().take(1) {
+                    database.0.held_back.show(oldest, held_back);
+                    let InFlight { after, pid, application_name, since } = oldest;
                     tracing::warn!(
                         %after, pid, application_name, since = since.map(tracing::field::display),
                         ?held_back,
@@ -83,6 +99,20 @@ struct Seen {
     since: Instant,
     /// When there was a word about it last, or it was first seen.
     told: Instant,
+    /// What the gauge shows of it.
+    shown: Option<Shown>,
+}
+
+/// The gauge of one server process. It goes to zero with this.
+struct Shown {
+    pid: Option<i32>,
+    age: metrics::Gauge,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.age.set(0.0);
+    }
 }
 
 impl HeldBack {
@@ -108,9 +138,30 @@ impl HeldBack {
                 Some(now.duration_since(seen.since))
             }
             seen => {
-                *seen = Some(Seen { safe, since: now, told: now });
+                *seen = Some(Seen { safe, since: now, told: now, shown: None });
                 None
             }
         }
+    }
+
+    /// Shows the age of the append that the log waits for: of its transaction, or where that is not to be
+    /// seen, for how long the log has waited.
+    fn show(&self, oldest: &InFlight, held_back: Duration) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have ended meanwhile.
+        let Some(seen) = seen.as_mut() else { return };
+        let age = oldest.since.and_then(|since| (Utc::now() - since).to_std().ok());
+        let age = age.unwrap_or(held_back).max(held_back);
+        let shown = match seen.shown.take_if(|shown| shown.pid == oldest.pid) {
+            Some(shown) => shown,
+            None => {
+                seen.shown = None;
+                // A prepared transaction has no process.
+                let pid = oldest.pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());
+                Shown { pid: oldest.pid, age: metrics::gauge!(OLDEST, "pid" => pid) }
+            }
+        };
+        shown.age.set(age.as_secs_f64());
+        seen.shown = Some(shown);
     }
 }

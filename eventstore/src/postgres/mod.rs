@@ -133,6 +133,7 @@ impl Database {
         let direct = direct.transpose()?;
         let schema = Schema::new(&options.schema)?;
         let read_models = Schema::new(&options.read_models)?;
+        in_flight::describe();
 
         let (mut client, connection) = target.connect().await?;
         let connection = tokio::spawn(connection);

@@ -21,9 +21,6 @@ pub(super) struct SoFar {
     bytes: usize,
 }
 
-/// The most bytes in one append. PostgreSQL takes no message of a gigabyte.
-const MAX_APPEND_BYTES: usize = 256 * 1024 * 1024;
-
 impl<'a> Check<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
         Self::resume(options, SoFar::default())
@@ -84,9 +81,10 @@ impl<'a> Check<'a> {
         }
         event.bytes = bytes;
         self.so_far.bytes += bytes;
-        if self.so_far.bytes > MAX_APPEND_BYTES {
+        if self.so_far.bytes > self.options.max_append_bytes {
             return Err(Error::invalid_append(format!(
-                "its events have more than {MAX_APPEND_BYTES} bytes together; split it"
+                "its events have more than {} bytes together; split it, or raise max_append_bytes",
+                self.options.max_append_bytes
             )));
         }
         Ok(())

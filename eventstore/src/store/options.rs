@@ -21,6 +21,7 @@ pub struct Options {
     pub(crate) clock: Clock,
     pub(crate) max_event_bytes: usize,
     pub(crate) max_append_events: usize,
+    pub(crate) max_append_bytes: usize,
     pub(crate) max_attempts: usize,
     pub(crate) cache_bytes: u64,
     pub(crate) writers: usize,
@@ -66,6 +67,7 @@ impl Default for Options {
             // Below Kafka's default limit of 1 MB for a record with its headers.
             max_event_bytes: 768 * 1024,
             max_append_events: 100_000,
+            max_append_bytes: 256 * 1024 * 1024,
             max_attempts: 20,
             cache_bytes: 64 * 1024 * 1024,
             writers: 2,
@@ -130,6 +132,14 @@ impl Options {
     /// The most events in one append: 100,000 unless set.
     pub fn max_append_events(mut self, events: usize) -> Self {
         self.max_append_events = events;
+        self
+    }
+
+    /// The most bytes of all events in one append, or in one unit of work: 256 MiB unless set. More than
+    /// 512 MiB counts as 512 MiB: PostgreSQL takes no message of a gigabyte, and there is more in one
+    /// than payloads.
+    pub fn max_append_bytes(mut self, bytes: usize) -> Self {
+        self.max_append_bytes = bytes.min(512 * 1024 * 1024);
         self
     }
 

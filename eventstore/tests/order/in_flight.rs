@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{EventStore, Position, StreamId, postgres::InFlight};
 use chrono::{DateTime, Utc};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::support::{
     TestDatabase, all, assert_sound, direct, eventually, kill, log, number, numbers, one, stream,
@@ -87,6 +88,74 @@ async fn an_open_append_is_named_with_its_process() {
         assert_eq!(store.safe_position().await.unwrap(), Position::new(7));
     }
     assert_eq!(warnings.text(), warned, "nobody holds readers back any more");
+}
+
+/// The gauge of open appends: each with its process and its age.
+fn ages(snapshotter: &Snapshotter) -> Vec<(String, f64)> {
+    let mut ages = Vec::new();
+    for (key, unit, description, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        if key.name() != "annals_oldest_append_in_flight_seconds" {
+            continue;
+        }
+        assert!(unit == Some(metrics::Unit::Seconds) && description.is_some(), "it is described");
+        let DebugValue::Gauge(age) = value else { panic!("{value:?}") };
+        let labels: Vec<_> = key.labels().map(|label| (label.key(), label.value())).collect();
+        let [("pid", pid)] = labels[..] else { panic!("{labels:?}") };
+        ages.push((pid.to_owned(), age.into_inner()));
+    }
+    ages.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ages
+}
+
+/// A recorder of metrics counts on this thread as long as the test runs.
+#[tokio::test]
+async fn the_age_of_an_open_append_is_a_metric() {
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let database = TestDatabase::create().await;
+    let options = EventStore::options().held_back_warning(PATIENCE);
+    let store = database.store_with(options).await;
+    store.append(one(stream("a"), 1)).await.unwrap();
+    store.safe_position().await.unwrap();
+    assert_eq!(ages(&snapshotter), []);
+
+    let mut expected = Vec::new();
+    for name in ["first", "second"] {
+        let client = database.client_as(name).await;
+        client.batch_execute("begin").await.unwrap();
+        direct::append(&client, name, &direct::ids(1)).await.unwrap();
+        let pid: i32 = client.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+        expected.push((pid.to_string(), client));
+    }
+    let (second, first) = (expected.pop().unwrap(), expected.pop().unwrap());
+    let age_of = |pid: &str| ages(&snapshotter).into_iter().find(|(of, _)| of == pid);
+    for (held, ended) in [(&first, None), (&second, Some(&first))] {
+        eventually("its age is shown", async || {
+            store.safe_position().await.unwrap();
+            age_of(&held.0).is_some_and(|(_, age)| age >= 0.1)
+        })
+        .await;
+        let (_, before) = age_of(&held.0).unwrap();
+        eventually("it grows older", async || {
+            store.safe_position().await.unwrap();
+            age_of(&held.0).is_some_and(|(_, age)| age > before)
+        })
+        .await;
+        // Only the oldest counts, and what has ended is of no age.
+        let others: Vec<_> =
+            ages(&snapshotter).into_iter().filter(|(of, _)| *of != held.0).collect();
+        let gone: Vec<_> = ended.iter().map(|(pid, _)| (pid.clone(), 0.0)).collect();
+        assert_eq!(others, gone);
+        // A snapshot takes the value away: once more, so that there is one to be cleared.
+        tokio::time::sleep(PATIENCE).await;
+        store.safe_position().await.unwrap();
+        held.1.batch_execute("commit").await.unwrap();
+    }
+    store.safe_position().await.unwrap();
+    assert!(ages(&snapshotter).iter().all(|(_, age)| *age == 0.0), "{:?}", ages(&snapshotter));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

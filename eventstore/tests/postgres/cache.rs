@@ -108,7 +108,9 @@ async fn commands_and_loads_fold_only_what_is_newer() {
     let then = store.load_as_of::<Meter>("a", AsOf::Version(Version::new(17))).await;
     assert_eq!(then.unwrap().unwrap().state.folded.into_inner(), 17);
     let mut unit = store.begin().await.unwrap();
-    unit.load::<Meter>("a").await.unwrap();
+    // And so it is in a unit of work, which reads in a transaction of its own.
+    let seen = unit.load::<Meter>("a").await.unwrap().unwrap();
+    assert_eq!(seen.state.folded.load(Ordering::Relaxed), 18);
     unit.rollback().await.unwrap();
     assert_eq!(store.load::<Unique>("a").await.unwrap().unwrap().state.events, 18);
 
@@ -166,18 +168,27 @@ async fn commands_of_one_process_do_not_lose_to_each_other() {
 
 /// How often streams were loaded, as far as backends have told. Those that have ended have.
 async fn loads(client: &Client) -> i64 {
+    calls(client, "load_streams").await
+}
+
+async fn calls(client: &Client, function: &str) -> i64 {
     let sql = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions
-        where funcname = 'load_streams'";
-    client.query_one(sql, &[]).await.unwrap().get(0)
+        where funcname = $1";
+    client.query_one(sql, &[&function]).await.unwrap().get(0)
+}
+
+/// A database that counts the calls of functions.
+async fn counting() -> (TestDatabase, Client) {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let count = format!("alter database {} set track_functions = 'pl'", database.name());
+    client.batch_execute(&count).await.unwrap();
+    (database, client)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loads_that_wait_travel_together() {
-    let database = TestDatabase::create().await;
-    let client = database.client().await;
-    let name = database.name();
-    let count = format!("alter database {name} set track_functions = 'pl'");
-    client.batch_execute(&count).await.unwrap();
+    let (database, client) = counting().await;
     let store = database.store().await;
     let keys = 0..200;
     join_all(keys.clone().map(|key| append_elsewhere(&store, key, 2))).await;
@@ -201,4 +212,35 @@ async fn loads_that_wait_travel_together() {
     eventually("the backends have told", async || loads(&client).await >= 3).await;
     let loads = loads(&client).await;
     assert!(loads < 10, "{loads} statements for 400 loads");
+}
+
+/// Each of them alone, and together they are few statements.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_on_different_streams_travel_together() {
+    let (database, client) = counting().await;
+    let store = database.store().await;
+    let keys = 0..200;
+    join_all(keys.clone().map(|key| append_elsewhere(&store, key, 2))).await;
+    store.close().await;
+    eventually("the backends have told", async || calls(&client, "append_batch").await > 0).await;
+    let before = calls(&client, "append_batch").await;
+
+    let store = database.store().await;
+    let other = database.client().await;
+    other.batch_execute("begin; lock table annals.streams, annals.events").await.unwrap();
+    let executing = keys.map(|key| store.execute(Change::new(key, [1])));
+    let mut executing = Box::pin(join_all(executing));
+    assert!(poll!(&mut executing).is_pending());
+    until_blocked(&client).await;
+    other.batch_execute("rollback").await.unwrap();
+    for committed in in_time(executing).await {
+        assert_eq!(committed.unwrap().version, Version::new(3));
+    }
+    store.close().await;
+    let told = async || calls(&client, "append_batch").await - before;
+    eventually("the backends have told", async || told().await > 0 && loads(&client).await > 0)
+        .await;
+    let (loads, appends) = (loads(&client).await, told().await);
+    assert!(loads < 10, "{loads} statements for 200 loads");
+    assert!(appends < 20, "{appends} statements for 200 appends");
 }

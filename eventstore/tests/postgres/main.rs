@@ -5,6 +5,8 @@ mod append;
 mod cache;
 mod closing;
 mod connect;
+mod constant_memory;
+mod frozen;
 mod immutable;
 mod killed;
 mod life;

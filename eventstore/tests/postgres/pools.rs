@@ -1,8 +1,9 @@
 //! Connections for each use, none of which starves another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use annals_eventstore::{EventStore, Version, postgres::Use};
+use annals_eventstore::{Error, EventStore, Version, postgres::Use};
+use tokio_postgres::error::SqlState;
 
 use crate::{
     limits::{LONG, let_go},
@@ -87,6 +88,51 @@ async fn a_query_that_takes_too_long_is_ended_and_may_be_tried_again() {
     let_go(&other).await;
     let rebuilding = store.using(Use::Rebuild);
     let client = rebuilding.database().unwrap().client().await.unwrap();
+    client.batch_execute("select pg_sleep(1)").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projections_statement_that_takes_too_long_is_ended() {
+    let database = TestDatabase::create().await;
+    let options = EventStore::options()
+        .statement_timeout(Use::Project, Duration::from_millis(500))
+        .statement_timeout(Use::Read, None);
+    let store = database.store_with(options).await;
+    store.append(one(stream("a"), 1)).await.unwrap();
+    let other = database.client().await;
+    other.batch_execute("begin; lock table annals.events").await.unwrap();
+    let following = store.using(Use::Project);
+    let started = Instant::now();
+    let mut events = std::pin::pin!(following.read_all(annals_eventstore::Position::START));
+    let error = futures::TryStreamExt::try_next(&mut events).await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    assert!(started.elapsed() < LONG / 4, "it took {:?}", started.elapsed());
+    let_go(&other).await;
+    let client = store.database().unwrap().client().await.unwrap();
+    client.batch_execute("select pg_sleep(1)").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_units_statement_that_takes_too_long_ends_the_unit() {
+    let database = TestDatabase::create().await;
+    let options = EventStore::options()
+        .statement_timeout(Use::Unit, Duration::from_millis(500))
+        .statement_timeout(Use::Read, None);
+    let store = database.store_with(options).await;
+    let mut unit = store.begin().await.unwrap();
+    unit.append(one(stream("a"), 1)).await.unwrap();
+    let started = Instant::now();
+    let error = unit.sql().unwrap().batch_execute("select pg_sleep(50)").await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    assert!(started.elapsed() < LONG / 4, "it took {:?}", started.elapsed());
+    assert!(matches!(unit.commit().await, Err(Error::Database { .. })));
+    assert!(log(&store).await.is_empty());
+    // The statement is limited, not the unit.
+    let mut unit = store.begin().await.unwrap();
+    unit.append(one(stream("a"), 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    unit.commit().await.unwrap();
+    let client = store.database().unwrap().client().await.unwrap();
     client.batch_execute("select pg_sleep(1)").await.unwrap();
 }
 

@@ -6,6 +6,7 @@ use annals_eventstore::{Append, EventQuery, EventStore, ExpectedVersion, Positio
 use futures::TryStreamExt;
 use tokio_postgres::Client;
 
+use crate::limits::let_go;
 use crate::support::{TestDatabase, all, database::value, direct, events, eventually, one, stream};
 
 /// Fills the log past the store: 40,000 events, every tenth with one of 1,000 correlation ids.
@@ -89,6 +90,38 @@ async fn a_reader_that_takes_its_time_holds_no_connection() {
             assert_eq!(value::<i64>(&client, open).await, 0, "after {read} events");
         }
         assert!(reading.try_next().await.unwrap().is_none());
+    }
+}
+
+/// A read that breaks off says so, whichever page it is at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_fails_after_the_first_page_does_not_end_well() {
+    let database = TestDatabase::create().await;
+    let options = EventStore::options().statement_timeout(Use::Read, Duration::from_millis(700));
+    let store = database.store_with(options).await;
+    let append = Append::to(stream("a"), ExpectedVersion::Any, events(0..20));
+    store.append(append).await.unwrap();
+    let other = database.client().await;
+    for query in [EventQuery::log(), EventQuery::stream(&stream("a")).backward()] {
+        // On the first page, so that the second fails; and where pages are fetched ahead.
+        for already in [2, 7] {
+            let mut reading = std::pin::pin!(store.read(query.clone().page_size(2)));
+            for _ in 0..already {
+                reading.try_next().await.unwrap().expect("there is another");
+            }
+            other.batch_execute("begin; lock table annals.events").await.unwrap();
+            let mut read = already;
+            let error = loop {
+                match reading.try_next().await {
+                    Ok(Some(_)) => read += 1,
+                    Ok(None) => panic!("it ended after {read} of 20 events"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(error.is_retryable() && read < 20, "{error:?} after {read} events");
+            assert!(reading.try_next().await.unwrap().is_none(), "it is over after an error");
+            let_go(&other).await;
+        }
     }
 }
 

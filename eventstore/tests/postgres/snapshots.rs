@@ -1,8 +1,12 @@
 //! Snapshots as they are stored: when they are written, used and replaced.
 
+use std::time::Duration;
+
 use annals_eventstore::{
-    Append, AsOf, EventStore, ExpectedVersion, NewEvent, Position, StreamId, Version, postgres::Use,
+    Aggregate, Append, Apply, AsOf, EventStore, ExpectedVersion, NewEvent, Position, StreamId,
+    Version, postgres::Use,
 };
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::support::{
@@ -60,6 +64,48 @@ async fn loads_leave_a_snapshot_where_none_was() {
     append(&store, 10..=10).await;
     store.load::<EveryThree>("a").await.unwrap();
     wait_for(&client, "EveryThree", &[7, 10]).await;
+}
+
+/// Folding takes its time.
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[aggregate(category = "counter", event = CounterEvent)]
+#[snapshot(after_ms = 10)]
+struct Slow {
+    events: i64,
+}
+
+impl Apply<CounterEvent> for Slow {
+    fn apply(&mut self, _: &CounterEvent) {
+        self.events += 1;
+        std::thread::sleep(Duration::from_millis(6));
+    }
+}
+
+/// The same for one who is patient.
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[aggregate(category = "counter", event = CounterEvent)]
+#[snapshot(after_ms = 600_000)]
+struct Patient(Slow);
+
+impl Apply<CounterEvent> for Patient {
+    fn apply(&mut self, event: &CounterEvent) {
+        self.0.apply(event);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_that_take_long_leave_a_snapshot() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    append(&store, 1..=3).await;
+    assert_eq!(store.load::<Patient>("a").await.unwrap().unwrap().state.0.events, 3);
+    store.load::<Slow>("a").await.unwrap();
+    wait_for(&client, "Slow", &[3]).await;
+    append(&store, 4..=6).await;
+    let cold = database.store().await;
+    assert_eq!(cold.load::<Slow>("a").await.unwrap().unwrap().state.events, 6);
+    wait_for(&client, "Slow", &[3, 6]).await;
+    assert_eq!(kept(&client, "Patient").await, [0; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,10 +243,12 @@ async fn a_snapshot_of_another_shape_is_replaced() {
 async fn a_stream_of_several_parts_is_loaded_whole() {
     let database = TestDatabase::create().await;
     let store = database.store().await;
-    append(&store, 1..=40_000).await;
+    // Of several parts, and past what sixteen bits can count.
+    append(&store, 1..=70_000).await;
     let cold = database.store().await;
     let loaded = cold.load::<EveryThree>("a").await.unwrap().unwrap();
-    assert!(loaded.state.last.iter().copied().eq(1..=40_000));
+    assert_eq!(loaded.version, Version::new(70_000));
+    assert!(loaded.state.last.iter().copied().eq(1..=70_000));
     let stream = StreamId::new("counter", "a").unwrap();
     assert_eq!(stream, counter("a"));
 }

@@ -1,4 +1,4 @@
-//! A way to the server that can lose its answers.
+//! A way to the server that can lose its answers, or stand still.
 
 use std::sync::{
     Arc,
@@ -8,6 +8,7 @@ use std::sync::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split},
     net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
 };
 use tokio_postgres::config::Host;
 
@@ -16,6 +17,7 @@ use tokio_postgres::config::Host;
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     swallow: Arc<AtomicBool>,
+    stalled: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -25,29 +27,36 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let swallow = Arc::new(AtomicBool::new(false));
         let armed = Arc::clone(&swallow);
+        let (stalled, stalling) = watch::channel(false);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let port = server.get_ports().first().copied().unwrap_or(5432);
-                let armed = Arc::clone(&armed);
+                let (armed, stalling) = (Arc::clone(&armed), stalling.clone());
                 match &server.get_hosts()[0] {
                     Host::Tcp(host) => {
                         let server = TcpStream::connect((host.as_str(), port)).await.unwrap();
-                        tokio::spawn(forward(client, server, armed));
+                        tokio::spawn(forward(client, server, armed, stalling));
                     }
                     Host::Unix(folder) => {
                         let socket = folder.join(format!(".s.PGSQL.{port}"));
                         let server = UnixStream::connect(socket).await.unwrap();
-                        tokio::spawn(forward(client, server, armed));
+                        tokio::spawn(forward(client, server, armed, stalling));
                     }
                 }
             }
         });
-        Self { port, swallow, accepting }
+        Self { port, swallow, stalled, accepting }
     }
 
     /// The next answer of the server, on whichever connection, does not arrive.
     pub(crate) fn swallow_next_answer(&self) {
         self.swallow.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on nothing is passed on, either way, and no connection is closed: neither those that
+    /// are there nor those that come.
+    pub(crate) fn stall(&self) {
+        self.stalled.send_replace(true);
     }
 }
 
@@ -61,6 +70,7 @@ async fn forward(
     client: TcpStream,
     server: impl AsyncRead + AsyncWrite + Send,
     swallow: Arc<AtomicBool>,
+    mut stalling: watch::Receiver<bool>,
 ) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = split(server);
@@ -74,9 +84,23 @@ async fn forward(
             }
         }
     };
-    // Whichever side ends first takes the other with it.
+    let ended = async {
+        // Whichever side ends first takes the other with it.
+        tokio::select! {
+            _ = asking => {}
+            () = answering => {}
+        }
+    };
+    let stalled = async {
+        let is_stalled = stalling.wait_for(|stalled| *stalled).await.is_ok();
+        if !is_stalled {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
-        _ = asking => {}
-        () = answering => {}
+        biased;
+        // With both connections open.
+        () = stalled => std::future::pending().await,
+        () = ended => {}
     }
 }

@@ -1,11 +1,12 @@
 //! Read models of events that were stored in other shapes, and as other events.
 
 use annals_eventstore::{
-    Aggregate, Append, Apply, AsOf, Event, EventStore, ExpectedVersion, NewEvent, Payload,
+    Aggregate, Append, Apply, AsOf, Error, Event, EventStore, ExpectedVersion, NewEvent, Payload,
     Recorded, StreamId,
 };
 use annals_projections::{
-    Change, KeyError, Keys, Project, QueryReadModels, ReadModel, testkit::Projected,
+    Change, Consistency, InlineProjections, KeyError, Keys, Project, QueryReadModels, ReadModel,
+    testkit::Projected,
 };
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +143,32 @@ async fn old_events_are_projected_as_what_they_became() {
         assert_eq!(store.query::<Item>().all().await.unwrap(), expected());
         assert_exact::<Item>(&store, &client).await;
     }
+}
+
+/// Also those that another program still appends in the old shape.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_are_projected_inline_as_what_they_became() {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let store = database.store().await;
+    let (before, after) = LOG.split_at(5);
+    for (kind, version, json) in before {
+        store_once(&store, kind, *version, json).await;
+    }
+    // What is there is projected when it is registered, what comes by the append itself.
+    let store = store.with_inline::<Item>().await.unwrap();
+    for (kind, version, json) in after {
+        store_once(&store, kind, *version, json).await;
+    }
+    let query = store.query::<Item>().consistency(Consistency::Strong);
+    assert_eq!(query.all().await.unwrap(), expected());
+    assert_exact::<Item>(&store, &client).await;
+    // One that cannot be decoded is not recorded: the row would lack it.
+    let moved = NewEvent::raw("moved", 1, Payload::from_json(r#"{"from":"nail"}"#).unwrap());
+    let append = Append::to(StreamId::new("stock", "all").unwrap(), ExpectedVersion::Any, [moved]);
+    let refused = store.append(append).await;
+    assert!(matches!(refused, Err(Error::Inline { .. })), "{refused:?}");
+    assert_eq!(store.query::<Item>().all().await.unwrap(), expected());
 }
 
 #[tokio::test(flavor = "multi_thread")]

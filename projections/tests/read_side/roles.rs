@@ -1,15 +1,19 @@
 //! Each role does its job, and is refused the rest.
 
-use annals_eventstore::{AsOf, Error as StoreError, EventStore, Position, postgres::Roles};
+use annals_eventstore::{
+    Aggregate, Apply, AsOf, Error as StoreError, EventStore, ExpectedVersion, Position, StreamId,
+    postgres::Roles,
+};
 use annals_projections::{ProjectionError, QueryReadModels, reset};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{
     PATIENCE, Running, catch_up,
     database::{TestDatabase, refusal, value},
-    ledger::{Add, Ledger, Tally, add},
+    ledger::{Add, Ledger, LedgerEvent, Tally, add},
     text, worker,
 };
 
@@ -181,6 +185,51 @@ async fn each_role_can_do_its_job() {
     assert_eq!(reader.query::<Tally>().all().await.unwrap().len(), 2);
 }
 
+/// A ledger with snapshots by hand.
+#[derive(Aggregate, Serialize, Deserialize, Default)]
+#[aggregate(category = "ledger", event = LedgerEvent)]
+#[snapshot(by_hand)]
+struct Sum {
+    total: i64,
+}
+
+impl Apply<LedgerEvent> for Sum {
+    fn apply(&mut self, event: &LedgerEvent) {
+        if let LedgerEvent::Added { amount } = event {
+            self.total += amount;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_writer_takes_snapshots_and_ends_the_life_of_streams() {
+    let roles = TestRoles::at_work("lives").await;
+    let writer = roles.store(WRITER).await;
+    let version = writer.snapshot::<Sum>("a").await.unwrap().unwrap();
+    let kept = "select version from annals.snapshots where name = 'Sum'";
+    assert_eq!(value::<i64>(&roles.client(READER).await, kept).await, version.get());
+    assert_eq!(writer.load::<Sum>("a").await.unwrap().unwrap().state.total, 5);
+
+    let stream = StreamId::new("ledger", "a").unwrap();
+    writer.archive_stream(&stream, ExpectedVersion::Exact(version)).await.unwrap();
+    assert_eq!(writer.load_archived::<Sum>("a").await.unwrap().unwrap().state.total, 5);
+    writer.restore_stream(&stream).await.unwrap();
+    writer.delete_stream(&stream, ExpectedVersion::Any).await.unwrap();
+    assert!(writer.load::<Sum>("a").await.unwrap().is_none());
+    for role in [READER, PROJECTOR] {
+        let store = roles.store(role).await;
+        let error = store.restore_stream(&stream).await.unwrap_err();
+        assert!(is_refused(&error), "{}: {error:?}", roles.names[role]);
+    }
+    writer.restore_stream(&stream).await.unwrap();
+    let client = roles.client(WRITER).await;
+    client.batch_execute("delete from annals.snapshots").await.unwrap();
+    for role in [READER, PROJECTOR] {
+        let error = roles.store(role).await.snapshot::<Sum>("a").await.unwrap_err();
+        assert!(is_refused(&error), "{}: {error:?}", roles.names[role]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_writer_appends_and_only_the_projector_projects() {
     let roles = TestRoles::at_work("others").await;
@@ -216,6 +265,9 @@ const STATEMENTS: &[(&str, &[usize])] = &[
     ("select * from annals.events", &[WRITER, READER, PROJECTOR]),
     ("select * from annals.streams", &[WRITER, READER, PROJECTOR]),
     ("select * from annals.migrations", &[WRITER, READER, PROJECTOR]),
+    ("select * from annals.archived_events", &[WRITER, READER, PROJECTOR]),
+    ("select * from annals.snapshots", &[WRITER, READER, PROJECTOR]),
+    ("select * from annals.inline_projections", &[WRITER, READER, PROJECTOR]),
     ("select annals.safe_position()", &[WRITER, READER, PROJECTOR]),
     ("select annals.position_at('2020-01-01')", &[WRITER, READER, PROJECTOR]),
     ("select annals.position_at(clock_timestamp())", &[WRITER, READER, PROJECTOR]),
@@ -227,6 +279,18 @@ const STATEMENTS: &[(&str, &[usize])] = &[
         &[WRITER],
     ),
     ("select * from annals.idempotency", &[WRITER]),
+    ("select annals.delete_stream('ledger', 'a', -1)", &[WRITER]),
+    ("select annals.archive_stream('ledger', 'a', -1)", &[WRITER]),
+    ("select annals.restore_stream('ledger', 'a')", &[WRITER]),
+    ("select annals.remove_idempotency_keys('1 day', 0)", &[WRITER]),
+    (
+        "insert into annals.snapshots (stream_id, name, version, position, fingerprint, state)
+         values (1, 'a', 1, 1, '', '{}')",
+        &[WRITER],
+    ),
+    ("update annals.snapshots set version = 2", &[WRITER]),
+    ("delete from annals.snapshots", &[WRITER]),
+    ("select annals.enter_inline('{}', '{}', '{}', '{}')", &[WRITER]),
     ("select * from annals.checkpoints", &[READER, PROJECTOR]),
     ("select * from tallies", &[READER, PROJECTOR]),
     ("select * from tallies_history", &[READER, PROJECTOR]),
@@ -240,6 +304,7 @@ const STATEMENTS: &[(&str, &[usize])] = &[
     ("insert into annals.checkpoints (name, position) values ('a', 0)", &[PROJECTOR]),
     ("update annals.checkpoints set position = 0", &[PROJECTOR]),
     ("delete from annals.checkpoints", &[PROJECTOR]),
+    ("select annals.forget_inline('a', -1)", &[PROJECTOR]),
     ("create table another (id bigint)", &[PROJECTOR]),
     ("insert into tallies values ('z', 1, 1, 1, 1, 1)", &[PROJECTOR]),
     ("update tallies set total = 0", &[PROJECTOR]),
@@ -263,6 +328,16 @@ const STATEMENTS: &[(&str, &[usize])] = &[
     ("drop trigger events_are_immutable on annals.events", &[]),
     ("set session_replication_role = replica", &[]),
     ("drop table annals.events", &[]),
+    ("insert into annals.archived_events select * from annals.events", &[]),
+    ("update annals.archived_events set payload = '{}'", &[]),
+    ("delete from annals.archived_events", &[]),
+    ("truncate annals.archived_events", &[]),
+    ("select annals.register_inline('a', -1, '{ledger}')", &[]),
+    ("insert into annals.inline_projections (name, categories) values ('a', '{ledger}')", &[]),
+    ("update annals.inline_projections set categories = '{}'", &[]),
+    ("delete from annals.inline_projections", &[]),
+    ("select annals.lock_stream('ledger', 'a', -1)", &[]),
+    ("select annals.refuse_readers_behind(1)", &[]),
     ("insert into annals.streams (category, key, version) values ('a', 'b', 0)", &[]),
     ("update annals.streams set version = 0", &[]),
     ("delete from annals.streams", &[]),

@@ -10,7 +10,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use lzma_rust2::XzReader;
 
-use super::without_settings;
+use super::{
+    config::{COUNTING, Statements},
+    without_settings,
+};
 use crate::services::account::{Account, is_executable, run_as};
 use crate::services::{cache, external, java, packages, say};
 
@@ -183,6 +186,19 @@ impl Binaries {
         command
     }
 
+    /// Whether a server of these binaries can count statements.
+    pub(crate) fn statements(&self) -> Statements {
+        // Where Debian, the archives of Maven and Fedora have a server's libraries, beside its binaries.
+        let folders = ["lib", "lib/postgresql", "lib64/pgsql"];
+        let root = self.dir.parent().unwrap_or(&self.dir);
+        let names = ["so", "dylib"].map(|ending| format!("{COUNTING}.{ending}"));
+        let is_in = |folder: &str| names.iter().any(|name| root.join(folder).join(name).is_file());
+        match folders.into_iter().any(is_in) {
+            true => Statements::Counted,
+            false => Statements::NotCounted,
+        }
+    }
+
     fn from_maven(version: &str, account: Option<&Account>) -> Result<Self> {
         let platform = maven_platform(OS, ARCH).with_context(|| {
             format!(
@@ -273,6 +289,19 @@ mod tests {
         assert_eq!(parse_version(debian), Some(("15.13", 15)));
         assert_eq!(parse_version("postgres (PostgreSQL) 19beta1"), Some(("19beta1", 19)));
         assert_eq!(parse_version("postgres (PostgreSQL)"), None);
+    }
+
+    #[test]
+    fn statements_are_counted_where_the_library_is_there() {
+        let root = std::env::temp_dir().join(format!("annals-binaries-{}", std::process::id()));
+        let binaries =
+            Binaries { dir: root.join("bin"), major: 15, version: String::new(), from_maven: None };
+        fs::create_dir_all(root.join("lib/postgresql")).unwrap();
+        assert_eq!(binaries.statements(), Statements::NotCounted);
+        fs::write(root.join("lib/postgresql/pg_stat_statements.so"), "").unwrap();
+        let counted = binaries.statements();
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(counted, Statements::Counted);
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn start(
     }
     let port = ports::choose(state.postgres.as_ref().map(|known| known.port), layout.id(), &[])?;
     let settings = cluster.join("annals.conf");
-    fs::write(&settings, config::render(port))
+    fs::write(&settings, config::render(port, binaries.statements()))
         .with_context(|| format!("cannot write {}", settings.display()))?;
     // Saved before the start: an interrupted run leaves a server that the next one finds.
     state.postgres = Some(state::Postgres { port, from_maven: binaries.from_maven.clone() });
@@ -88,6 +88,9 @@ fn start(
         .wait_for_start(child, Duration::from_secs(120), || wire::answers(port))
         .inspect_err(|_| daemon.show_log())?;
     ensure_database(port)?;
+    if binaries.statements() == config::Statements::Counted {
+        show_statements(port);
+    }
     Ok(url(port))
 }
 
@@ -226,6 +229,13 @@ fn ensure_database(port: u16) -> Result<()> {
     }
     wire::run(port, NAME, "postgres", Some(&format!("CREATE DATABASE {NAME}")))
         .with_context(|| format!("cannot create the database {NAME}"))
+}
+
+/// Makes the counts of statements visible, where the server has them. Only the benchmarks look at them,
+/// and can do without.
+fn show_statements(port: u16) {
+    let extension = format!("CREATE EXTENSION IF NOT EXISTS {}", config::COUNTING);
+    drop(wire::run(port, NAME, NAME, Some(&extension)));
 }
 
 /// A command that no setting of the environment leads astray (PGDATA, PGPORT, PGOPTIONS).
