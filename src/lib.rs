@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+// The derive macros name this crate by its absolute path, also in its own tests.
+#[cfg(test)]
+extern crate self as annals;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

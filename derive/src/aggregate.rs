@@ -167,6 +167,18 @@ fn generate(
                 (&#root::__private::State(self)).copied()
             }
 
+            fn shown(&self) -> #root::__private::JsonResult<#root::__private::Shown> {
+                #[allow(unused_imports, reason = "a state is Serialize, or Debug, or is not")]
+                use #root::__private::{
+                    Debugged as _, NotDebugged as _, NotWritten as _, Written as _,
+                };
+                let state = #root::__private::State(self);
+                match (&state).written() {
+                    ::std::option::Option::Some(written) => written,
+                    ::std::option::Option::None => ::std::result::Result::Ok((&state).debugged()),
+                }
+            }
+
             fn shape() -> ::std::string::String {
                 #root::__private::ShapeText::written(|text| {
                     #shape

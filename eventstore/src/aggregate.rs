@@ -4,6 +4,7 @@ use crate::{
     event::Event,
     ids::{Position, Version},
     shape::ShapeText,
+    shown::Shown,
     snapshot::Snapshots,
 };
 
@@ -55,6 +56,15 @@ pub trait Aggregate: Apply<Self::Event> + Default + Send + Sync + 'static {
         None
     }
 
+    /// The state for people to look at, on the command line or in a log: as JSON where it is `Serialize`,
+    /// else as its `Debug` prints it. The derive finds out.
+    ///
+    /// # Errors
+    /// If its `Serialize` fails.
+    fn shown(&self) -> serde_json::Result<Shown> {
+        Ok(Shown::Hidden)
+    }
+
     /// The shape of the state when it is serialized, as text ([`Shape`](crate::Shape)): other text means
     /// that what was written under the old one does not fit.
     ///
@@ -99,8 +109,9 @@ impl<A: Aggregate> Loaded<A> {
     }
 }
 
-/// Lets the derive macro copy a state that is `Clone` and leave another alone: of the two traits, the
-/// compiler takes the one that needs no further reference, if the state has it.
+/// Lets the derive macro copy a state that is `Clone` and leave another alone: of two traits, the
+/// compiler takes the one that needs no further reference, if the state has it. Likewise what is
+/// `Serialize` or `Debug` is shown.
 #[derive(Debug)]
 pub struct State<'a, A>(pub &'a A);
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use crate::{
     append::{ExpectedVersion, NewEvent},
@@ -143,6 +144,8 @@ pub(crate) struct Page<'a> {
     pub(crate) event_types: Option<&'a [String]>,
     /// Only events with this correlation id; all, if `None`.
     pub(crate) correlation_id: Option<&'a str>,
+    /// Only the event with this id; all, if `None`.
+    pub(crate) event_id: Option<Uuid>,
     /// Archived streams are left out of a page of the log; as a page of their own they are refused.
     pub(crate) archived: Archived,
 }
@@ -161,6 +164,7 @@ impl Page<'_> {
             categories: None,
             event_types: None,
             correlation_id: None,
+            event_id: None,
             archived: Archived::Excluded,
         }
     }

@@ -95,6 +95,7 @@ mod memory;
 pub mod postgres;
 mod query;
 mod shape;
+mod shown;
 mod snapshot;
 mod store;
 pub mod testkit;
@@ -116,6 +117,7 @@ pub use self::{
     life::{StreamInfo, StreamState},
     query::EventQuery,
     shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
+    shown::Shown,
     snapshot::Snapshots,
     store::{AsOf, Cursor, Decided, EventStore, Options, UnitCommitted, UnitOfWork},
 };
@@ -123,11 +125,14 @@ pub use self::{
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]
 pub mod __private {
+    pub use serde_json::Result as JsonResult;
+
     pub use crate::{
         Aggregate, Command, DecodeError, Decoded, Event, EventType, Payload, RetiredType, Shape,
-        ShapeText, Snapshots, Upcast,
+        ShapeText, Shown, Snapshots, Upcast,
         aggregate::{Copied, NotCopied, State},
         event::read,
         shape::probe,
+        shown::{Debugged, NotDebugged, NotWritten, Written},
     };
 }

@@ -195,6 +195,7 @@ impl Log {
             && among(page.event_types, &event.event_type)
             && (page.correlation_id)
                 .is_none_or(|id| event.metadata.correlation_id.as_deref() == Some(id))
+            && page.event_id.is_none_or(|id| event.id == id)
             && (page.archived == Archived::Included
                 || self.state(&event.stream) != StreamState::Archived)
     }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::ids::{Position, StreamId, Version};
 
@@ -55,6 +56,8 @@ pub struct EventQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) correlation_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) from_time: Option<DateTime<Utc>>,
     pub(crate) after: Position,
     pub(crate) up_to: Position,
@@ -73,6 +76,7 @@ impl Default for EventQuery {
             categories: None,
             event_types: None,
             correlation_id: None,
+            event_id: None,
             from_time: None,
             after: Position::START,
             up_to: Position::new(i64::MAX),
@@ -126,6 +130,13 @@ impl EventQuery {
     /// set. They are found by an index, wherever they are in the log.
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Only the event with this id, the last one that is set. No index has it: it is looked for along the
+    /// log, in steps, so set bounds if you know any.
+    pub fn event_id(mut self, id: Uuid) -> Self {
+        self.event_id = Some(id);
         self
     }
 

@@ -1,5 +1,5 @@
-//! The command line that looks after the store of the example `loans`: `verify`, and `shapes` for the lock
-//! file of its events.
+//! The command line that looks after the store of the example `loans`: `verify`, `events`, `state`, and `shapes` for
+//! the lock file of its events.
 
 use std::process::ExitCode;
 

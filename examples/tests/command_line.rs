@@ -7,55 +7,16 @@ mod support;
 use std::process::{Command, Output, Stdio};
 
 use annals::{EventStore, StreamId};
-use serde_json::{Value, json};
-use support::{Database, example};
+use serde_json::json;
+use support::{
+    Database,
+    admin::{admin, assert_fails_with, json, recorded, text},
+};
 
 const LOCK: &str = "examples/loans/events.lock";
 
-fn admin(args: &[&str]) -> Command {
-    let mut command = example("loans_admin");
-    command.env_remove("DATABASE_URL").args(args);
-    command
-}
-
 fn verify(database: &Database, args: &[&str]) -> Output {
     admin(&[&["verify"], args].concat()).env("DATABASE_URL", database.url()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// What was printed for programs; nothing else was.
-fn json(output: &Output) -> Value {
-    assert_eq!(text(&output.stderr), "");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// One line on stderr, nothing on stdout, exit code 1.
-fn assert_fails_with(output: &Output, expected: &str) {
-    let errors = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert_eq!(errors.lines().count(), 1, "{errors}");
-    assert!(errors.starts_with("error: ") && errors.contains(expected), "{errors}");
-    assert!(output.stdout.is_empty());
-}
-
-/// Three applications, each of two events.
-async fn recorded() -> (Database, EventStore) {
-    let database = Database::create().await;
-    let store = EventStore::connect(&database.url()).await.unwrap();
-    let payload = r#"{"status":"submitted","amount_requested":100}"#;
-    let event = || {
-        let payload = annals::Payload::from_json(payload).unwrap();
-        annals::NewEvent::raw("status_reached", 1, payload)
-    };
-    for application in 1..=3 {
-        let stream = StreamId::new("loan_application", application).unwrap();
-        let any = annals::ExpectedVersion::Any;
-        store.append(annals::Append::to(stream, any, [event(), event()])).await.unwrap();
-    }
-    (database, store)
 }
 
 /// Past the guards, as only the owner of the tables can.

@@ -110,6 +110,45 @@ async fn a_log_goes_through_and_is_there_as_of_any_time() {
 }
 
 #[tokio::test]
+async fn a_chart_is_drawn_from_how_things_stood() {
+    let (database, input) = (Database::create().await, Input::of(LOG));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("loans.svg");
+    let args = ["--input", input.path(), "--no-kafka", "--format", "json", "--chart"];
+    let output = loans(&database, &[&args[..], &[path.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)["events"], 8);
+    assert_eq!(stderr(&output), format!("drawn: 80 as-of queries, in {}\n", path.display()));
+    let chart = std::fs::read_to_string(path).unwrap();
+    for part in [
+        "<title id=\"title\">Loan applications by status, 1 October 2011 to 4 October 2011</title>",
+        // Submitted ones have been, and are no more.
+        "At the end, of 2 applications: 1 accepted, 0 submitted, 1 declined.</desc>",
+    ] {
+        assert!(chart.contains(part), "{part}: {chart}");
+    }
+    let band = |status: &str| {
+        let path = chart.split_once(&format!("Z\"><title>{status}</title>")).unwrap().0;
+        let points = path.rsplit_once("d=\"M").unwrap().1.split('L');
+        let heights: Vec<f64> =
+            points.map(|p| p.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+        let (above, below) = heights.split_at(80);
+        let tall = |index: usize| below[79 - index] - above[index] > 100.0;
+        (0..80).map(tall).collect::<Vec<_>>()
+    };
+    // Of three days: two in which one is submitted, and from then on it is accepted.
+    let (submitted, accepted, declined) = (band("submitted"), band("accepted"), band("declined"));
+    for index in 0..80 {
+        let days = index as f64 / 79.0 * 3.0;
+        assert_eq!((submitted[index], accepted[index]), (days < 2.0, days >= 2.0), "{index}");
+        assert_eq!(declined[index], days >= 1.0, "{index}");
+    }
+
+    let nowhere = loans(&database, &[&args[..], &["no/such/directory/loans.svg"]].concat());
+    assert_fails_with(&nowhere, "cannot write no/such/directory/loans.svg");
+}
+
+#[tokio::test]
 async fn a_second_run_changes_nothing_and_says_so() {
     let (database, input) = (Database::create().await, Input::of(LOG));
     let args = ["--input", input.path(), "--no-kafka", "--format", "json"];

@@ -1,14 +1,15 @@
 //! What the command line knows of the program that it is mounted in.
 
-use crate::{Aggregate, EventShapes, Options, verify::Verify};
+use super::aggregate::Known;
+use crate::{Aggregate, EventShapes, Options};
 
 /// The program that a command line is for: its aggregates, and how it opens its store.
 #[derive(Clone, Debug, Default)]
 #[must_use = "it does nothing until it is run"]
 pub struct App {
     pub(super) shapes: EventShapes,
-    /// Each adds an aggregate to a verification.
-    pub(super) aggregates: Vec<fn(Verify) -> Verify>,
+    /// Each once.
+    pub(super) aggregates: Vec<Known>,
     pub(super) options: Options,
 }
 
@@ -18,10 +19,14 @@ impl App {
         Self::default()
     }
 
-    /// Adds an aggregate: its events are decoded, its snapshots compared, its events' shapes locked.
+    /// Adds an aggregate: its events are decoded, its snapshots compared, its events' shapes locked. Its
+    /// state is printed as JSON if it is `Serialize`, else as its `Debug` has it.
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
-        self.shapes = self.shapes.aggregate::<A>();
-        self.aggregates.push(Verify::aggregate::<A>);
+        let known = Known::of::<A>();
+        if !self.aggregates.iter().any(|other| other.is_same(&known)) {
+            self.shapes = self.shapes.aggregate::<A>();
+            self.aggregates.push(known);
+        }
         self
     }
 

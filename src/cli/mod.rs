@@ -21,16 +21,22 @@
 //! ```
 //!
 //! `verify` says whether a store is consistent, `shapes` whether the stored shapes of events are still those
-//! of the lock file. Each command's `--help` has the rest, [`Exit`] the exit codes.
+//! of the lock file. `events tail` prints the last events and follows the log, `events show` one event whole,
+//! `state` what the events of a stream add up to, now or at a moment of the past. Each command's `--help` has the rest, [`Exit`] the exit codes.
 
 // A command is a file: its arguments, its run, and what it prints.
+mod events;
 mod shapes;
+mod state;
 mod verify;
 
+mod aggregate;
 mod app;
 mod database;
 mod exit;
+mod json;
 mod output;
+mod time;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -54,6 +60,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(verify::Arguments),
+    #[command(subcommand)]
+    Events(events::Command),
+    State(state::Arguments),
     #[command(subcommand)]
     Shapes(shapes::Command),
 }
@@ -89,16 +98,22 @@ pub async fn run_from(
             return if error.use_stderr() { Exit::Failed } else { Exit::Success };
         }
     };
+    let is_endless = matches!(&arguments.command, Command::Events(events) if events.is_endless());
     let running = async {
         match arguments.command {
             Command::Verify(arguments) => verify::run(&app, arguments).await,
+            Command::Events(command) => events::run(&app, command).await,
+            Command::State(arguments) => state::run(&app, arguments).await,
             Command::Shapes(command) => shapes::run(&app, command),
         }
     };
     let outcome = tokio::select! {
         outcome = running => outcome,
         Ok(()) = tokio::signal::ctrl_c() => {
-            eprintln!("stopped; nothing was changed");
+            // What has no other end has come to it.
+            if !is_endless {
+                eprintln!("stopped; nothing was changed");
+            }
             return Exit::Interrupted;
         }
     };

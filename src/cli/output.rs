@@ -1,6 +1,6 @@
 //! How results are printed: tables for people, JSON for programs, progress on a terminal.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 
 use clap::ValueEnum;
 use comfy_table::{Table, TableComponent, presets::UTF8_HORIZONTAL_ONLY};
@@ -13,14 +13,33 @@ pub(super) enum Output {
     /// Text for people
     #[default]
     Text,
-    /// One JSON document
+    /// JSON for programs
     Json,
 }
 
-/// Prints to stdout.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+/// Whether somebody still reads what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "nobody may read what comes next"]
+pub(super) enum Reader {
+    There,
+    /// It has seen enough, like `head`: there is no failure in that.
+    Gone,
+}
+
+/// Prints to stdout, and has it go out.
+pub(super) fn print_on(text: &str) -> Result<Reader, Failure> {
+    let mut stdout = stdout().lock();
     let text = text.trim_end();
-    writeln!(stdout(), "{text}").map_err(|error| Failure(format!("cannot print: {error}")))
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure(format!("cannot print: {error}"))),
+    }
+}
+
+/// The same for the last that is printed.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(drop)
 }
 
 pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {

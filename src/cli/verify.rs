@@ -56,7 +56,7 @@ pub(super) async fn run(app: &App, arguments: Arguments) -> Result<Exit, Failure
             drawn.set_length(of.unwrap_or(done));
             drawn.set_position(done);
         });
-    let verify = app.aggregates.iter().fold(verify, |verify, add| add(verify));
+    let verify = app.aggregates.iter().fold(verify, |verify, known| (known.verify)(verify));
     let verification = verify.run().await?;
     drop(bar);
     store.close().await;

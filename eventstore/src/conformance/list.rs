@@ -153,6 +153,7 @@ macro_rules! __conformance_behaviours {
                 a_query_finds_what_a_filter_over_the_log_finds,
                 pages_of_any_size_lead_to_the_same_events,
                 reading_from_a_time_starts_with_its_first_event,
+                an_event_is_found_by_its_id,
                 a_cursor_passes_what_it_does_not_match,
                 a_cursor_that_is_stored_goes_on_where_it_was,
                 a_cursor_follows_the_log,

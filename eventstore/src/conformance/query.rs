@@ -6,6 +6,7 @@ use annals_eventstore::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use uuid::Uuid;
 
 use super::support::{all, event, log, numbers, one, stream};
 
@@ -38,7 +39,8 @@ struct Asked {
 }
 
 impl Asked {
-    fn random(random: &mut StdRng, end: i64) -> Self {
+    fn random(random: &mut StdRng, log: &[Recorded]) -> Self {
+        let end = log.len() as i64;
         let mut filters: Vec<Filter> = Vec::new();
         let mut query = EventQuery::log();
         if random.random_bool(0.3) {
@@ -62,6 +64,12 @@ impl Asked {
             filters.push(Box::new(move |event| {
                 event.metadata.correlation_id.as_deref() == Some(&*id)
             }));
+        }
+        if random.random_bool(0.1) {
+            // Of an event that is there, as a rule.
+            let id = log.choose(random).map_or(Uuid::nil(), |event| event.id);
+            query = query.event_id(id);
+            filters.push(Box::new(move |event| event.id == id));
         }
         if random.random_bool(0.3) {
             let after = Position::new(random.random_range(0..end));
@@ -107,7 +115,7 @@ pub(crate) async fn a_query_finds_what_a_filter_over_the_log_finds(store: &Event
     let mut random = StdRng::seed_from_u64(5);
     let mut found_any = 0;
     for _ in 0..150 {
-        let asked = Asked::random(&mut random, 60);
+        let asked = Asked::random(&mut random, &log);
         let found = all(store.read(asked.query.clone())).await.unwrap();
         let (found, expected) = (numbers(&found), numbers(&asked.of(&log)));
         found_any += usize::from(!found.is_empty());
@@ -161,6 +169,23 @@ pub(crate) async fn reading_from_a_time_starts_with_its_first_event(store: &Even
     assert!(matches!(error, Error::Future { .. }), "{error:?}");
 }
 
+/// Alone, from both ends, in the log and in its stream, and nowhere else.
+pub(crate) async fn an_event_is_found_by_its_id(store: &EventStore) {
+    let log = fill(store, 20).await;
+    for event in [&log[0], &log[9], &log[19]] {
+        let elsewhere = log.iter().find(|other| other.stream != event.stream).unwrap();
+        for query in [EventQuery::log(), EventQuery::stream(&event.stream)] {
+            let query = query.event_id(event.id);
+            let found = all(store.read(query.clone())).await.unwrap();
+            assert_eq!(found, std::slice::from_ref(event));
+            assert_eq!(all(store.read(query.backward())).await.unwrap(), found);
+        }
+        let query = EventQuery::stream(&elsewhere.stream).event_id(event.id);
+        assert_eq!(all(store.read(query)).await.unwrap(), []);
+    }
+    assert_eq!(all(store.read(EventQuery::log().event_id(Uuid::nil()))).await.unwrap(), []);
+}
+
 pub(crate) async fn a_cursor_passes_what_it_does_not_match(store: &EventStore) {
     let log = fill(store, 20).await;
     let end = log[19].position;
@@ -168,6 +193,7 @@ pub(crate) async fn a_cursor_passes_what_it_does_not_match(store: &EventStore) {
         EventQuery::log().category("nothing"),
         EventQuery::log().event_types(["nothing"]),
         EventQuery::log().correlation_id("nothing"),
+        EventQuery::log().event_id(Uuid::nil()),
         EventQuery::log().event_types(Vec::<String>::new()),
     ] {
         let mut cursor = store.cursor(query.clone());
@@ -202,7 +228,7 @@ pub(crate) async fn a_cursor_that_is_stored_goes_on_where_it_was(store: &EventSt
     let log = fill(store, 60).await;
     let mut random = StdRng::seed_from_u64(6);
     for _ in 0..60 {
-        let asked = Asked::random(&mut random, 60);
+        let asked = Asked::random(&mut random, &log);
         let query = match random.random_bool(0.2) {
             true => asked.query.clone().from_time(log[0].recorded_at),
             false => asked.query.clone(),

@@ -80,6 +80,9 @@ pub(super) async fn page_on(
             id,
         );
     }
+    if let Some(id) = &page.event_id {
+        filter(" and e.event_id = $n", id);
+    }
     let direction = match page.direction {
         Direction::Forward => "",
         Direction::Backward => "desc",

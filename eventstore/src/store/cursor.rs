@@ -204,6 +204,7 @@ impl Cursor {
             categories: rest.categories.as_deref(),
             event_types: rest.event_types.as_deref(),
             correlation_id: rest.correlation_id.as_deref(),
+            event_id: rest.event_id,
             archived: rest.archived,
         }
     }
@@ -216,6 +217,7 @@ impl Cursor {
         rest.correlation_id.is_none()
             && (rest.categories.is_some()
                 || rest.event_types.is_some()
+                || rest.event_id.is_some()
                 || rest.after_version > Version::NONE
                 || rest.up_to_version < Version::new(i64::MAX))
     }

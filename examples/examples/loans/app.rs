@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
-    generate,
+    chart, generate,
     import::import,
     model::LoanApplicationEvent,
     progress::Progress,
@@ -79,6 +79,9 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
 
     let (events, published) = count(&store).await?;
     let (now, as_of) = look(&store, end, args).await?;
+    if let Some(path) = &args.chart {
+        chart::draw(&store, path).await?;
+    }
     let report = Report {
         events,
         applications: now.applications(),

@@ -23,6 +23,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) as_of: Vec<DateTime<Utc>>,
 
+    /// Draws how many applications stood in each status over time, from as-of queries, as SVG.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) chart: Option<PathBuf>,
+
     /// How to print where things stand.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,

@@ -220,7 +220,7 @@ fn aligned((column, text): (usize, String)) -> Cell {
 }
 
 /// A number with its digits in groups of three.
-fn grouped(number: impl ToString) -> String {
+pub(crate) fn grouped(number: impl ToString) -> String {
     let number = number.to_string();
     let (sign, digits) = match number.strip_prefix('-') {
         Some(digits) => ("-", digits),

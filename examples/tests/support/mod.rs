@@ -3,6 +3,8 @@
 // Each test file uses a part of it; a helper that fails fails its test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod admin;
+
 use std::{
     process::Command,
     sync::{
