@@ -46,6 +46,8 @@
 //!
 //! Rows, history and checkpoint move in one transaction, so each event is applied exactly once. A worker
 //! that was paused and replaced changes nothing when it wakes up.
+//!
+//! [`Live`] keeps the rows of the same read model in memory instead, for tests and dashboards.
 
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_projections;
@@ -56,9 +58,12 @@ mod error;
 mod fold;
 mod inline;
 mod install;
+mod live;
 mod query;
 mod read_model;
+mod rows;
 mod shape;
+mod start;
 mod table;
 pub mod testkit;
 mod worker;
@@ -71,11 +76,13 @@ pub use self::{
     error::Error as ProjectionError,
     inline::InlineProjections,
     install::reset,
+    live::{Changes, Cut, Live, LiveOptions, RowChange},
     query::{Consistency, Query, QueryReadModels},
     read_model::{
         Change, ColumnDef, History, KeyError, Keys, Project, ReadModel, RowKey, Source, Step,
         StepError,
     },
+    start::Start,
     worker::Worker,
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use annals_eventstore::{Aggregate, Decoded, Error as StoreError, Position, Recorded};
+use annals_eventstore::{Aggregate, Decoded, Error as StoreError, Event, Position, Recorded};
 use tokio_postgres::Row;
 
 use crate::column::{Column, SqlParam};
@@ -300,6 +300,18 @@ pub struct Step<R: ReadModel> {
 }
 
 impl<R: ReadModel> Step<R> {
+    /// The step of a decoded event.
+    pub(crate) fn of<E: Event>(event: Recorded<E>) -> Result<Self, KeyError>
+    where
+        R: Project<E>,
+    {
+        Ok(Self {
+            position: event.position,
+            keys: R::keys(&event)?,
+            project: Box::new(move |key, row| R::project_row(key, row, &event)),
+        })
+    }
+
     /// Folds the event into one of its rows, that with this key.
     pub fn project(&self, key: &R::Key, row: Option<R>) -> Change<R> {
         (self.project)(key, row)
@@ -315,11 +327,5 @@ impl<R: ReadModel> std::fmt::Debug for Step<R> {
 fn step<A: Aggregate, R: Project<A::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Step<R>>, StepError> {
-    event.decode::<A::Event>()?.try_map(|event| {
-        Ok(Step {
-            position: event.position,
-            keys: R::keys(&event)?,
-            project: Box::new(move |key, row| R::project_row(key, row, &event)),
-        })
-    })
+    event.decode::<A::Event>()?.try_map(|event| Ok(Step::of(event)?))
 }

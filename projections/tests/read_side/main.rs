@@ -12,6 +12,7 @@ mod feed;
 mod inline;
 mod install;
 mod leases;
+mod live;
 mod paused;
 mod restore;
 mod roles;
