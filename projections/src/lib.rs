@@ -60,6 +60,7 @@ mod inline;
 mod install;
 mod live;
 mod query;
+mod reactor;
 mod read_model;
 mod rows;
 mod shape;
@@ -78,6 +79,7 @@ pub use self::{
     install::reset,
     live::{Changes, Cut, Live, LiveOptions, RowChange},
     query::{Consistency, Query, QueryReadModels},
+    reactor::{Cause, Effect, React, Reaction, Reactor, ReactorSource, Trigger},
     read_model::{
         Change, ColumnDef, History, KeyError, Keys, Project, ReadModel, RowKey, Source, Step,
         StepError,
