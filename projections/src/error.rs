@@ -1,6 +1,6 @@
 //! What can go wrong on the read side.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{Error as StoreError, Position, StreamId, Version};
 
@@ -155,6 +155,38 @@ pub enum Error {
         needed: Position,
         /// How long the query waited.
         waited: Duration,
+    },
+    /// A live read model no longer follows the log.
+    #[error("live read model {projection:?} has stopped at position {position}")]
+    Stopped {
+        /// The read model.
+        projection: &'static str,
+        /// Where it is, and stays.
+        position: Position,
+        /// What it failed on; `None` if it was told to stop, or its task panicked.
+        source: Option<Arc<Error>>,
+    },
+    /// A live read model has folded an event that the log no longer has.
+    #[error(
+        "live read model {projection:?} has folded an event at position {position} that the log no \
+         longer has, after a failover for example; start it anew"
+    )]
+    EventLost {
+        /// The read model.
+        projection: &'static str,
+        /// The event's position.
+        position: Position,
+    },
+    /// A subscriber was too slow for the changes of a live read model.
+    #[error(
+        "{missed} changes of live read model {projection:?} came and went before they were looked at; \
+         begin with its rows anew, look faster, or ask for a larger buffer"
+    )]
+    Lagged {
+        /// The read model.
+        projection: &'static str,
+        /// How many changes were missed.
+        missed: u64,
     },
     /// The read model has no history.
     #[error("read model {projection:?} keeps no history; add `history` to #[read_model(..)]")]

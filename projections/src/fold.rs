@@ -6,8 +6,7 @@ use annals_eventstore::Position;
 
 use crate::{
     error::EventFailure,
-    guard::{Cause, guarded},
-    read_model::{Change, History, ReadModel, Step, StepError},
+    read_model::{Change, History, ReadModel, Step},
 };
 
 /// A row, and the position from which on it has been as it is.
@@ -73,7 +72,7 @@ impl<R: ReadModel> Folding<R> {
                     self.stored(key.clone(), None);
                 }
                 if let Some(row) = self.rows.get_mut(key) {
-                    row.step(key, step, &mut self.past).map_err(|cause| step.failed(cause))?;
+                    row.step(key, step, &mut self.past)?;
                 }
             }
         }
@@ -113,13 +112,17 @@ pub(crate) struct Changes<'a, R: ReadModel> {
 }
 
 impl<R: ReadModel> Folded<R> {
-    fn step(&mut self, key: &R::Key, step: &Step<R>, past: &mut Vec<Past<R>>) -> Result<(), Cause> {
+    fn step(
+        &mut self,
+        key: &R::Key,
+        step: &Step<R>,
+        past: &mut Vec<Past<R>>,
+    ) -> Result<(), Box<EventFailure>> {
         let before = self.held.as_ref().map(|held| held.row.clone());
-        let next = match guarded(|| Ok::<_, StepError>(step.project(key, before)))? {
+        let next = match step.change(key, before)? {
             Change::Keep => return Ok(()),
             Change::Delete => None,
-            Change::Set(row) if row.key() == *key => Some(row),
-            Change::Set(_) => return Err(StepError::WrongKey.into()),
+            Change::Set(row) => Some(row),
         };
         self.changed = true;
         let at = step.position;

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Why an event could not be handled.
-pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+/// Why an event could not be handled: any error.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 #[error("it panicked: {0}")]

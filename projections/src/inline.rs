@@ -11,16 +11,14 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::{
-    engine::Engine, error::Error, install::install, read_model::ReadModel, table::checkpoint_name,
-    worker::keep,
+    engine::Engine, error::Error, guard::Cause, install::install, read_model::ReadModel,
+    table::checkpoint_name, worker::keep,
 };
 
 /// How many events are applied in one transaction while a projection catches up.
 const BATCH: usize = 2000;
 /// More rows than this in one append lock the read model as a whole.
 const MAX_ROWS: usize = 64;
-
-type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens a store with projections that run inline: in the transaction of every append, also of
 /// [`execute`](EventStore::execute) and of units of work, so that they are never behind.

@@ -46,6 +46,8 @@
 //!
 //! Rows, history and checkpoint move in one transaction, so each event is applied exactly once. A worker
 //! that was paused and replaced changes nothing when it wakes up.
+//!
+//! [`Live`] keeps the rows of the same read model in memory instead, for tests and dashboards.
 
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_projections;
@@ -60,10 +62,14 @@ mod guard;
 mod inline;
 mod install;
 mod interval;
+mod live;
 mod query;
+mod reactor;
 mod read_model;
 mod rebuild;
+mod rows;
 mod shape;
+mod start;
 mod table;
 mod target;
 pub mod testkit;
@@ -77,12 +83,15 @@ pub use self::{
     error::{Error as ProjectionError, EventFailure},
     inline::InlineProjections,
     install::reset,
+    live::{Changes, Cut, Live, LiveOptions, RowChange},
     query::{Consistency, Query, QueryReadModels},
+    reactor::{Cause, Effect, React, Reaction, Reactor, ReactorSource, Trigger},
     read_model::{
         Change, ColumnDef, History, IndexDef, KeyError, Keys, Project, ReadModel, RowKey, Source,
         Step, StepError,
     },
     rebuild::{Built, Comparison, Difference, Phase, Progress, Rebuild},
+    start::Start,
     worker::{OnFailure, Worker},
 };
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use annals_eventstore::{
-    Aggregate, Decoded, Error as StoreError, Position, Recorded, StreamId, Version,
+    Aggregate, Decoded, Error as StoreError, Event, Position, Recorded, StreamId, Version,
 };
 use tokio_postgres::Row;
 
@@ -11,7 +11,7 @@ pub use crate::definition::{ColumnDef, IndexDef};
 use crate::{
     column::{Column, SqlParam, SqlValue},
     error::EventFailure,
-    guard::Cause,
+    guard::{Cause, guarded},
 };
 
 /// One row of a read model. Derive it.
@@ -330,6 +330,14 @@ impl<R: Project<E>, E: Send + Sync> Projects<R> for Recorded<E> {
 }
 
 impl<R: ReadModel> Step<R> {
+    /// The step of a decoded event.
+    pub(crate) fn of<E: Event>(event: Recorded<E>) -> Result<Self, KeyError>
+    where
+        R: Project<E>,
+    {
+        Ok(Self { position: event.position, keys: R::keys(&event)?, event: Arc::new(event) })
+    }
+
     /// Folds the event into one of its rows, that with this key.
     pub fn project(&self, key: &R::Key, row: Option<R>) -> Change<R> {
         self.event.project(key, row)
@@ -346,7 +354,20 @@ impl<R: ReadModel> Step<R> {
         Self { position: self.position, keys, event: self.event.clone() }
     }
 
-    pub(crate) fn failed(&self, source: Cause) -> Box<EventFailure> {
+    /// The same, where the code of the read model may do wrong: it may panic, or make a row of another key.
+    pub(crate) fn change(
+        &self,
+        key: &R::Key,
+        row: Option<R>,
+    ) -> Result<Change<R>, Box<EventFailure>> {
+        let change = guarded(|| Ok::<_, StepError>(self.project(key, row)));
+        match change.map_err(|cause| self.failed(cause))? {
+            Change::Set(row) if row.key() != *key => Err(self.failed(StepError::WrongKey.into())),
+            change => Ok(change),
+        }
+    }
+
+    fn failed(&self, source: Cause) -> Box<EventFailure> {
         let (stream, version, position) = self.event.place();
         let (projection, stream) = (R::TABLE.to_owned(), stream.clone());
         Box::new(EventFailure { projection, stream, version, position, source })
@@ -362,7 +383,5 @@ impl<R: ReadModel> std::fmt::Debug for Step<R> {
 fn step<A: Aggregate, R: Project<A::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Step<R>>, StepError> {
-    event.decode::<A::Event>()?.try_map(|event| {
-        Ok(Step { position: event.position, keys: R::keys(&event)?, event: Arc::new(event) })
-    })
+    event.decode::<A::Event>()?.try_map(|event| Ok(Step::of(event)?))
 }

@@ -35,19 +35,22 @@ use annals_eventstore::{
     testkit::{recorded, stored},
 };
 
-use crate::read_model::{Change, Project, ReadModel};
+use crate::{
+    read_model::{Project, ReadModel, Step},
+    rows::{Batch, Rows},
+};
 
 /// A read model in memory, fed event by event.
 #[derive(Debug)]
 pub struct Projected<R: ReadModel> {
-    rows: HashMap<R::Key, R>,
+    rows: Rows<R>,
     versions: HashMap<String, i64>,
     position: i64,
 }
 
 impl<R: ReadModel> Default for Projected<R> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), versions: HashMap::new(), position: 0 }
+        Self { rows: Rows::default(), versions: HashMap::new(), position: 0 }
     }
 }
 
@@ -100,23 +103,17 @@ impl<R: ReadModel> Projected<R> {
         let version = self.versions.entry(format!("{}-{key}", A::CATEGORY)).or_default();
         *version += 1;
         let version = *version;
+        let mut batch = Batch::default();
         for event in events {
-            let event = recorded::<A>(&key, version, self.position, event);
-            let keys = match R::keys(&event) {
-                Ok(keys) => keys,
+            let step = match Step::of(recorded::<A>(&key, version, self.position, event)) {
+                Ok(step) => step,
                 Err(error) => panic!("{error}"),
             };
-            for key in keys.as_slice() {
-                match R::project_row(key, self.rows.get(key).cloned(), &event) {
-                    Change::Keep => {}
-                    Change::Delete => drop(self.rows.remove(key)),
-                    Change::Set(row) => {
-                        assert!(row.key() == *key, "the row has another key than it was asked for");
-                        self.rows.insert(key.clone(), row);
-                    }
-                }
+            if let Err(error) = batch.step(&self.rows, &step) {
+                panic!("{error}");
             }
         }
+        self.rows.merge(batch, |_| ());
         self
     }
 

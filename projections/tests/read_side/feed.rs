@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// Appends past any store, so without a nudge: one event to a ledger. Returns its position.
-async fn append_silently(client: &impl GenericClient, ledger: &str) -> Position {
+pub(crate) async fn append_silently(client: &impl GenericClient, ledger: &str) -> Position {
     let sql = "select first_position from annals.append_batch(
         '{1}', '{ledger}', array[$1], '{-1}', '{1}', '{1}', '{1}', array[$2::uuid], '{added}', '{1}',
         '{null}', '{null}', array[$3::json], '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";

@@ -13,6 +13,7 @@ mod feed;
 mod inline;
 mod install;
 mod leases;
+mod live;
 mod paused;
 mod restore;
 mod roles;
