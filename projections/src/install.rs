@@ -40,7 +40,18 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
         return Err(Error::Outdated { table, difference });
     }
     let table = Table::of::<R>(database.schema(), database.read_models());
-    let create = [&*table.tables, &table.indexes.concat(), &table.functions].concat();
+    // Only what is missing: to create an index takes a lock on the table, also where there is one.
+    let mut create = table.tables;
+    let there =
+        "select to_regclass(name) is not null from unnest($1::text[]) with ordinality n (name, n)
+         order by n";
+    let there = transaction.query(there, &[&table.index_names]).await.map_err(failed())?;
+    for (index, there) in std::iter::zip(&table.indexes, &there) {
+        if !there.get::<_, bool>(0) {
+            create += index;
+        }
+    }
+    create += &table.functions;
     transaction.batch_execute(&create).await.map_err(failed())?;
     register::<R>(database, &transaction).await?;
     transaction.commit().await.map_err(failed())
@@ -60,12 +71,17 @@ async fn register<R: ReadModel>(
 ) -> Result<(), Error> {
     let (slices, version) = (R::SLICES as i16, R::VERSION as i32);
     let register = database.schema().sql(
-        "insert into {schema}.projections (name, slices, version) values ($1, $2, $3)
+        "insert into {schema}.projections (name, slices, version)
+         select $1::text, $2::smallint, $3::integer
+         where not exists (select from {schema}.projections where name = $1)
          on conflict do nothing",
     );
+    // It does not wait for a worker that is moving one.
     let begin = database.schema().sql(
         "insert into {schema}.checkpoints (name, position)
-         select name, 0 from unnest({schema}.checkpoints_of($1)) name on conflict do nothing",
+         select n.name, 0 from unnest({schema}.checkpoints_of($1)) n (name)
+         where not exists (select from {schema}.checkpoints c where c.name = n.name)
+         on conflict do nothing",
     );
     let name = checkpoint_name::<R>();
     let failed = || failed::<R>("register the projection");

@@ -63,6 +63,7 @@ mod inline;
 mod install;
 mod interval;
 mod live;
+mod page;
 mod query;
 mod reactor;
 mod read_model;

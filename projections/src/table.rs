@@ -23,6 +23,8 @@ pub(crate) struct Table {
     /// All that a new read model needs: its tables, what finds rows in them, and functions for queries.
     pub(crate) tables: String,
     pub(crate) indexes: Vec<String>,
+    /// The names of these indexes, quoted, in the same order.
+    pub(crate) index_names: Vec<String>,
     pub(crate) functions: String,
     pub(crate) drop: String,
     pub(crate) drop_history: String,
@@ -52,6 +54,7 @@ impl Table {
             history_mark: sql.name("_history_key"),
             tables: sql.tables(),
             indexes: sql.indexes(),
+            index_names: sql.index_names(),
             functions: match R::HISTORY {
                 History::Kept => functions(&sql, &store.sql("{schema}")),
                 History::None => String::new(),

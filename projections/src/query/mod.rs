@@ -8,7 +8,7 @@ use std::{marker::PhantomData, time::Duration};
 
 use annals_eventstore::{AsOf, EventStore, Position};
 use futures::{Stream, StreamExt, TryStreamExt};
-use tokio_postgres::{error::SqlState, types::ToSql};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 pub use self::{
     history::{RowDifference, RowVersion, forget_history},
@@ -17,8 +17,8 @@ pub use self::{
 use crate::{
     engine::failed,
     error::Error,
-    read_model::{ReadModel, RowKey},
-    table::Sql,
+    read_model::{History, ReadModel, RowKey},
+    table::{Sql, checkpoint_name},
 };
 
 /// How fresh the answer to a query must be.
@@ -160,20 +160,62 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`],
     /// [`Error::Forgotten`], or a failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
-        let database = self.store.database()?;
+        if let (Some(as_of), Consistency::Eventual, History::Kept) =
+            (self.as_of, self.consistency, R::HISTORY)
+        {
+            let at = moment::position_of(self.store, as_of).await?;
+            if let Some(row) = self.get_as_of(key, at).await? {
+                return row.map_err(unanswered::<R>());
+            }
+        }
         let at = self.position().await?.map(Position::get);
+        let params = self.params.len();
+        let sql = Sql::of::<R>(self.store.database()?.read_models());
+        let sql = sql.get(params + 1, at.map(|_| params + 1 + R::Key::COLUMNS), self.filter);
+        let at = at.as_ref().map(|at| at as &(dyn ToSql + Sync));
+        let rows = self.rows_of(key, &sql, at.into_iter().collect()).await?;
+        rows.first().map(|row| R::from_row(row).map_err(unanswered::<R>())).transpose()
+    }
+
+    /// The row as of a position, in the statement that looks whether the read model has come to it. `None`
+    /// where that takes more: it has not, or it runs inline.
+    async fn get_as_of(
+        &self,
+        key: &R::Key,
+        at: Position,
+    ) -> Result<Option<Result<Option<R>, tokio_postgres::Error>>, Error> {
+        let (database, params) = (self.store.database()?, self.params.len());
+        let at_param = params + 1 + R::Key::COLUMNS;
+        let sql = Sql::of::<R>(database.read_models());
+        let rows = sql.get(params + 1, Some(at_param), self.filter);
+        let sql = database.schema().sql(include_str!("../sql/as_of_point.sql"));
+        let sql = sql
+            .replace("{rows}", &rows)
+            .replace("{name}", &format!("${}", at_param + 1))
+            .replace("{at}", &format!("${at_param}"));
+        let name = checkpoint_name::<R>();
+        let rows = self.rows_of(key, &sql, vec![&at.get(), &name]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let there = row.try_get::<_, Option<bool>>(R::COLUMNS.len());
+        Ok(Some(there.and_then(|there| there.map(|_| R::from_row(row)).transpose())))
+    }
+
+    /// What a statement finds whose parameters are those of the filter, the key, and more.
+    async fn rows_of(
+        &self,
+        key: &R::Key,
+        sql: &str,
+        more: Vec<&(dyn ToSql + Sync)>,
+    ) -> Result<Vec<Row>, Error> {
         // Keys come as arrays, here of one element each.
         let columns = R::Key::columns(std::slice::from_ref(key));
         let mut params = self.params.to_vec();
         params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
-        params.extend(at.iter().map(|at| at as &(dyn ToSql + Sync)));
-        let sql = Sql::of::<R>(database.read_models());
-        let sql = sql.get(self.params.len() + 1, at.map(|_| params.len()), self.filter);
+        params.extend(more);
         let failed = || unanswered::<R>();
-        let client = database.client().await?;
-        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
-        let row = client.query_opt(&statement, &params).await.map_err(failed())?;
-        row.map(|row| R::from_row(&row).map_err(failed())).transpose()
+        let client = self.store.database()?.client().await?;
+        let statement = client.prepare_cached(sql).await.map_err(failed())?;
+        client.query(&statement, &params).await.map_err(failed())
     }
 
     /// How many rows there are.

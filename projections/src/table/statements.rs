@@ -44,11 +44,6 @@ impl Sql {
         format!("{}.\"{}{suffix}\"", self.schema, self.table)
     }
 
-    /// The name of an index, which takes no schema.
-    fn index(&self, suffix: &str) -> String {
-        format!("\"{}{suffix}\"", self.table)
-    }
-
     /// One text for each column that passes, joined by commas.
     fn list(&self, of: impl Fn(&ColumnDef) -> Option<String>) -> String {
         self.columns.iter().filter_map(of).collect::<Vec<_>>().join(", ")
@@ -138,24 +133,32 @@ impl Sql {
 
     /// Apart from the tables, because a rebuild fills them first. One for each statement.
     pub(super) fn indexes(&self) -> Vec<String> {
-        let index = |unique: &str, name: &str, table: String, columns: &str| {
-            format!("create {unique}index if not exists {name} on {table} ({columns});\n")
+        let create = |(unique, name, suffix, columns): (&str, String, &str, String)| {
+            let table = self.name(suffix);
+            format!("create {unique}index if not exists \"{name}\" on {table} ({columns});\n")
         };
-        let mut all: Vec<_> = (self.indexes.iter())
-            .map(|of| {
-                let name = format!("\"{}\"", of.name(self.table));
-                let columns: Vec<_> = of.columns.iter().map(|name| format!("\"{name}\"")).collect();
-                index("", &name, self.name(""), &columns.join(", "))
-            })
-            .collect();
-        if self.history == History::Kept {
-            let history = |unique: &str, suffix: &str, columns: &str| {
-                index(unique, &self.index(suffix), self.name("_history"), columns)
-            };
-            all.push(history("unique ", "_history_key", &format!("{}, valid_from", self.keys())));
-            all.push(history("", "_history_node", "node, valid_to"));
-        }
-        all
+        self.all_indexes().map(create).collect()
+    }
+
+    pub(super) fn index_names(&self) -> Vec<String> {
+        let name =
+            |(_, name, ..): (&str, String, &str, String)| format!("{}.\"{name}\"", self.schema);
+        self.all_indexes().map(name).collect()
+    }
+
+    /// Of each index beside that of the key: whether it is unique, its name, the suffix of its table, and its
+    /// columns.
+    fn all_indexes(&self) -> impl Iterator<Item = (&'static str, String, &'static str, String)> {
+        let declared = self.indexes.iter().map(|of| {
+            let columns: Vec<_> = of.columns.iter().map(|name| format!("\"{name}\"")).collect();
+            ("", of.name(self.table), "", columns.join(", "))
+        });
+        let name = |suffix| format!("{}{suffix}", self.table);
+        let of_history = [
+            ("unique ", name("_history_key"), "_history", format!("{}, valid_from", self.keys())),
+            ("", name("_history_node"), "_history", "node, valid_to".to_owned()),
+        ];
+        declared.chain(of_history.into_iter().filter(|_| self.history == History::Kept))
     }
 
     pub(super) fn load(&self) -> String {
