@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_postgres::AsyncMessage;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub struct Listener {
     nudged: Arc<Notify>,
+    /// What this process itself records, of which it knows sooner.
+    recorded: Mutex<watch::Receiver<()>>,
     /// Nudges no longer arrive.
     ended: CancellationToken,
     /// Notifications arrive as long as it is open. `None` where there is no way to listen.
@@ -25,6 +27,7 @@ impl Listener {
         target: &Target,
         channel: &str,
         closed: &CancellationToken,
+        recorded: watch::Receiver<()>,
     ) -> Result<Self, Error> {
         let (client, mut connection) = target.connect().await?;
         let (nudged, ended) = (Arc::new(Notify::new()), CancellationToken::new());
@@ -46,13 +49,13 @@ impl Listener {
             .batch_execute(&format!("listen \"{channel}\""))
             .await
             .map_err(|error| database_error("listen for appends", error))?;
-        Ok(Self { nudged, ended, _client: Some(client) })
+        Ok(Self { nudged, recorded: Mutex::new(recorded), ended, _client: Some(client) })
     }
 
-    /// One that hears nothing: who waits with it polls.
-    pub(super) fn deaf() -> Self {
+    /// One that hears nothing from other processes: who waits with it polls.
+    pub(super) fn deaf(recorded: watch::Receiver<()>) -> Self {
         let (nudged, ended) = (Arc::default(), CancellationToken::new());
-        Self { nudged, ended, _client: None }
+        Self { nudged, recorded: Mutex::new(recorded), ended, _client: None }
     }
 
     /// Returns after a nudge, at once if there was one since the last call, after `timeout`, or when
@@ -61,8 +64,16 @@ impl Listener {
     pub async fn wait(&self, timeout: Duration) {
         // A timeout is as good as a nudge: the caller polls.
         let _ = tokio::time::timeout(timeout, async {
+            let mut recorded = self.recorded.lock().await;
+            let recorded = async {
+                // Without a store there is nobody who records here.
+                if recorded.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 () = self.nudged.notified() => {}
+                () = recorded => {}
                 () = self.ended.cancelled() => {}
             }
         })

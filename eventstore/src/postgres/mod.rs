@@ -242,15 +242,15 @@ impl Database {
     /// # Errors
     /// If the database cannot be reached, or the store is closed.
     pub async fn listen(&self) -> Result<Listener, Error> {
-        let Inner { target, direct, schema, closed, .. } = &*self.0;
+        let Inner { target, direct, schema, appender, closed, .. } = &*self.0;
         if closed.is_cancelled() {
             return Err(Error::Closed);
         }
         match direct {
-            None if target.is_pooled() => Ok(Listener::deaf()),
+            None if target.is_pooled() => Ok(Listener::deaf(appender.recorded())),
             direct => {
                 let target = direct.as_ref().unwrap_or(target);
-                Listener::connect(target, &channel(schema), closed).await
+                Listener::connect(target, &channel(schema), closed, appender.recorded()).await
             }
         }
     }

@@ -96,10 +96,11 @@ impl Sql {
         self.arrays(|_| true) + self.kept(&format!(", ${next}::bigint[]"))
     }
 
-    /// That the key is the only element of the arrays from `$first` on.
+    /// That the key is the only element of the arrays from `$first` on. Said in this way, it is one row for
+    /// the planner too, whatever the parameters are, and so one plan serves all.
     fn key_params(&self, first: usize) -> String {
         let keys = self.columns.iter().filter(|column| column.key).zip(first..);
-        keys.map(|(c, n)| format!("{} = any (${n}::{}[])", quoted(c), c.sql_type))
+        keys.map(|(c, n)| format!("{} = (${n}::{}[])[1]", quoted(c), c.sql_type))
             .collect::<Vec<_>>()
             .join(" and ")
     }

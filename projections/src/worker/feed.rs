@@ -22,6 +22,8 @@ use crate::{
 
 /// How many of the latest events are kept.
 const KEPT: usize = 10_000;
+/// Between two looks at the log, so that under load each finds more than one event.
+const PAUSE: Duration = Duration::from_micros(500);
 /// How many are read at once.
 const PAGE: usize = 2000;
 
@@ -90,6 +92,7 @@ impl Feed {
                     Duration::from_millis(100 * u64::from(failures.min(10)))
                 }
             };
+            tokio::time::sleep(PAUSE).await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = async {

@@ -97,13 +97,14 @@ type Seen = Vec<(Position, Instant)>;
 /// Looks how far the read model is without pause, until it is told a position and has seen it.
 async fn watch(url: &str) -> Result<(oneshot::Sender<Position>, JoinHandle<Result<Seen>>)> {
     let client = connect(url).await?;
-    let reached = client.prepare("select annals.reached('projection:balances')").await?;
+    let reached = "select position from annals.checkpoints where name = 'projection:balances'";
+    let reached = client.prepare(reached).await?;
     let (told, mut until) = oneshot::channel();
     let watching = tokio::spawn(async move {
         let (mut seen, mut last) = (Seen::new(), None);
         loop {
-            let row = client.query_one(&reached, &[]).await?;
-            let position = Position::new(row.get::<_, Option<i64>>(0).unwrap_or_default());
+            let row = client.query_opt(&reached, &[]).await?;
+            let position = Position::new(row.map_or(0, |row| row.get(0)));
             if seen.last().is_none_or(|(before, _)| *before < position) {
                 seen.push((position, Instant::now()));
             }

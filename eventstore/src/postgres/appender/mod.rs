@@ -21,7 +21,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub(super) use self::{
@@ -49,6 +49,8 @@ pub(super) struct Appender {
     queue: Arc<Queue>,
     tasks: TaskTracker,
     nudges: mpsc::WeakSender<()>,
+    /// Changes when something was recorded here, for readers in the same process.
+    recorded: watch::Sender<()>,
 }
 
 impl Appender {
@@ -70,6 +72,7 @@ impl Appender {
         let queue = Arc::new(queue);
         let (lane, waiting) = Lane::new();
         let (nudge, nudged) = mpsc::channel(1);
+        let recorded = watch::Sender::new(());
         let tasks = TaskTracker::new();
         let writer = Writer {
             target: target.clone(),
@@ -77,6 +80,7 @@ impl Appender {
             pool: pool.clone(),
             statement: schema.sql(include_str!("../sql/append.sql")).into(),
             nudge,
+            recorded: recorded.clone(),
             clock: options.clock.clone(),
             limit: options.append_timeout.saturating_add(GRACE),
             queue: queue.clone(),
@@ -100,15 +104,21 @@ impl Appender {
         let (target, dialect, channel) = (target.clone(), dialect.clone(), channel(schema));
         let cut = queue.cut.clone();
         tasks.spawn(announce::announce(target, dialect, pool, channel, nudged, cut));
-        Self { queue, tasks, nudges }
+        Self { queue, tasks, nudges, recorded }
     }
 
     /// Tells readers that something was committed past the queue.
     pub(super) fn nudge(&self) {
+        self.recorded.send_replace(());
         if let Some(nudges) = self.nudges.upgrade() {
             // If there is one to be sent already, it will do.
             let _ = nudges.try_send(());
         }
+    }
+
+    /// Tells of what is recorded by this process: sooner than a nudge, which takes the server's time.
+    pub(super) fn recorded(&self) -> watch::Receiver<()> {
+        self.recorded.subscribe()
     }
 
     /// Queues a request and waits for its outcome.

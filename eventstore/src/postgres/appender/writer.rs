@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_postgres::Row;
@@ -43,6 +43,7 @@ pub(super) struct Writer {
     pub(super) pool: Pool,
     pub(super) statement: Arc<str>,
     pub(super) nudge: mpsc::Sender<()>,
+    pub(super) recorded: watch::Sender<()>,
     pub(super) clock: Clock,
     /// How long to wait for an answer.
     pub(super) limit: Duration,
@@ -101,6 +102,7 @@ impl Writer {
             }
         };
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Recorded { .. })) {
+            self.recorded.send_replace(());
             // If there is one to be sent already, it will do.
             let _ = self.nudge.try_send(());
         }
