@@ -61,19 +61,24 @@ impl<R: ReadModel> Rows<R> {
 
     /// Writes what changed, with one statement for each kind of change.
     pub(crate) async fn write(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
-        self.put(client, "insert rows", &self.table.insert, &folding.changes().new).await?;
-        self.rewrite(client, folding).await?;
+        let changes = folding.changes();
+        self.put(client, "insert rows", &self.table.insert, &changes.new).await?;
+        self.rewrite(client, &changes).await?;
         self.keep(client, &folding.past).await
     }
 
     /// Writes what changed of rows that were there.
-    pub(crate) async fn rewrite(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
-        let Changes { changed, gone, .. } = folding.changes();
+    pub(crate) async fn rewrite(
+        &self,
+        client: &Client,
+        changes: &Changes<'_, R>,
+    ) -> Result<(), Error> {
+        let Changes { changed, gone, .. } = changes;
         for gone in gone.chunks(CHUNK) {
             let keys = R::Key::columns(gone);
             run::<R>(client, "delete rows", &self.table.delete, params(&keys)).await?;
         }
-        self.put(client, "update rows", &self.table.update, &changed).await
+        self.put(client, "update rows", &self.table.update, changed).await
     }
 
     async fn put(
