@@ -137,6 +137,13 @@ impl<R: ReadModel> Rebuild<R> {
         self
     }
 
+    /// How the lease is held that keeps two rebuilds of a read model apart. One that dies is gone on with when
+    /// it ends.
+    pub fn lease(mut self, options: LeaseOptions) -> Self {
+        self.options.lease = options;
+        self
+    }
+
     /// Is told how far it is, a few times per second.
     pub fn on_progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.reporter = Arc::new(Reporter::new(tell));
