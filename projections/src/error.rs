@@ -95,6 +95,17 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
+    /// The tables are those of a later version of the code.
+    #[error(
+        "table {table:?} was made by version {version} of the projection, and this is an earlier one; \
+         deploy that version, or roll the rebuild back"
+    )]
+    Superseded {
+        /// The table.
+        table: String,
+        /// The version that made it.
+        version: u32,
+    },
     /// Another process rebuilds the read model.
     #[error("read model {projection:?} is being rebuilt by another process")]
     RebuildRuns {
@@ -117,6 +128,14 @@ pub enum Error {
         projection: &'static str,
         /// What it is.
         object: String,
+    },
+    /// A value of a row cannot be stored in its column.
+    #[error("a value of read model {projection:?} does not fit its column")]
+    UnfitValue {
+        /// The read model.
+        projection: &'static str,
+        /// Why not.
+        source: Cause,
     },
     /// A part of a rebuild ended for a reason of its own.
     #[error("the rebuild failed")]

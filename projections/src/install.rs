@@ -25,6 +25,12 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
     let sql = database.schema().sql(include_str!("sql/registered.sql"));
     let registered = transaction.query_one(&sql, &[&name]).await.map_err(failed())?;
     let checkpoint = registered.get::<_, Option<i64>>(0);
+    let table = format!("{}.{}", database.read_models().name(), R::TABLE);
+    if let Some(version) = registered.get::<_, Option<i32>>(1)
+        && version > R::VERSION as i32
+    {
+        return Err(Error::Superseded { table, version: version as u32 });
+    }
     let (found, wanted) = shapes::<R>(database.schema(), database.read_models(), &transaction)
         .await
         .map_err(failed())?;
@@ -36,7 +42,6 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
         });
     }
     if let Some(difference) = outdated::<R>(registered.get(1), registered.get(2)) {
-        let table = format!("{}.{}", database.read_models().name(), R::TABLE);
         return Err(Error::Outdated { table, difference });
     }
     let table = Table::of::<R>(database.schema(), database.read_models());

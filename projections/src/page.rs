@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use annals_eventstore::{EventStore, Position, Recorded};
+use annals_eventstore::{EventQuery, EventStore, Position, Recorded};
 
 use crate::error::Error;
 
@@ -17,8 +17,16 @@ const SPAN: i64 = 16;
 pub(crate) struct Pages {
     store: EventStore,
     categories: Vec<String>,
+    archived: Archived,
     /// Most events are of the categories.
     dense: AtomicBool,
+}
+
+/// Whether the events of archived streams are among those that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Archived {
+    Excluded,
+    Included,
 }
 
 /// A page: its events, and the position up to which there are no others.
@@ -30,7 +38,12 @@ pub(crate) struct Page {
 impl Pages {
     pub(crate) fn of(store: &EventStore, categories: &[String]) -> Self {
         let (store, categories) = (store.clone(), categories.to_vec());
-        Self { store, categories, dense: AtomicBool::new(false) }
+        Self { store, categories, archived: Archived::Excluded, dense: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn with(mut self, archived: Archived) -> Self {
+        self.archived = archived;
+        self
     }
 
     pub(crate) fn categories(&self) -> &[String] {
@@ -48,7 +61,14 @@ impl Pages {
         let end = end.min(Position::new(after.get().saturating_add(span)));
         let dense = self.dense.load(Ordering::Relaxed);
         let wanted = (!dense).then_some(&*self.categories);
-        let mut events = self.store.read_page(wanted, after, end, limit).await?;
+        let mut events = match self.archived {
+            Archived::Excluded => self.store.read_page(wanted, after, end, limit).await?,
+            Archived::Included => {
+                let query = EventQuery::log().include_archived().after(after).up_to(end);
+                let query = wanted.into_iter().fold(query, |query, of| query.categories(of));
+                self.store.cursor(query.page_size(limit)).next_page().await?
+            }
+        };
         let to = match events.last() {
             Some(last) if events.len() == limit => last.position,
             _ => end,

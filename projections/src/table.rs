@@ -29,6 +29,8 @@ pub(crate) struct Table {
     pub(crate) drop: String,
     pub(crate) drop_history: String,
     pub(crate) drop_functions: String,
+    /// Drops those of them that only fit the one table.
+    pub(crate) drop_changes: String,
     /// Current rows, each with its beginning: by keys given as arrays.
     pub(crate) load: String,
     /// A number for each of the keys, given as arrays, by which its row is locked.
@@ -62,6 +64,7 @@ impl Table {
             drop: format!("drop table if exists {}", sql.name("")),
             drop_history: format!("drop table if exists {}", sql.name("_history")),
             drop_functions: functions::drop(&sql),
+            drop_changes: functions::drop_changes(&sql),
             load: sql.load(),
             lock_numbers: sql.lock_numbers(),
             insert: sql.insert(),

@@ -25,18 +25,28 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Fenced`] if a later epoch has taken over already.
     pub async fn take_over(database: &Database, name: &str, epoch: i64) -> Result<Self, Error> {
+        let client = database.bookkeeping().await?;
+        Self::take_over_in(database, &client, name, epoch).await
+    }
+
+    /// The same in the caller's transaction, so that it is created together with what it is of.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if a later epoch has taken over already; roll the transaction back then.
+    pub async fn take_over_in(
+        database: &Database,
+        transaction: &impl GenericClient,
+        name: &str,
+        epoch: i64,
+    ) -> Result<Self, Error> {
         let sql = database.schema().sql(
             "insert into {schema}.checkpoints as c (name, position, epoch) values ($1, 0, $2)
              on conflict (name) do update set epoch = excluded.epoch where c.epoch <= excluded.epoch
              returning position",
         );
-        let row = database
-            .bookkeeping()
-            .await?
-            .query_opt(&sql, &[&name, &epoch])
-            .await
-            .map_err(|error| database_error("take over a checkpoint", error))?;
-        let row = row.ok_or_else(|| Error::Fenced { name: name.to_owned() })?;
+        let rows = transaction.query(&sql, &[&name, &epoch]).await;
+        let rows = rows.map_err(|error| database_error("take over a checkpoint", error))?;
+        let row = rows.first().ok_or_else(|| Error::Fenced { name: name.to_owned() })?;
         Ok(Self {
             name: name.to_owned(),
             position: Position::new(row.get(0)),

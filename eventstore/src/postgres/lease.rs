@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Database, database_error};
+use super::{Database, GenericClient, database_error};
 use crate::error::Error;
 
 /// How a lease is held.
@@ -100,6 +100,20 @@ impl Lease {
             .await
             .map_err(|error| database_error("renew a lease", error))?;
         if renewed == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
+    }
+
+    /// Makes sure that no other holder has taken it, and that none does before the caller's transaction
+    /// ends, for what no checkpoint guards. Renewing waits as long.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another has taken it; roll the transaction back then.
+    pub async fn hold(&self, transaction: &impl GenericClient) -> Result<(), Error> {
+        let sql = self.database.schema().sql(
+            "select from {schema}.leases where name = $1 and owner = $2 and epoch = $3 for share",
+        );
+        let held = transaction.query(&sql, &[&self.name, &self.owner, &self.epoch]).await;
+        let held = held.map_err(|error| database_error("hold a lease", error))?;
+        if held.len() == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
     }
 
     /// Gives the lease back, so that the next holder need not wait for its end.

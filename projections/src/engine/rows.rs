@@ -73,10 +73,13 @@ impl<R: ReadModel> Rows<R> {
     }
 
     /// Writes what changed of rows that were there.
-    pub(crate) async fn rewrite(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
-        let Changes { changed, gone, .. } = folding.changes();
-        self.remove(client, &gone).await?;
-        self.put(client, "update rows", &self.table.update, &changed).await
+    pub(crate) async fn rewrite(
+        &self,
+        client: &Client,
+        changes: &Changes<'_, R>,
+    ) -> Result<(), Error> {
+        self.remove(client, &changes.gone).await?;
+        self.put(client, "update rows", &self.table.update, &changes.changed).await
     }
 
     async fn remove(&self, client: &Client, gone: &[R::Key]) -> Result<(), Error> {

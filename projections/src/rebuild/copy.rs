@@ -9,20 +9,19 @@ use crate::guard::Cause;
 
 /// The signature, no flags, no extension of the header: as PostgreSQL's documentation of COPY has it.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// How large a part is before it is closed.
+/// How large a part is before it is handed out.
 const PART: usize = 256 * 1024;
 
-pub(super) struct Copy<'a> {
+pub(super) struct Encoder<'a> {
     types: &'a [Type],
-    parts: Vec<Bytes>,
     part: BytesMut,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> Encoder<'a> {
     pub(super) fn new(types: &'a [Type]) -> Self {
         let mut part = BytesMut::with_capacity(PART + PART / 8);
         part.put_slice(HEADER);
-        Self { types, parts: Vec::new(), part }
+        Self { types, part }
     }
 
     /// Adds a row: a value for each of the types.
@@ -32,23 +31,28 @@ impl<'a> Copy<'a> {
     ) -> Result<(), Cause> {
         self.part.put_i16(i16::try_from(self.types.len())?);
         for (value, of) in values.zip(self.types) {
-            let length = self.part.len();
+            let start = self.part.len();
             self.part.put_i32(-1);
             if let IsNull::No = value.to_sql_checked(of, &mut self.part)? {
-                let size = i32::try_from(self.part.len() - length - 4)?;
-                self.part[length..length + 4].copy_from_slice(&size.to_be_bytes());
+                let size = i32::try_from(self.part.len() - start - 4)?;
+                self.part[start..start + 4].copy_from_slice(&size.to_be_bytes());
             }
-        }
-        if self.part.len() >= PART {
-            let next = BytesMut::with_capacity(PART + PART / 8);
-            self.parts.push(std::mem::replace(&mut self.part, next).freeze());
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Vec<Bytes> {
+    /// A part, if one is large enough.
+    pub(super) fn part(&mut self) -> Option<Bytes> {
+        if self.part.len() < PART {
+            return None;
+        }
+        let next = BytesMut::with_capacity(PART + PART / 8);
+        Some(std::mem::replace(&mut self.part, next).freeze())
+    }
+
+    /// The last part.
+    pub(super) fn finish(mut self) -> Bytes {
         self.part.put_i16(-1);
-        self.parts.push(self.part.freeze());
-        self.parts
+        self.part.freeze()
     }
 }

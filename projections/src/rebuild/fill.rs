@@ -1,91 +1,74 @@
 //! Folding the log into empty tables, in parallel and in bounded memory.
 //!
-//! Pages of the log are read ahead, decoded side by side, and taken in their order. Each row belongs to one
-//! shard, by a hash of its key, so each row meets its events in order. Now and then all shards hand their
-//! rows out, which are written together with the checkpoint.
+//! Each row belongs to one shard, by a hash of its key, so each row meets its events in order. Now and then
+//! all shards hand their rows out, which are written together with the checkpoint.
 
-use std::{
-    collections::{HashMap, hash_map::RandomState},
-    hash::BuildHasher,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use annals_eventstore::{Position, Recorded, StreamId, postgres::Checkpoint};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use annals_eventstore::{Position, postgres::Checkpoint};
+use futures::{TryStreamExt, future::try_join_all};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
 use super::{
-    Options,
+    follow::follow_to,
+    pages::pages,
     place::Place,
-    progress::{Phase, Reporter},
+    progress::Phase,
     shard::{Shard, Told, copy_new},
 };
 use crate::{
-    engine::{Steps, failed},
-    error::{Error, EventFailure},
+    engine::failed,
+    error::Error,
     fold::Folding,
-    guard::panicked,
-    page::Pages,
-    read_model::{History, ReadModel, Step},
+    read_model::{History, ReadModel},
     target::begin,
-    worker::parking::ParkedAt,
+    worker::{may_be_of_an_event, parking::Parked},
 };
 
-/// How many events are read at once.
-const PAGE: usize = 4000;
-/// How many pages are decoded at the same time.
-const DECODED: usize = 2;
 /// How often rows are written: as much work is lost in a kill.
 const WRITTEN: Duration = Duration::from_secs(15);
 
-/// Folds the log from the checkpoint to its present end. Returns how many events that were.
+/// Folds the log from the checkpoint to a position that is safe to read. Returns how many events that were.
 pub(super) async fn fill<R: ReadModel>(
     place: &Place<R>,
     checkpoint: &mut Checkpoint,
-    options: Options,
-    reporter: &Reporter,
+    end: Position,
 ) -> Result<u64, Error> {
-    reporter.phase(Phase::Building);
-    let end = place.store.safe_position().await?;
-    if checkpoint.position() >= end {
-        return Ok(0);
-    }
-    forget_beyond(place, checkpoint).await?;
+    place.reporter.phase(Phase::Building);
     let mut filling = Filling {
         place,
-        options,
         shards: Vec::new(),
         tasks: JoinSet::new(),
         parked: place.parked().await?,
+        reached: checkpoint.position(),
+        events: 0,
     };
     let mut events = 0;
-    loop {
-        filling.start(checkpoint);
-        let outcome = filling.fill(checkpoint, end, reporter, &mut events).await;
-        filling.shards.clear();
-        let outcome = match outcome {
-            // A shard says better why than who could not reach it.
-            Err(error) => Err(filling.failure().await.unwrap_or(error)),
-            done => done,
-        };
-        match outcome {
-            Ok(()) => return Ok(events),
-            // Other shards are beyond that event; all go back to what was written, without its stream.
-            Err(Error::Event(failure)) => {
-                place.park(&mut filling.parked, failure).await?;
+    while checkpoint.position() < end {
+        let Err(error) = filling.run(checkpoint, end).await else { break };
+        // What shards have beyond the checkpoint is nothing to build on.
+        match error {
+            Error::Event(failure) => {
+                place.park(checkpoint, &mut filling.parked, failure).await?;
                 forget_beyond(place, checkpoint).await?;
             }
-            Err(error) => return Err(error),
+            // One of many rows is refused. Batch by batch it is found.
+            error if may_be_of_an_event(&error) => {
+                forget_beyond(place, checkpoint).await?;
+                events += follow_to(place, checkpoint, filling.reached, None).await?;
+                filling.parked = place.parked().await?;
+            }
+            error => return Err(error),
         }
     }
+    Ok(events + filling.events)
 }
 
 /// Deletes what was copied into the history and is beyond the checkpoint.
-async fn forget_beyond<R: ReadModel>(
+pub(super) async fn forget_beyond<R: ReadModel>(
     place: &Place<R>,
     checkpoint: &Checkpoint,
 ) -> Result<(), Error> {
@@ -93,59 +76,51 @@ async fn forget_beyond<R: ReadModel>(
         return Ok(());
     }
     let sql = format!("delete from {} where valid_to > $1", place.table().history);
-    let client = place.database.client().await?;
+    let transaction = place.database.begin().await?;
+    let client = transaction.client()?;
+    checkpoint.hold(client).await?;
     let forgotten = client.execute(&sql, &[&checkpoint.position().get()]).await;
-    forgotten.map(drop).map_err(failed::<R>("go back to what was written"))
+    forgotten.map_err(failed::<R>("go back to what was written"))?;
+    Ok(transaction.commit().await?)
 }
 
 struct Filling<'a, R: ReadModel> {
     place: &'a Place<R>,
-    options: Options,
     shards: Vec<mpsc::Sender<Told<R>>>,
     tasks: JoinSet<Result<(), Error>>,
-    parked: HashMap<StreamId, ParkedAt>,
-}
-
-/// A page of the log, decoded.
-struct Page<R: ReadModel> {
-    to: Position,
-    events: usize,
-    /// What each shard gets.
-    steps: Vec<Vec<Step<R>>>,
-    failures: Vec<Box<EventFailure>>,
+    parked: Parked,
+    /// Up to where shards have events.
+    reached: Position,
+    /// How many events are in rows that are written.
+    events: u64,
 }
 
 impl<R: ReadModel> Filling<'_, R> {
-    fn start(&mut self, checkpoint: &Checkpoint) {
-        for _ in 0..self.options.shards {
-            let shard = Shard {
-                database: self.place.database.clone(),
-                rows: self.place.rows.clone(),
-                checkpoint: checkpoint.clone(),
-                stored: checkpoint.position() > Position::START,
-                folding: Folding::default(),
-            };
+    /// Folds until it is done, or something fails. No shard is at work afterwards.
+    async fn run(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
+        for _ in 0..self.place.options.shards {
             let (sender, told) = mpsc::channel(2);
-            self.tasks.spawn(shard.run(told));
+            self.tasks.spawn(Shard::of(self.place, checkpoint).run(told));
             self.shards.push(sender);
         }
+        let outcome = self.fill(checkpoint, end).await;
+        self.shards.clear();
+        let failure = self.failure().await;
+        // A shard says better why than who could not reach it.
+        outcome.map_err(|error| failure.unwrap_or(error))
     }
 
-    async fn fill(
-        &mut self,
-        checkpoint: &mut Checkpoint,
-        end: Position,
-        reporter: &Reporter,
-        events: &mut u64,
-    ) -> Result<(), Error> {
-        let started = (Instant::now(), *events);
+    async fn fill(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
+        let Place { options, reporter, throttle, .. } = self.place;
         let mut written = Instant::now();
-        let mut pages = std::pin::pin!(self.pages(checkpoint.position(), end));
-        let mut rows = 0;
+        let mut pages = std::pin::pin!(pages(self.place, checkpoint.position(), end));
+        // How many rows there may be in memory, and how many events are not written.
+        let (mut rows, mut events) = (0, 0);
         while let Some(page) = pages.try_next().await? {
+            self.reached = page.to;
             for failure in page.failures {
                 if !self.parked.contains_key(&failure.stream) {
-                    self.place.park(&mut self.parked, failure).await?;
+                    self.place.park(checkpoint, &mut self.parked, failure).await?;
                 }
             }
             for (shard, mut steps) in std::iter::zip(&self.shards, page.steps) {
@@ -155,154 +130,82 @@ impl<R: ReadModel> Filling<'_, R> {
                         at.is_none_or(|at| step.position < at.position)
                     });
                 }
-                rows += steps.len();
-                shard.send(Told::Steps(steps)).await.map_err(|_| unreachable_shard::<R>())?;
+                // A step may touch a row that is known: there are at most as many rows.
+                rows += steps.iter().map(|step| step.keys.as_slice().len()).sum::<usize>();
+                tell(shard, Told::Steps(steps)).await?;
             }
-            *events += page.events as u64;
+            events += page.events as u64;
             reporter.moved(page.events, page.to, end);
-            // A step may touch a row that is known; there are never more rows than steps.
-            if rows >= self.options.rows_in_memory || written.elapsed() > WRITTEN {
+            throttle.took(page.events).await;
+            if rows >= options.rows_in_memory || written.elapsed() > WRITTEN {
                 rows = self.write(checkpoint, page.to).await?;
+                self.events += std::mem::take(&mut events);
                 written = Instant::now();
             }
-            if let Some(limit) = self.options.events_per_second {
-                let due = (*events - started.1) as f64 / f64::from(limit);
-                tokio::time::sleep_until((started.0 + Duration::from_secs_f64(due)).into()).await;
-            }
         }
-        self.write(checkpoint, end).await.map(drop)
+        if checkpoint.position() < self.reached {
+            self.write(checkpoint, self.reached).await?;
+            self.events += events;
+        }
+        Ok(())
     }
 
     /// Writes the rows of all shards with the checkpoint. Returns how many stay in memory.
-    async fn write(&mut self, checkpoint: &mut Checkpoint, to: Position) -> Result<usize, Error> {
+    async fn write(&self, checkpoint: &mut Checkpoint, to: Position) -> Result<usize, Error> {
+        let Place { database, rows, options, .. } = self.place;
         let mut all = Vec::new();
         for shard in &self.shards {
             let (hand, handed) = oneshot::channel();
-            shard.send(Told::Hand(hand)).await.map_err(|_| unreachable_shard::<R>())?;
+            tell(shard, Told::Hand(hand)).await?;
             all.push(handed);
         }
-        let all = futures::future::try_join_all(all).await.map_err(|_| unreachable_shard::<R>())?;
-        let Place { database, rows, .. } = self.place;
-        let patience = self.options.lease.time_to_live;
+        let all = try_join_all(all).await.map_err(|_| unreachable_shard::<R>())?;
+        let patience = options.lease.time_to_live;
         let transaction = begin(database, checkpoint, None, to, patience).await?;
         let client = transaction.client()?;
         for folding in &all {
-            copy_new(rows, client, &folding.changes().new).await?;
-            rows.rewrite(client, folding).await?;
+            let changes = folding.changes();
+            copy_new(rows, client, &changes.new).await?;
+            rows.rewrite(client, &changes).await?;
         }
         transaction.commit().await?;
         checkpoint.moved(to);
         let known: usize = all.iter().map(Folding::len).sum();
-        let keep = known <= self.options.rows_in_memory / 2;
+        let are_kept = known <= options.rows_in_memory / 2;
         for (shard, mut folding) in std::iter::zip(&self.shards, all) {
-            if keep {
+            if are_kept {
                 folding.written();
             } else {
                 folding = Folding::default();
             }
-            shard.send(Told::Take(folding)).await.map_err(|_| unreachable_shard::<R>())?;
+            tell(shard, Told::Take(folding)).await?;
         }
-        Ok(if keep { known } else { 0 })
+        Ok(if are_kept { known } else { 0 })
     }
 
-    /// Decoded pages of the log, in order.
-    fn pages(
-        &self,
-        after: Position,
-        end: Position,
-    ) -> impl Stream<Item = Result<Page<R>, Error>> + use<R> {
-        let pages = Arc::new(Pages::of(&self.place.store, &self.place.categories));
-        let read = stream::try_unfold(after, move |after| {
-            let pages = pages.clone();
-            async move {
-                if after >= end {
-                    return Ok(None);
-                }
-                let page = pages.next(after, end, PAGE).await?;
-                let to = page.to;
-                Ok::<_, Error>(Some(((page.events, to), to)))
-            }
-        });
-        let (steps, shards) = (self.place.steps.clone(), self.options.shards);
-        // The same for all pages, so that a key is in one shard.
-        let hash = Arc::new(RandomState::new());
-        // Read ahead in a task of its own, so that reading goes on while pages are decoded.
-        let (sender, read_ahead) = mpsc::channel(DECODED);
-        let reading = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut read = std::pin::pin!(read);
-            while let Some(page) = read.next().await {
-                if sender.send(page).await.is_err() {
-                    break;
-                }
-            }
-        }));
-        let read_ahead = stream::unfold((read_ahead, reading), |(mut pages, reading)| async {
-            pages.recv().await.map(|page| (page, (pages, reading)))
-        });
-        read_ahead
-            .map_ok(move |(events, to)| {
-                let (steps, hash) = (steps.clone(), hash.clone());
-                let decode =
-                    tokio::task::spawn_blocking(move || decode(&steps, &*hash, events, to, shards));
-                async move {
-                    decode.await.map_err(|error| match error.try_into_panic() {
-                        Ok(panic) => Error::Rebuild { source: panicked(&*panic) },
-                        Err(error) => Error::Rebuild { source: error.into() },
-                    })
-                }
-            })
-            .try_buffered(DECODED)
-    }
-
-    /// Why a shard ended, if one failed.
+    /// Why shards ended, after all have. Of an event that failed, only if nothing else did: what is tried
+    /// without that event must find everything else as it should be.
     async fn failure(&mut self) -> Option<Error> {
         let mut failure = None;
         while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok(Err(error)) => failure = failure.or(Some(error)),
-                Ok(Ok(())) => {}
-                Err(error) => failure = failure.or(Some(Error::Rebuild { source: error.into() })),
+            let error = match ended {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(error) => Error::Rebuild { source: error.into() },
+            };
+            if matches!(failure, None | Some(Error::Event(_))) {
+                failure = Some(error);
             }
         }
         failure
     }
 }
 
+async fn tell<R: ReadModel>(shard: &mpsc::Sender<Told<R>>, told: Told<R>) -> Result<(), Error> {
+    shard.send(told).await.map_err(|_| unreachable_shard::<R>())
+}
+
 /// Whose channel is closed has failed, and says why when it is asked.
 fn unreachable_shard<R: ReadModel>() -> Error {
     Error::Rebuild { source: format!("a part of the rebuild of {:?} has ended", R::TABLE).into() }
-}
-
-fn decode<R: ReadModel>(
-    steps: &Steps<R>,
-    hash: &RandomState,
-    events: Vec<Recorded>,
-    to: Position,
-    shards: usize,
-) -> Page<R> {
-    let mut page = Page { to, events: events.len(), steps: Vec::new(), failures: Vec::new() };
-    page.steps.resize_with(shards, || Vec::with_capacity(events.len() / shards + 16));
-    for event in events {
-        // Later events of a stream that failed are left out where the pages are taken in order.
-        match steps.step(event) {
-            Ok(decoded) => decoded.into_iter().flatten().for_each(|step| {
-                let shard = |key: &R::Key| hash.hash_one(key) as usize % shards;
-                match step.keys.as_slice() {
-                    [] => {}
-                    [key] => page.steps[shard(key)].push(step),
-                    keys => {
-                        let mut of_shards = vec![Vec::new(); shards];
-                        keys.iter().for_each(|key| of_shards[shard(key)].push(key.clone()));
-                        for (shard, keys) in of_shards.into_iter().enumerate() {
-                            if !keys.is_empty() {
-                                page.steps[shard].push(step.for_keys(keys));
-                            }
-                        }
-                    }
-                }
-            }),
-            Err(failure) => page.failures.push(failure),
-        }
-    }
-    page
 }

@@ -7,13 +7,15 @@
 
 mod compare;
 mod copy;
+mod dependents;
 mod fill;
 mod follow;
+mod pages;
 mod place;
 mod progress;
 mod shard;
 mod swap;
-mod views;
+mod throttle;
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -27,8 +29,16 @@ pub use self::{
     compare::{Comparison, Difference},
     progress::{Phase, Progress},
 };
-use self::{place::Place, progress::Reporter};
-use crate::{error::Error, read_model::ReadModel, worker::keep};
+use self::{
+    place::{Place, Stage},
+    progress::Reporter,
+};
+use crate::{error::Error, install::install, read_model::ReadModel, worker::keep};
+
+/// What is nearer to the end of the log than this is followed, batch by batch.
+const NEAR: i64 = 20_000;
+/// How often to look whether another process is done.
+const WAIT: Duration = Duration::from_millis(300);
 
 /// Builds a read model anew from the log, beside the tables that are in use.
 ///
@@ -127,6 +137,13 @@ impl<R: ReadModel> Rebuild<R> {
         self
     }
 
+    /// How the lease is held that keeps two rebuilds of a read model apart. One that dies is gone on with when
+    /// it ends.
+    pub fn lease(mut self, options: LeaseOptions) -> Self {
+        self.options.lease = options;
+        self
+    }
+
     /// Is told how far it is, a few times per second.
     pub fn on_progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.reporter = Arc::new(Reporter::new(tell));
@@ -138,12 +155,7 @@ impl<R: ReadModel> Rebuild<R> {
     /// # Errors
     /// As [`build`](Self::build) and [`swap`](Self::swap).
     pub async fn run(&self) -> Result<Built, Error> {
-        self.alone(async |place, checkpoint| {
-            let built = self.bring_up(place, checkpoint).await?;
-            swap::swap(place, checkpoint, &self.reporter).await?;
-            Ok(built)
-        })
-        .await
+        self.alone(async |place| bring_up_and_swap(place).await).await
     }
 
     /// Builds the tables beside those in use, up to the end of the log, or goes on where an earlier build
@@ -155,21 +167,18 @@ impl<R: ReadModel> Rebuild<R> {
     /// [`Error::RebuildRuns`] if another process is at it; an event that cannot be projected once more than
     /// [`max_parked`](Self::max_parked) are parked; or a failure of the database.
     pub async fn build(&self) -> Result<Built, Error> {
-        self.alone(async |place, checkpoint| self.bring_up(place, checkpoint).await).await
+        self.alone(async |place| Ok(bring_up(place).await?.0)).await
     }
 
-    /// Compares the tables in use with those that were built, row by row, as of one position. The
-    /// projection is held up for the moments in which the new tables come to where it is.
+    /// Compares the tables in use with those that were built, row by row, both as of exactly where the
+    /// projection is. It goes on meanwhile; if it is behind what was built, this waits for it.
     ///
     /// # Errors
     /// [`Error::NotRebuilt`] if nothing was built; [`Error::Outdated`] if the tables in use have other
-    /// columns; else as [`build`](Self::build).
+    /// columns; [`Error::NotReached`] if the projection is behind and stands still; else as
+    /// [`build`](Self::build).
     pub async fn compare(&self) -> Result<Comparison, Error> {
-        self.alone(async |place, checkpoint| {
-            place.must_be_built().await?;
-            compare::compare(place, checkpoint, &self.reporter).await
-        })
-        .await
+        self.alone(async |place| compare::compare(place, &mut place.take_up().await?).await).await
     }
 
     /// Puts what was built in the place of the tables in use, once it has come to where they are, in one
@@ -180,11 +189,7 @@ impl<R: ReadModel> Rebuild<R> {
     /// [`Error::NotRebuilt`] if nothing was built; [`Error::InTheWay`] if something depends on the old tables
     /// that cannot be moved; else as [`build`](Self::build). Nothing is changed then.
     pub async fn swap(&self) -> Result<(), Error> {
-        self.alone(async |place, checkpoint| {
-            place.must_be_built().await?;
-            swap::swap(place, checkpoint, &self.reporter).await
-        })
-        .await
+        self.alone(async |place| swap::swap(place, &mut place.take_up().await?).await).await
     }
 
     /// Puts the tables that were replaced last back into their place, as of where they were, and keeps
@@ -194,7 +199,7 @@ impl<R: ReadModel> Rebuild<R> {
     /// [`Error::NotRebuilt`] if there are none; [`Error::Outdated`] if they are of another shape: then the
     /// program of that time rolls back; else as [`swap`](Self::swap).
     pub async fn rollback(&self) -> Result<(), Error> {
-        self.alone(async |place, _| swap::rollback(place).await).await
+        self.alone(async |place| swap::rollback(place).await).await
     }
 
     /// Drops what was built and not swapped in, and what was replaced.
@@ -202,43 +207,26 @@ impl<R: ReadModel> Rebuild<R> {
     /// # Errors
     /// As [`build`](Self::build).
     pub async fn discard(&self) -> Result<(), Error> {
-        self.alone(async |place, _| place.discard().await).await
-    }
-
-    async fn bring_up(
-        &self,
-        place: &Place<R>,
-        checkpoint: &mut Checkpoint,
-    ) -> Result<Built, Error> {
-        place.prepare(checkpoint).await?;
-        let events = fill::fill(place, checkpoint, self.options, &self.reporter).await?;
-        place.index(&self.reporter).await?;
-        let events = events + follow::follow(place, checkpoint, None, &self.reporter).await?;
-        let parked = place.parked().await?.len() as u64;
-        Ok(Built { position: checkpoint.position(), events, parked })
+        self.alone(async |place| place.discard().await).await
     }
 
     /// Does something while nobody else rebuilds this read model.
     async fn alone<T>(
         &self,
-        work: impl AsyncFnOnce(&Place<R>, &mut Checkpoint) -> Result<T, Error>,
+        work: impl AsyncFnOnce(&Place<R>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let place = Place::<R>::of(&self.store, self.options.max_parked)?;
         let database = self.store.database()?;
-        let lease = Lease::try_acquire(database, &place.name, self.options.lease).await?;
-        let lease = lease.ok_or(Error::RebuildRuns { projection: R::TABLE })?;
-        let lease = Arc::new(lease);
+        let name = place::Names::of::<R>().next;
+        let lease = Lease::try_acquire(database, &name, self.options.lease).await?;
+        let lease = Arc::new(lease.ok_or(Error::RebuildRuns { projection: R::TABLE })?);
         let mut renewing = JoinSet::new();
         renewing.spawn(keep(lease.clone()));
-        let outcome = tokio::select! {
-            Some(Ok(error)) = renewing.join_next() => Err(error.into()),
-            outcome = async {
-                let mut checkpoint =
-                    Checkpoint::take_over(database, &place.name, lease.epoch()).await?;
-                let outcome = work(&place, &mut checkpoint).await;
-                place.tidy().await?;
-                outcome
-            } => outcome,
+        let outcome = {
+            let place = Place::of(&self.store, lease.clone(), self.options, self.reporter.clone())?;
+            tokio::select! {
+                outcome = work(&place) => outcome,
+                Some(Ok(error)) = renewing.join_next() => Err(error.into()),
+            }
         };
         renewing.shutdown().await;
         if let Some(lease) = Arc::into_inner(lease) {
@@ -249,15 +237,48 @@ impl<R: ReadModel> Rebuild<R> {
     }
 }
 
+/// Brings the new tables to the end of the log.
+async fn bring_up<R: ReadModel>(place: &Place<R>) -> Result<(Built, Checkpoint), Error> {
+    let (mut checkpoint, stage) = place.begin().await?;
+    place.reporter.begin(checkpoint.position());
+    let mut events = 0;
+    let mut end = place.store.safe_position().await?;
+    if stage == Stage::Begun || end.get() - checkpoint.position().get() > NEAR {
+        place.mark(&checkpoint, Stage::Begun).await?;
+        fill::forget_beyond(place, &checkpoint).await?;
+        loop {
+            events += fill::fill(place, &mut checkpoint, end).await?;
+            // What came meanwhile may be much, too.
+            end = place.store.safe_position().await?;
+            if end.get() - checkpoint.position().get() <= NEAR {
+                break;
+            }
+        }
+        place.index().await?;
+        place.mark(&checkpoint, Stage::Built).await?;
+    }
+    events += follow::follow(place, &mut checkpoint).await?;
+    let parked = place.parked().await?.len() as u64;
+    Ok((Built { position: checkpoint.position(), events, parked }, checkpoint))
+}
+
+async fn bring_up_and_swap<R: ReadModel>(place: &Place<R>) -> Result<Built, Error> {
+    let (built, mut checkpoint) = bring_up(place).await?;
+    swap::swap(place, &mut checkpoint).await?;
+    Ok(built)
+}
+
 /// Rebuilds a read model that is not up to date, unless another process does; then it waits for that.
 pub(crate) async fn bring_up_to_date<R: ReadModel>(store: &EventStore) -> Result<(), Error> {
+    let rebuild = Rebuild::<R>::of(store);
     loop {
-        match Rebuild::<R>::of(store).run().await {
-            Err(Error::RebuildRuns { .. }) => tokio::time::sleep(Duration::from_millis(500)).await,
-            outcome => return outcome.map(drop),
-        }
-        match crate::install::install::<R>(store.database()?).await {
-            Err(Error::Outdated { .. }) => {}
+        // Whoever had the lease before may just have done it.
+        let rebuilt = rebuild.alone(async |place| match install::<R>(&place.database).await {
+            Err(Error::Outdated { .. }) => bring_up_and_swap(place).await.map(drop),
+            outcome => outcome,
+        });
+        match rebuilt.await {
+            Err(Error::RebuildRuns { .. }) => tokio::time::sleep(WAIT).await,
             outcome => return outcome,
         }
     }

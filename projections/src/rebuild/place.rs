@@ -1,54 +1,98 @@
 //! Where a rebuild works: the tables beside those in use, and what is known of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use annals_eventstore::{
-    EventStore, Position, StreamId,
-    postgres::{Checkpoint, Database, GenericClient, Schema},
+    EventStore, Position,
+    postgres::{Checkpoint, Client, Database, GenericClient, Lease, OwnedTransaction, Schema},
 };
 
-use super::progress::{Phase, Reporter};
+use super::{
+    Options,
+    progress::{Phase, Reporter},
+    throttle::Throttle,
+};
 use crate::{
     engine::{Rows, Steps, failed},
     error::{Error, EventFailure},
     install::{lock, tables_fit},
-    read_model::ReadModel,
+    page::{Archived, Pages},
+    read_model::{History, ReadModel},
     table::{Table, checkpoint_name},
-    worker::parking,
+    worker::parking::{self, Parked},
 };
 
-pub(crate) struct Place<R: ReadModel> {
+/// Whoever is paused in a transaction holds up others, until the database ends it.
+const PATIENCE: &str = "set local idle_in_transaction_session_timeout = '10s'";
+
+pub(super) struct Place<R: ReadModel> {
     pub(super) store: EventStore,
     pub(super) database: Database,
-    /// The name of the rebuild's checkpoint and lease.
-    pub(super) name: String,
-    /// That of the checkpoint of the projection.
-    pub(super) live_name: String,
+    pub(super) lease: Arc<Lease>,
+    pub(super) options: Options,
+    pub(super) reporter: Arc<Reporter>,
+    pub(super) throttle: Throttle,
+    pub(super) names: Names,
     /// Where the new tables are, and where those go that they replace.
     pub(super) next: Schema,
     pub(super) replaced: Schema,
     pub(super) rows: Arc<Rows<R>>,
     pub(super) steps: Arc<Steps<R>>,
-    pub(super) categories: Vec<String>,
-    max_parked: usize,
+}
+
+/// Under which names the state of tables is kept: those in use, the new ones, and those that were replaced.
+/// That of the new ones is also the name of the rebuild's lease.
+pub(super) struct Names {
+    pub(super) live: String,
+    pub(super) next: String,
+    pub(super) replaced: String,
+}
+
+impl Names {
+    pub(super) fn of<R: ReadModel>() -> Self {
+        let of = |what| format!("{what}:{}", R::TABLE);
+        Self { live: checkpoint_name::<R>(), next: of("rebuild"), replaced: of("replaced") }
+    }
+
+    /// Puts them into SQL.
+    pub(super) fn sql(&self, template: &str) -> String {
+        let Self { live, next, replaced } = self;
+        let sql = template.replace("{live}", live).replace("{next}", next);
+        sql.replace("{replaced}", replaced)
+    }
+}
+
+/// How far the tables of a rebuild are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// They lack rows or indexes.
+    Begun,
+    /// They are as they would be in use, up to their checkpoint.
+    Built,
 }
 
 impl<R: ReadModel> Place<R> {
-    pub(super) fn of(store: &EventStore, max_parked: usize) -> Result<Self, Error> {
+    pub(super) fn of(
+        store: &EventStore,
+        lease: Arc<Lease>,
+        options: Options,
+        reporter: Arc<Reporter>,
+    ) -> Result<Self, Error> {
         let database = store.database()?.clone();
-        let store_schema = database.schema();
-        let (next, replaced) = (store_schema.beside("rebuild")?, store_schema.beside("replaced")?);
+        let beside = |what| database.schema().beside(what);
+        let (next, replaced) = (beside("rebuild")?, beside("replaced")?);
         Ok(Self {
             store: store.clone(),
-            name: format!("rebuild:{}", R::TABLE),
-            live_name: checkpoint_name::<R>(),
+            lease,
+            options,
+            reporter,
+            throttle: Throttle::new(options.events_per_second),
+            names: Names::of::<R>(),
             rows: Arc::new(Rows::of(database.schema(), &next)),
             steps: Arc::new(Steps::new()),
-            categories: R::sources().iter().map(|source| source.category().to_owned()).collect(),
             database,
             next,
             replaced,
-            max_parked,
         })
     }
 
@@ -56,72 +100,146 @@ impl<R: ReadModel> Place<R> {
         &self.rows.table
     }
 
-    /// Creates the tables, or keeps those of an earlier build by the same code.
-    pub(super) async fn prepare(&self, checkpoint: &mut Checkpoint) -> Result<(), Error> {
-        if self.database.inline_categories(&self.live_name).await?.is_some() {
-            return Err(Error::RunsInline { projection: R::TABLE });
-        }
-        let failed = || failed::<R>("create the tables of a rebuild");
+    /// SQL on the store's own tables, with the names of this place.
+    pub(super) fn sql(&self, template: &str) -> String {
+        self.database.schema().sql(&self.names.sql(template))
+    }
+
+    /// The events that are folded: what is archived too, since the tables in use have it.
+    pub(super) fn pages(&self) -> Pages {
+        let categories: Vec<_> =
+            R::sources().iter().map(|source| source.category().to_owned()).collect();
+        Pages::of(&self.store, &categories).with(Archived::Included)
+    }
+
+    /// A transaction in which nobody else changes which tables there are.
+    pub(super) async fn transaction(&self) -> Result<OwnedTransaction, Error> {
         let transaction = self.database.begin().await?;
         let client = transaction.client()?;
+        let limited = client.batch_execute(PATIENCE).await;
+        limited.map_err(|source| Error::Bookkeeping { action: "limit a transaction", source })?;
         lock::<R>(client).await?;
-        if !self.is_there(client).await? {
-            // What was folded by other code is nothing to go on with.
-            let restart = self.database.schema().sql(include_str!("../sql/restart.sql"));
-            let restart = restart
-                .replace("{next}", &self.next.sql("{schema}"))
-                .replace("{drop}", &(self.table().drop.clone() + ";" + &self.table().drop_history))
-                .replace("{tables}", &self.table().tables)
-                .replace("{name}", &self.name)
-                .replace("{slices}", &R::SLICES.to_string())
-                .replace("{version}", &R::VERSION.to_string());
-            client.batch_execute(&restart).await.map_err(failed())?;
-            transaction.commit().await?;
-            checkpoint.moved(Position::START);
-            return Ok(());
-        }
+        Ok(transaction)
+    }
+
+    /// Begins a rebuild, or goes on with one by the same code.
+    pub(super) async fn begin(&self) -> Result<(Checkpoint, Stage), Error> {
+        self.must_not_be_inline().await?;
+        let transaction = self.transaction().await?;
+        let client = transaction.client()?;
+        self.lease.hold(client).await?;
+        let mut checkpoint = self.take_over(client).await?;
+        let stage = match self.stage(client).await? {
+            Some(stage) => stage,
+            None => {
+                self.restart(client).await?;
+                checkpoint.moved(Position::START);
+                Stage::Begun
+            }
+        };
         transaction.commit().await?;
-        Ok(())
+        Ok((checkpoint, stage))
     }
 
-    async fn is_there(&self, client: &impl GenericClient) -> Result<bool, Error> {
-        let sql = self.database.schema().sql(
-            "select from {schema}.projections where name = $1 and version = $2 and slices = $3",
-        );
-        let (version, slices) = (R::VERSION as i32, R::SLICES as i16);
-        let known = client.query(&sql, &[&self.name, &version, &slices]).await;
-        let known = known.map_err(failed::<R>("look for an earlier rebuild"))?;
-        Ok(!known.is_empty() && tables_fit::<R>(client, &self.next).await?)
-    }
-
-    pub(super) async fn must_be_built(&self) -> Result<(), Error> {
-        let client = self.database.client().await?;
-        if self.is_there(&client).await? {
-            return Ok(());
+    /// Takes up what was built before.
+    pub(super) async fn take_up(&self) -> Result<Checkpoint, Error> {
+        let transaction = self.transaction().await?;
+        let client = transaction.client()?;
+        self.lease.hold(client).await?;
+        if self.stage(client).await? != Some(Stage::Built) {
+            return Err(Error::NotRebuilt { projection: R::TABLE });
         }
-        Err(Error::NotRebuilt { projection: R::TABLE })
+        let checkpoint = self.take_over(client).await?;
+        transaction.commit().await?;
+        Ok(checkpoint)
+    }
+
+    async fn take_over(&self, client: &Client) -> Result<Checkpoint, Error> {
+        let (name, epoch) = (&self.names.next, self.lease.epoch());
+        Ok(Checkpoint::take_over_in(&self.database, client, name, epoch).await?)
+    }
+
+    /// Notes how far the tables are.
+    pub(super) async fn mark(&self, checkpoint: &Checkpoint, stage: Stage) -> Result<(), Error> {
+        let transaction = self.database.begin().await?;
+        let client = transaction.client()?;
+        checkpoint.hold(client).await?;
+        let mark = "update {schema}.projections set unfinished = $2 where name = $1";
+        let (mark, unfinished) = (self.sql(mark), stage == Stage::Begun);
+        let marked = client.execute(&mark, &[&self.names.next, &unfinished]).await;
+        marked.map_err(failed::<R>("note how far a rebuild is"))?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn must_not_be_inline(&self) -> Result<(), Error> {
+        match self.database.inline_categories(&self.names.live).await? {
+            Some(_) => Err(Error::RunsInline { projection: R::TABLE }),
+            None => Ok(()),
+        }
+    }
+
+    /// Creates empty tables. What was folded by other code is nothing to go on with.
+    async fn restart(&self, client: &Client) -> Result<(), Error> {
+        self.create(client, &self.next).await?;
+        let Table { drop, drop_history, tables, .. } = self.table();
+        let restart = self.sql(include_str!("../sql/restart.sql"));
+        let restart = restart
+            .replace("{slices}", &R::SLICES.to_string())
+            .replace("{version}", &R::VERSION.to_string());
+        let restart = format!("{drop}; {drop_history}; {tables} {restart}");
+        let restarted = client.batch_execute(&restart).await;
+        restarted.map_err(failed::<R>("create the tables of a rebuild"))
+    }
+
+    /// Creates a schema, unless an administrator has done so or it is there from before.
+    pub(super) async fn create(&self, client: &Client, schema: &Schema) -> Result<(), Error> {
+        // One after the other, also those of different read models.
+        let create = format!(
+            "do $$ begin
+                 if to_regnamespace('{0}') is null then
+                     perform pg_advisory_xact_lock(hashtext('annals read model'), hashtext('{0}'));
+                     create schema if not exists {0};
+                 end if;
+             end $$",
+            schema.sql("{schema}"),
+        );
+        let created = client.batch_execute(&create).await;
+        created.map_err(failed::<R>("create the schema of a rebuild"))
+    }
+
+    /// How far the tables of a rebuild by this code are; `None` if there are none.
+    async fn stage(&self, client: &impl GenericClient) -> Result<Option<Stage>, Error> {
+        let sql = "select unfinished from {schema}.projections
+             where name = $1 and version = $2 and slices = $3";
+        let (sql, version, slices) = (self.sql(sql), R::VERSION as i32, R::SLICES as i16);
+        let known = client.query(&sql, &[&self.names.next, &version, &slices]).await;
+        let known = known.map_err(failed::<R>("look for an earlier rebuild"))?;
+        let stage = known.first().map(|row| match row.get(0) {
+            true => Stage::Begun,
+            false => Stage::Built,
+        });
+        Ok(if tables_fit::<R>(client, &self.next).await? { stage } else { None })
     }
 
     /// What finds rows in the tables, once they are filled: two indexes at a time.
-    pub(super) async fn index(&self, reporter: &Reporter) -> Result<(), Error> {
-        reporter.phase(Phase::Indexing);
+    pub(super) async fn index(&self) -> Result<(), Error> {
+        self.reporter.phase(Phase::Indexing);
         let create = |sql: &String| {
             let (database, sql) = (self.database.clone(), sql.clone());
             async move {
-                let failed = || failed::<R>("create an index");
+                let transaction = database.begin().await?;
                 // The sort needs memory, for as long as it lasts.
-                let sql = format!("begin; set local maintenance_work_mem = '256MB'; {sql}; commit");
-                database.client().await?.batch_execute(&sql).await.map_err(failed())
+                let sql = format!("set local maintenance_work_mem = '256MB'; {sql}");
+                let created = transaction.client()?.batch_execute(&sql).await;
+                created.map_err(failed::<R>("create an index"))?;
+                Ok::<_, Error>(transaction.commit().await?)
             }
         };
-        let indexes = self.table().indexes.iter().map(create);
-        futures::TryStreamExt::try_for_each(
-            futures::StreamExt::buffer_unordered(futures::stream::iter(indexes), 2),
-            |()| async { Ok(()) },
-        )
-        .await?;
+        for two in self.table().indexes.chunks(2) {
+            futures::future::try_join_all(two.iter().map(create)).await?;
+        }
         let mut analyze = format!("analyze {}", self.table().name);
-        if R::HISTORY == crate::History::Kept {
+        if R::HISTORY == History::Kept {
             analyze += &format!("; analyze {}", self.table().history);
         }
         let client = self.database.client().await?;
@@ -129,59 +247,43 @@ impl<R: ReadModel> Place<R> {
     }
 
     /// The streams that are parked in the rebuild.
-    pub(super) async fn parked(&self) -> Result<HashMap<StreamId, parking::ParkedAt>, Error> {
-        parking::load(&self.database, &self.name, 0, 1).await
+    pub(super) async fn parked(&self) -> Result<Parked, Error> {
+        parking::load(&self.database, &self.names.next, 0, 1).await
     }
 
     /// Parks a stream, unless there are too many by now.
     pub(super) async fn park(
         &self,
-        parked: &mut HashMap<StreamId, parking::ParkedAt>,
+        checkpoint: &Checkpoint,
+        parked: &mut Parked,
         failure: Box<EventFailure>,
     ) -> Result<(), Error> {
-        if parked.len() >= self.max_parked {
+        let is_known = parked.contains_key(&failure.stream);
+        if !is_known && parked.len() >= self.options.max_parked {
             return Err(failure.into());
         }
         tracing::error!(error = %failure, "an event failed in a rebuild; its stream is parked");
-        let client = self.database.client().await?;
-        let at = parking::park(&self.database, &client, &self.name, &failure).await?;
+        let transaction = self.database.begin().await?;
+        let client = transaction.client()?;
+        checkpoint.hold(client).await?;
+        let at = parking::park(&self.database, client, &self.names.next, &failure).await?;
+        transaction.commit().await?;
         parked.insert(failure.stream.clone(), at);
         Ok(())
     }
 
     /// Drops what is beside the tables in use.
     pub(super) async fn discard(&self) -> Result<(), Error> {
-        let failed = || failed::<R>("drop the tables of a rebuild");
-        let transaction = self.database.begin().await?;
+        let transaction = self.transaction().await?;
         let client = transaction.client()?;
-        lock::<R>(client).await?;
+        self.lease.hold(client).await?;
+        let mut sql = self.sql(include_str!("../sql/discarded.sql"));
         for schema in [&self.next, &self.replaced] {
-            let table = Table::of::<R>(self.database.schema(), schema);
-            let drop = format!("{}; {}", table.drop, table.drop_history);
-            client.batch_execute(&drop).await.map_err(failed())?;
+            let Table { drop, drop_history, .. } = Table::of::<R>(self.database.schema(), schema);
+            sql += &format!("{drop}; {drop_history};");
         }
-        for forget in [
-            "delete from {schema}.projections where name = $1",
-            "delete from {schema}.parked_streams where projection = $1",
-        ] {
-            let forget = self.database.schema().sql(forget);
-            client.execute(&forget, &[&self.name]).await.map_err(failed())?;
-        }
-        let forget =
-            self.database.schema().sql("delete from {schema}.replaced_projections where name = $1");
-        client.execute(&forget, &[&self.live_name]).await.map_err(failed())?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Leaves no checkpoint where there are no tables: nobody would move it, and it would keep streams
-    /// from being archived.
-    pub(super) async fn tidy(&self) -> Result<(), Error> {
-        let sql = self.database.schema().sql(
-            "delete from {schema}.checkpoints where name = $1
-             and not exists (select from {schema}.projections where name = $1)",
-        );
-        let tidied = self.database.client().await?.execute(&sql, &[&self.name]).await;
-        tidied.map(drop).map_err(failed::<R>("tidy up after a rebuild"))
+        let discarded = client.batch_execute(&sql).await;
+        discarded.map_err(failed::<R>("drop the tables of a rebuild"))?;
+        Ok(transaction.commit().await?)
     }
 }

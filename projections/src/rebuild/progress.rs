@@ -1,7 +1,7 @@
 //! How far a rebuild is.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -90,24 +90,35 @@ impl Reporter {
         Self { tell: Some(Box::new(tell)), state: Mutex::default() }
     }
 
+    /// Something else is begun with these tables.
+    pub(super) fn begin(&self, position: Position) {
+        let mut state = self.state();
+        *state = State { position, started: Some(Instant::now()), ..State::default() };
+    }
+
     pub(super) fn phase(&self, phase: Phase) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.phase = phase;
-        state.begun = None;
+        state.begun = Some((Instant::now(), state.position));
         self.say(&mut state);
     }
 
     /// So many more events are folded, and this is where it is.
     pub(super) fn moved(&self, events: usize, position: Position, end: Position) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let now = Instant::now();
-        state.started.get_or_insert(now);
-        state.begun.get_or_insert((now, position));
         state.events += events as u64;
-        (state.position, state.end) = (position, end);
-        if state.told.is_none_or(|told| now - told > Duration::from_millis(200)) {
+        // Where events are folded again without one that failed, it has been further.
+        state.position = state.position.max(position);
+        state.end = state.end.max(end);
+        let is_end = state.position == state.end;
+        if is_end || state.told.is_none_or(|told| now - told > Duration::from_millis(200)) {
             self.say(&mut state);
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, state: &mut State) {

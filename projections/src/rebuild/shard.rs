@@ -7,19 +7,21 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::postgres::{Checkpoint, Client, Database};
+use annals_eventstore::{
+    Position,
+    postgres::{Checkpoint, Client, Database},
+};
 use bytes::Bytes;
 use futures::SinkExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::copy::Copy;
+use super::{copy::Encoder, place::Place};
 use crate::{
     SqlValue,
     engine::{Rows, failed},
     error::Error,
     fold::{Folding, Held, Past},
-    guard::Cause,
     interval::node,
     read_model::{History, ReadModel, Step},
 };
@@ -36,15 +38,25 @@ pub(super) enum Told<R: ReadModel> {
 }
 
 pub(super) struct Shard<R: ReadModel> {
-    pub(super) database: Database,
-    pub(super) rows: Arc<Rows<R>>,
-    pub(super) checkpoint: Checkpoint,
+    database: Database,
+    rows: Arc<Rows<R>>,
+    checkpoint: Checkpoint,
     /// Whether the table may have rows that are not in memory.
-    pub(super) stored: bool,
-    pub(super) folding: Folding<R>,
+    is_stored: bool,
+    folding: Folding<R>,
 }
 
 impl<R: ReadModel> Shard<R> {
+    pub(super) fn of(place: &Place<R>, checkpoint: &Checkpoint) -> Self {
+        Self {
+            database: place.database.clone(),
+            rows: place.rows.clone(),
+            checkpoint: checkpoint.clone(),
+            is_stored: checkpoint.position() > Position::START,
+            folding: Folding::default(),
+        }
+    }
+
     /// Works until it is told no more.
     pub(super) async fn run(mut self, mut told: mpsc::Receiver<Told<R>>) -> Result<(), Error> {
         while let Some(next) = told.recv().await {
@@ -57,7 +69,7 @@ impl<R: ReadModel> Shard<R> {
                 }
                 Told::Take(folding) => {
                     self.folding = folding;
-                    self.stored = true;
+                    self.is_stored = true;
                 }
             }
         }
@@ -65,7 +77,7 @@ impl<R: ReadModel> Shard<R> {
     }
 
     async fn fold(&mut self, steps: &[Step<R>]) -> Result<(), Error> {
-        if self.stored {
+        if self.is_stored {
             let client = self.database.client().await?;
             self.rows.load(&client, &mut self.folding, steps).await?;
         }
@@ -79,6 +91,10 @@ impl<R: ReadModel> Shard<R> {
         }
         let transaction = self.database.begin().await?;
         let client = transaction.client()?;
+        // It need not be on the disk before the checkpoint is, and the commit that moves that one flushes
+        // all before it. If the server dies earlier, it would be deleted anyway.
+        let lazily = client.batch_execute("set local synchronous_commit = off").await;
+        lazily.map_err(failed::<R>("copy rows"))?;
         // Whoever took the rebuild over deletes what was copied before, and not what comes later.
         self.checkpoint.hold(client).await?;
         copy_past(&self.rows, client, &self.folding.past).await?;
@@ -95,12 +111,12 @@ async fn copy_past<R: ReadModel>(
     past: &[Past<R>],
 ) -> Result<(), Error> {
     let table = &rows.table;
-    let types = types::<R>(client, &table.history, 3).await?;
-    let copied = encode(&types, past, |Past { row, from, to }| {
+    let numbers = |from: Position, to: Position| {
         let (from, to) = (from.get(), to.get());
-        (row, [from, to, node(from, to)])
-    });
-    send::<R>(client, &table.copy_history, copied).await
+        [from, to, node(from, to)]
+    };
+    let past = past.iter().map(|Past { row, from, to }| (row, numbers(*from, *to)));
+    copy(client, &table.history, &table.copy_history, past).await
 }
 
 /// Copies rows that the table does not have yet.
@@ -110,17 +126,39 @@ pub(super) async fn copy_new<R: ReadModel>(
     new: &[&Held<R>],
 ) -> Result<(), Error> {
     let table = &rows.table;
-    let copied = match R::HISTORY {
+    match R::HISTORY {
+        _ if new.is_empty() => Ok(()),
         History::Kept => {
-            let types = types::<R>(client, &table.name, 1).await?;
-            encode(&types, new, |held| (&held.row, [held.since.get()]))
+            let new = new.iter().map(|held| (&held.row, [held.since.get()]));
+            copy(client, &table.name, &table.copy, new).await
         }
         History::None => {
-            let types = types::<R>(client, &table.name, 0).await?;
-            encode(&types, new, |held| (&held.row, []))
+            let new = new.iter().map(|held| (&held.row, []));
+            copy(client, &table.name, &table.copy, new).await
         }
-    };
-    send::<R>(client, &table.copy, copied).await
+    }
+}
+
+/// Copies rows into a table, each with numbers behind its columns.
+async fn copy<'r, R: ReadModel, const N: usize>(
+    client: &Client,
+    table: &str,
+    sql: &str,
+    rows: impl Iterator<Item = (&'r R, [i64; N])> + Send,
+) -> Result<(), Error> {
+    let failed = || failed::<R>("copy rows");
+    let types = types::<R>(client, table, N).await?;
+    let sink = client.copy_in::<_, Bytes>(sql).await.map_err(failed())?;
+    let mut sink = std::pin::pin!(sink);
+    let mut encoder = Encoder::new(&types);
+    for (row, numbers) in rows {
+        encode(&mut encoder, row, &numbers)?;
+        if let Some(part) = encoder.part() {
+            sink.as_mut().feed(part).await.map_err(failed())?;
+        }
+    }
+    sink.as_mut().feed(encoder.finish()).await.map_err(failed())?;
+    sink.finish().await.map(drop).map_err(failed())
 }
 
 /// The types of a table's columns, and of so many numbers behind them.
@@ -136,34 +174,11 @@ async fn types<R: ReadModel>(
     Ok(types.chain(std::iter::repeat_n(Type::INT8, numbers)).collect())
 }
 
-/// Encodes rows, each with numbers behind its columns.
-fn encode<T, R: ReadModel, const N: usize>(
-    types: &[Type],
-    rows: &[T],
-    of: impl Fn(&T) -> (&R, [i64; N]),
-) -> Result<Vec<Bytes>, Cause> {
-    let mut copy = Copy::new(types);
-    for row in rows {
-        let (row, numbers) = of(row);
-        let mut values: Vec<SqlValue<'_>> = Vec::with_capacity(types.len());
-        row.values(&mut values);
-        let values = values.iter().map(|value| value as &(dyn ToSql + Sync));
-        copy.row(values.chain(numbers.iter().map(|number| number as &(dyn ToSql + Sync))))?;
-    }
-    Ok(copy.finish())
-}
-
-async fn send<R: ReadModel>(
-    client: &Client,
-    sql: &str,
-    copied: Result<Vec<Bytes>, Cause>,
-) -> Result<(), Error> {
-    let failed = || failed::<R>("copy rows");
-    let copied = copied.map_err(|source| Error::Rebuild { source })?;
-    let sink = client.copy_in::<_, Bytes>(sql).await.map_err(failed())?;
-    let mut sink = std::pin::pin!(sink);
-    for part in copied {
-        sink.as_mut().feed(part).await.map_err(failed())?;
-    }
-    sink.finish().await.map(drop).map_err(failed())
+fn encode<R: ReadModel>(encoder: &mut Encoder<'_>, row: &R, numbers: &[i64]) -> Result<(), Error> {
+    let mut values: Vec<SqlValue<'_>> = Vec::with_capacity(R::COLUMNS.len());
+    row.values(&mut values);
+    let values = values.iter().map(|value| value as &(dyn ToSql + Sync));
+    let numbers = numbers.iter().map(|number| number as &(dyn ToSql + Sync));
+    let encoded = encoder.row(values.chain(numbers));
+    encoded.map_err(|source| Error::UnfitValue { projection: R::TABLE, source })
 }

@@ -9,15 +9,15 @@ use annals_eventstore::{
 use tokio_postgres::error::SqlState;
 
 use super::{
-    follow::follow,
+    dependents::Dependents,
+    follow::{follow, follow_to},
     place::Place,
-    progress::{Phase, Reporter},
-    views::Views,
+    progress::Phase,
 };
 use crate::{
     engine::failed,
     error::Error,
-    install::{lock, tables_fit},
+    install::tables_fit,
     read_model::{History, ReadModel},
     table::Table,
 };
@@ -26,28 +26,26 @@ use crate::{
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
 /// How often to try for that.
 const TRIES: u32 = 30;
+/// For how long others have the table in between.
+const BETWEEN: Duration = Duration::from_millis(200);
 
 /// Replaces the tables in use by those that were built, once they are as far.
 pub(super) async fn swap<R: ReadModel>(
     place: &Place<R>,
     checkpoint: &mut Checkpoint,
-    reporter: &Reporter,
 ) -> Result<(), Error> {
-    let mut tries = 0;
-    loop {
+    for _ in 1..TRIES {
         // As far as can be without holding anybody up.
-        follow(place, checkpoint, None, reporter).await?;
-        match try_swap(place, checkpoint, reporter).await {
-            Err(error) if is_locked(&error) && tries < TRIES => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
+        follow(place, checkpoint).await?;
+        match try_swap(place, checkpoint).await {
+            Err(error) if is_locked(&error) => tokio::time::sleep(BETWEEN).await,
             outcome => return outcome,
         }
     }
+    try_swap(place, checkpoint).await
 }
 
-fn is_locked(error: &Error) -> bool {
+pub(super) fn is_locked(error: &Error) -> bool {
     matches!(error, Error::Database { source, .. } | Error::Bookkeeping { source, .. }
         if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
 }
@@ -55,88 +53,82 @@ fn is_locked(error: &Error) -> bool {
 async fn try_swap<R: ReadModel>(
     place: &Place<R>,
     checkpoint: &mut Checkpoint,
-    reporter: &Reporter,
 ) -> Result<(), Error> {
+    place.must_not_be_inline().await?;
     let (transaction, positions) = hold_live(place).await?;
     // From here on the projection stands still. Who has seen its rows must not see older ones.
-    let furthest = positions.iter().copied().max().unwrap_or_default().max(checkpoint.position());
-    follow(place, checkpoint, Some(furthest), reporter).await?;
-    reporter.phase(Phase::Swapping);
+    let furthest = positions.into_iter().max().unwrap_or_default();
+    follow_to(place, checkpoint, furthest, None).await?;
+    place.reporter.phase(Phase::Swapping);
     let client = transaction.client()?;
     checkpoint.hold(client).await?;
-    let live = place.database.read_models();
-    replace::<R>(place, client, &place.next, live, &place.replaced).await?;
-    let sql = place.database.schema().sql(include_str!("../sql/swapped.sql"));
-    let sql = sql.replace("{live}", &place.live_name).replace("{next}", &place.name);
-    let sql = sql.replace("{position}", &checkpoint.position().to_string());
-    client.batch_execute(&sql).await.map_err(failed::<R>("note the swap"))?;
-    transaction.commit().await?;
-    Ok(())
+    let positions = vec![checkpoint.position(); usize::from(R::SLICES)];
+    replace(place, client, &positions).await?;
+    Ok(transaction.commit().await?)
 }
 
-/// Holds the projection at where it is, for as long as the transaction lasts.
+/// Holds the projection where it is, for as long as the transaction lasts.
 pub(super) async fn hold_live<R: ReadModel>(
     place: &Place<R>,
 ) -> Result<(OwnedTransaction, Vec<Position>), Error> {
     let failed = || failed::<R>("hold the projection");
-    let transaction = place.database.begin().await?;
+    let transaction = place.transaction().await?;
     let client = transaction.client()?;
     client.batch_execute(LOCK_TIMEOUT).await.map_err(failed())?;
-    lock::<R>(client).await?;
-    if place.database.inline_categories(&place.live_name).await?.is_some() {
-        return Err(Error::RunsInline { projection: R::TABLE });
-    }
-    let sql = place.database.schema().sql(
+    let sql = place.sql(
         "select position from {schema}.checkpoints
-         where name = any ({schema}.checkpoints_of($1)) order by name for update",
+         where name = any ({schema}.checkpoints_of($1)) order by length(name), name for update",
     );
-    let rows = client.query(&sql, &[&place.live_name]).await.map_err(failed())?;
+    let rows = client.query(&sql, &[&place.names.live]).await.map_err(failed())?;
     let positions = rows.iter().map(|row| Position::new(row.get(0))).collect();
     Ok((transaction, positions))
 }
 
-/// Moves the tables from one schema into another, and those that are there into a third.
+/// Puts the new tables, whose slices are at these positions, in the place of those in use, and these away.
 async fn replace<R: ReadModel>(
     place: &Place<R>,
     client: &Client,
-    from: &Schema,
-    into: &Schema,
-    away: &Schema,
+    positions: &[Position],
 ) -> Result<(), Error> {
-    let failed = || failed::<R>("swap the tables");
+    let run =
+        async |sql: &str| client.batch_execute(sql).await.map_err(failed::<R>("swap the tables"));
+    let (into, away) = (place.database.read_models(), &place.replaced);
     let of = |schema: &Schema| Table::of::<R>(place.database.schema(), schema);
-    let (new, live, old) = (of(from), of(into), of(away));
-    let there: bool = client.query_one(&live.exists(), &[]).await.map_err(failed())?.get(0);
-    let kept: bool = client.query_one(&live.has_history(), &[]).await.map_err(failed())?.get(0);
-    let views = if there { Some(Views::of::<R>(client, &live).await?) } else { None };
-    let mut sql = format!(
-        "do $$ begin if to_regnamespace('{0}') is null then create schema {0}; end if; end $$;",
-        away.sql("{schema}"),
-    );
-    sql += &format!("{}; {};", old.drop, old.drop_history);
-    if let Some(views) = &views {
-        sql += &include_str!("../sql/copy_grants.sql")
-            .replace("{from}", &live.name)
-            .replace("{to}", &new.name);
-        client.batch_execute(&sql).await.map_err(failed())?;
-        sql.clear();
-        views.drop::<R>(client).await?;
-        sql += &live.drop_functions;
-        sql += &moved(&live.name, away);
+    let (new, live, old) = (of(&place.next), of(into), of(away));
+    place.create(client, away).await?;
+    run(&format!("{}; {};", old.drop, old.drop_history)).await?;
+    let dependents = match is_there::<R>(client, &live.exists()).await? {
+        true => Some(Dependents::of::<R>(client, &live, &new).await?),
+        false => None,
+    };
+    if let Some(dependents) = &dependents {
+        run(&dependents.drop).await?;
+        let fits = tables_fit::<R>(client, into).await?;
+        // Functions that stay what they are keep their identity, so that whoever calls them at this moment
+        // finds them.
+        run(if fits { &live.drop_changes } else { &live.drop_functions }).await?;
+        let kept = is_there::<R>(client, &live.has_history()).await?;
+        run(&moved(&live.name, away)).await?;
         if kept {
-            sql += &moved(&live.history, away);
+            run(&moved(&live.history, away)).await?;
         }
     }
-    sql += &moved(&new.name, into);
+    run(&moved(&new.name, into)).await?;
     if R::HISTORY == History::Kept {
-        sql += &moved(&new.history, into);
+        run(&moved(&new.history, into)).await?;
     }
-    sql += &live.functions;
-    client.batch_execute(&sql).await.map_err(failed())?;
-    match views {
-        Some(views) => views.create::<R>(client).await,
-        None => Ok(()),
+    run(&live.functions).await?;
+    if let Some(dependents) = &dependents {
+        run(&dependents.create).await?;
     }
+    let positions: Vec<_> = positions.iter().map(ToString::to_string).collect();
+    let sql = place.sql(include_str!("../sql/swapped.sql")).replace("{old}", &old.name);
+    run(&sql.replace("{positions}", &format!("{{{}}}", positions.join(",")))).await
+}
+
+async fn is_there<R: ReadModel>(client: &Client, sql: &str) -> Result<bool, Error> {
+    let there = client.query_one(sql, &[]).await;
+    Ok(there.map_err(failed::<R>("look for tables"))?.get(0))
 }
 
 fn moved(table: &str, into: &Schema) -> String {
@@ -145,37 +137,68 @@ fn moved(table: &str, into: &Schema) -> String {
 
 /// Puts back what was replaced last.
 pub(super) async fn rollback<R: ReadModel>(place: &Place<R>) -> Result<(), Error> {
+    place.must_not_be_inline().await?;
+    let mut tries = 1;
+    loop {
+        match try_rollback(place).await {
+            Err(error) if is_locked(&error) && tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(BETWEEN).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn try_rollback<R: ReadModel>(place: &Place<R>) -> Result<(), Error> {
+    let failed = || failed::<R>("roll back");
     let (transaction, _) = hold_live(place).await?;
     let client = transaction.client()?;
-    let failed = || failed::<R>("roll back");
-    let old = Table::of::<R>(place.database.schema(), &place.replaced);
-    let there: bool = client.query_one(&old.exists(), &[]).await.map_err(failed())?.get(0);
-    if !there {
+    place.lease.hold(client).await?;
+    let sql = "select positions from {schema}.replaced_projections where name = $1";
+    let replaced = client.query_opt(&place.sql(sql), &[&place.names.live]).await;
+    let Some(replaced) = replaced.map_err(failed())? else {
         return Err(Error::NotRebuilt { projection: R::TABLE });
-    }
+    };
+    let positions: Vec<i64> = replaced.get(0);
+    let positions: Vec<_> = positions.into_iter().map(Position::new).collect();
+    let outdated = |difference: &str| Error::Outdated {
+        table: format!("{}.{}", place.replaced.name(), R::TABLE),
+        difference: difference.to_owned(),
+    };
     if !tables_fit::<R>(client, &place.replaced).await? {
-        return Err(Error::Outdated {
-            table: old.name.replace('"', ""),
-            difference: "it has the columns of another version of the program".to_owned(),
-        });
+        return Err(outdated("it has the columns of another version of the program"));
     }
-    // Out of the way of what is replaced now.
-    let next = &place.next;
-    let waiting = Table::of::<R>(place.database.schema(), next);
-    let mut sql = format!(
-        "do $$ begin if to_regnamespace('{0}') is null then create schema {0}; end if; end $$;",
-        next.sql("{schema}"),
-    );
-    sql += &format!("{}; {};", waiting.drop, waiting.drop_history);
-    sql += &moved(&old.name, next);
+    // What was built meanwhile makes room.
+    place.create(client, &place.next).await?;
+    let old = Table::of::<R>(place.database.schema(), &place.replaced);
+    let Table { drop, drop_history, .. } = place.table();
+    let mut restore = format!("{drop}; {drop_history}; {}", moved(&old.name, &place.next));
     if R::HISTORY == History::Kept {
-        sql += &moved(&old.history, next);
+        restore += &moved(&old.history, &place.next);
     }
-    client.batch_execute(&sql).await.map_err(failed())?;
-    replace::<R>(place, client, next, place.database.read_models(), &place.replaced).await?;
-    let sql = place.database.schema().sql(include_str!("../sql/rolled_back.sql"));
-    let sql = sql.replace("{live}", &place.live_name).replace("{next}", &place.name);
-    client.batch_execute(&sql).await.map_err(failed())?;
-    transaction.commit().await?;
-    Ok(())
+    restore += &place.sql(include_str!("../sql/restored.sql"));
+    client.batch_execute(&restore).await.map_err(failed())?;
+    replace(place, client, &positions).await?;
+    // From now on nothing that is beyond them is archived.
+    if is_archived_beyond(place, client, positions.into_iter().min()).await? {
+        return Err(outdated("streams were archived that it has not seen"));
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Whether there are archived events beyond a position, which a worker that starts there would not see.
+async fn is_archived_beyond<R: ReadModel>(
+    place: &Place<R>,
+    client: &Client,
+    position: Option<Position>,
+) -> Result<bool, Error> {
+    let sql = "select exists (
+             select from {schema}.archived_events e join {schema}.streams s on s.id = e.stream_id
+             where e.position > $1 and s.category = any ($2))";
+    let sources = R::sources();
+    let categories: Vec<_> = sources.iter().map(|source| source.category()).collect();
+    let position = position.unwrap_or_default().get();
+    let beyond = client.query_one(&place.sql(sql), &[&position, &categories]).await;
+    Ok(beyond.map_err(failed::<R>("look for archived events"))?.get(0))
 }

@@ -1,12 +1,19 @@
 -- The table as of a position. One that the projection has not come to is an error, not a guess.
-create or replace function {as_of}(bigint) returns setof {table} language plpgsql volatile as $$
+--
+-- Its columns are named here, and not as those of the table: so it stays the same function when a rebuild puts
+-- another table in the place of this one, and whoever calls it at that moment finds it.
+create or replace function {as_of}(bigint)
+returns table ({types}, valid_from bigint) language plpgsql volatile as $$
+#variable_conflict use_column
 begin
     perform {store}.check_moment('{checkpoint}', '{label}', $1);
     return query {rows_as_of};
 end $$;
 
 -- The table as of a time. A time that has not come yet is an error.
-create or replace function {as_of}(timestamptz) returns setof {table} language plpgsql volatile as $$
+create or replace function {as_of}(timestamptz)
+returns table ({types}, valid_from bigint) language plpgsql volatile as $$
+#variable_conflict use_column
 begin
     if $1 is null then
         raise exception 'a moment is needed, not null' using errcode = 'null_value_not_allowed';
@@ -15,7 +22,9 @@ begin
 end $$;
 
 -- A time in quotes would fit both of the above; PostgreSQL prefers text for it.
-create or replace function {as_of}(text) returns setof {table} language plpgsql volatile as $$
+create or replace function {as_of}(text)
+returns table ({types}, valid_from bigint) language plpgsql volatile as $$
+#variable_conflict use_column
 begin
     return query select * from {as_of}($1::timestamptz);
 end $$;
@@ -26,7 +35,11 @@ returns table (change text, before {table}, after {table}) language plpgsql vola
 #variable_conflict use_column
 begin
     return query
-    select case when a is null then 'added' when b is null then 'removed' else 'changed' end, a, b
+    select
+        case when a.valid_from is null then 'added' when b.valid_from is null then 'removed'
+            else 'changed' end,
+        case when a.valid_from is not null then row({a})::{table} end,
+        case when b.valid_from is not null then row({b})::{table} end
     from {as_of}($1) a full join {as_of}($2) b using ({keys})
     where a.valid_from is distinct from b.valid_from;
 end $$;

@@ -4,7 +4,11 @@
 //! the processes that are there. Each shows that it is there by a lease of its own. A process that comes
 //! finds the others above their share, and they give slices up after the batch that they are at.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use annals_eventstore::{Error as StoreError, postgres::Lease};
 use tokio::task::{Id, JoinSet};
@@ -20,6 +24,9 @@ use super::{
 };
 use crate::error::Error;
 
+/// How often to look whether tables that another version of the program made are this one's again.
+const STAND_BY: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(
     context: Arc<Context>,
     projection: Arc<dyn Projection>,
@@ -31,6 +38,7 @@ pub(super) async fn run(
         there: None,
         runners: JoinSet::new(),
         slices: BTreeMap::new(),
+        has_worked: false,
     };
     let outcome = coordinator.supervise().await;
     // What runs ends with its batch, and gives its leases back.
@@ -56,6 +64,8 @@ struct Coordinator {
     projection: Arc<dyn Projection>,
     runners: JoinSet<(u16, Result<(), Error>)>,
     slices: BTreeMap<u16, Running>,
+    /// The tables were those of this program before.
+    has_worked: bool,
 }
 
 /// A slice that this process works on.
@@ -80,7 +90,7 @@ impl Coordinator {
                 Ok(()) => continue,
                 Err(error) => error,
             };
-            if !passes(&error) {
+            if !passes(&error) && !self.is_replaced(&error) {
                 return Err(error);
             }
             let delay = interruptions.delay(started);
@@ -145,21 +155,42 @@ impl Coordinator {
         Ok(slices.div_ceil(self.processes().await?))
     }
 
-    async fn install(&self) -> Result<(), Error> {
-        let Context { store, options, .. } = &*self.context;
-        match self.projection.install(store).await {
-            Err(Error::Outdated { table, difference })
-                if options.rebuilding == Rebuilding::Allowed =>
-            {
-                info!(projection = self.projection.label(), table, difference, "rebuilding");
-                tokio::select! {
-                    rebuilt = self.projection.rebuild(store) => rebuilt?,
-                    () = self.context.stop.cancelled() => return Ok(()),
+    /// Whether another version of the program has put its tables in the place of those of this one. To
+    /// rebuild them back would only make the two do so in turn, for as long as both run.
+    fn is_replaced(&self, error: &Error) -> bool {
+        self.has_worked && matches!(error, Error::Outdated { .. } | Error::Superseded { .. })
+    }
+
+    /// Makes sure that the tables are there, and are those of this program.
+    async fn install(&mut self) -> Result<(), Error> {
+        let Context { store, options, stop, .. } = &*self.context;
+        let (projection, mut told) = (self.projection.label(), false);
+        while !stop.is_cancelled() {
+            match self.projection.install(store).await {
+                Err(error) if self.is_replaced(&error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        let cause = text(&error);
+                        warn!(projection, cause, "another version of the program took over");
+                    }
+                    let _ = tokio::time::timeout(STAND_BY, stop.cancelled()).await;
                 }
-                self.projection.install(store).await
+                Err(Error::Outdated { table, difference })
+                    if options.rebuilding == Rebuilding::Allowed =>
+                {
+                    info!(projection, table, difference, "rebuilding");
+                    tokio::select! {
+                        rebuilt = self.projection.rebuild(store) => rebuilt?,
+                        () = stop.cancelled() => {}
+                    }
+                }
+                outcome => {
+                    outcome?;
+                    self.has_worked = true;
+                    break;
+                }
             }
-            outcome => outcome,
         }
+        Ok(())
     }
 
     /// How many processes there are that work on the projection.

@@ -59,9 +59,9 @@ impl Interruptions {
 
 /// True if it may be what came of one event that the database refuses: a value, or a constraint. What is
 /// wrong with a table or with rights is no event's fault.
-pub(super) fn may_be_of_an_event(error: &Error) -> bool {
+pub(crate) fn may_be_of_an_event(error: &Error) -> bool {
     let Error::Database { source, .. } = error else {
-        return matches!(error, Error::UnstableKey { .. });
+        return matches!(error, Error::UnstableKey { .. } | Error::UnfitValue { .. });
     };
     match source.code().map(SqlState::code) {
         // Data exceptions, integrity constraints, limits of the program, and what triggers raise.

@@ -23,7 +23,11 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::failure::OnFailure;
-pub(crate) use self::{coordinator::keep, projection::Projection};
+pub(crate) use self::{
+    coordinator::keep,
+    failure::may_be_of_an_event,
+    projection::{Projection, slice_of},
+};
 use self::{feed::Feed, projection::RowProjection};
 use crate::{error::Error, read_model::ReadModel};
 

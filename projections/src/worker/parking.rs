@@ -17,6 +17,12 @@ pub(crate) struct ParkedAt {
     pub(crate) version: Version,
 }
 
+impl From<&EventFailure> for ParkedAt {
+    fn from(failure: &EventFailure) -> Self {
+        Self { position: failure.position, version: failure.version }
+    }
+}
+
 pub(crate) type Parked = HashMap<StreamId, ParkedAt>;
 
 /// The parked streams of a slice.
@@ -69,7 +75,7 @@ pub(crate) async fn park(
         )
         .await;
     parked.map_err(|source| Error::Bookkeeping { action: "park a stream", source })?;
-    Ok(ParkedAt { position: *position, version: *version })
+    Ok(failure.into())
 }
 
 /// Pauses a projection, in the caller's transaction.

@@ -16,6 +16,7 @@ mod leases;
 mod live;
 mod past;
 mod paused;
+mod rebuild;
 mod restore;
 mod roles;
 mod rows;

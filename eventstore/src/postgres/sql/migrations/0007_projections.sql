@@ -11,6 +11,8 @@ create table {schema}.projections (
     kept_from bigint not null default 0,
     -- Why it does not run, if it was paused: by a person, or by itself after failures.
     paused text,
+    -- Of a rebuild: its tables lack rows or indexes yet, so they replace no others.
+    unfinished boolean not null default false,
     changed_at timestamptz not null default clock_timestamp()
 );
 

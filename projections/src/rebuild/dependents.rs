@@ -1,0 +1,43 @@
+//! What else depends on the tables of a read model, so that a swap can take it along.
+
+use annals_eventstore::postgres::Client;
+
+use crate::{engine::failed, error::Error, read_model::ReadModel, table::Table};
+
+/// What a swap drops and makes anew, on the tables that bear the names then.
+pub(super) struct Dependents {
+    pub(super) drop: String,
+    /// With all grants, also those on the new tables and on functions.
+    pub(super) create: String,
+}
+
+impl Dependents {
+    /// Finds them, and gives those who may use the table in use the same rights to the new one.
+    pub(super) async fn of<R: ReadModel>(
+        client: &Client,
+        live: &Table,
+        new: &Table,
+    ) -> Result<Self, Error> {
+        let failed = || failed::<R>("look for what depends on the tables");
+        let grants = include_str!("../sql/copy_grants.sql");
+        let grants = grants.replace("{from}", &live.name).replace("{to}", &new.name);
+        // Names in definitions are whole then.
+        let prepare = format!("{grants}; set local search_path = pg_catalog");
+        client.batch_execute(&prepare).await.map_err(failed())?;
+        let tables: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&live.name, &live.history];
+        let in_the_way = client.query(include_str!("../sql/in_the_way.sql"), tables).await;
+        if let Some(object) = in_the_way.map_err(failed())?.first() {
+            return Err(Error::InTheWay { projection: R::TABLE, object: object.get(0) });
+        }
+        let views =
+            client.query(include_str!("../sql/views.sql"), tables).await.map_err(failed())?;
+        let functions = include_str!("../sql/function_grants.sql");
+        let functions = client.query(functions, &[&live.name]).await.map_err(failed())?;
+        let as_before = client.batch_execute("set local search_path = default").await;
+        as_before.map_err(failed())?;
+        let drop = views.iter().rev().map(|view| format!("drop view {};", view.get::<_, &str>(0)));
+        let created = views.iter().map(|view| view.get::<_, String>(1));
+        let granted = functions.iter().map(|grant| grant.get::<_, String>(0));
+        Ok(Self { drop: drop.collect(), create: granted.chain(created).collect() })
+    }
+}
