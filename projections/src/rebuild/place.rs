@@ -59,7 +59,7 @@ impl<R: ReadModel> Place<R> {
     /// Creates the tables, or keeps those of an earlier build by the same code.
     pub(super) async fn prepare(&self, checkpoint: &mut Checkpoint) -> Result<(), Error> {
         if self.database.inline_categories(&self.live_name).await?.is_some() {
-            return Err(Error::RunsInline { projection: R::TABLE });
+            return Err(Error::RunsInline { projection: R::TABLE.to_owned() });
         }
         let failed = || failed::<R>("create the tables of a rebuild");
         let transaction = self.database.begin().await?;

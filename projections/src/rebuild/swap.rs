@@ -84,7 +84,7 @@ pub(super) async fn hold_live<R: ReadModel>(
     client.batch_execute(LOCK_TIMEOUT).await.map_err(failed())?;
     lock::<R>(client).await?;
     if place.database.inline_categories(&place.live_name).await?.is_some() {
-        return Err(Error::RunsInline { projection: R::TABLE });
+        return Err(Error::RunsInline { projection: R::TABLE.to_owned() });
     }
     let sql = place.database.schema().sql(
         "select position from {schema}.checkpoints

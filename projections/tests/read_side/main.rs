@@ -18,6 +18,7 @@ mod paused;
 mod restore;
 mod roles;
 mod rows;
+mod sql;
 mod support;
 mod time_travel;
 mod types;
