@@ -15,6 +15,7 @@ mod install;
 mod leases;
 mod live;
 mod paused;
+mod reactors;
 mod restore;
 mod roles;
 mod rows;
