@@ -415,6 +415,31 @@ async fn waiting_when_it_is_retried_is_no_failure_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_is_one_event_even_if_the_rest_has_to_wait() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let bad = add(&store, "bad", 1).await.last_position;
+    add(&store, "bad", 2).await;
+    let waits = add(&store, "bad", 3).await.last_position;
+    let mailer = Mailer::new().answering(move |event, effect| match event.position {
+        position if position == bad => Ok(Reaction::park("never")),
+        position if position == waits && effect.attempt < 3 => {
+            Ok(Reaction::RetryAfter(Duration::from_millis(50)))
+        }
+        _ => Ok(Reaction::Done),
+    });
+    // What is late comes one by one.
+    let running = Running::start(worker(&store, &mailer).batch_size(1));
+    caught_up(&store, &client).await;
+    let stream = StreamId::new("ledger", "bad").unwrap();
+    control::discard(&store, "mailer", &stream).await.unwrap();
+    eventually("it goes on", || async { parked(&store).await.is_empty() }).await;
+    running.stop().await;
+    assert_eq!((mailer.of(bad).len(), mailer.of(waits).len()), (1, 3));
+    assert_eq!(mailer.calls().len(), 1 + 1 + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_bad_events_among_good_ones_stop_nothing() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
