@@ -14,7 +14,7 @@ use crate::{
     event::{Payload, Recorded},
     ids::{Position, StreamId, Version},
     life::{StreamInfo, StreamState},
-    postgres::{Client, InlineProjection},
+    postgres::{Client, SqlProjection},
     query::{Archived, Direction},
     snapshot::SnapshotKind,
 };
@@ -240,7 +240,7 @@ pub(crate) trait Session: Send + Sync {
     async fn commit(
         self: Box<Self>,
         request: Request,
-        inline: &[Arc<dyn InlineProjection>],
+        inline: &[Arc<dyn SqlProjection>],
     ) -> Result<Outcome, Error>;
 
     /// Ends the transaction and leaves nothing behind.

@@ -20,7 +20,7 @@ use crate::{
     event::Recorded,
     ids::{Position, StreamId, Version},
     life::{StreamInfo, StreamState},
-    postgres::{Client, InlineProjection},
+    postgres::{Client, SqlProjection},
     query::{Archived, Direction},
 };
 
@@ -379,7 +379,7 @@ impl Session for Memory {
     async fn commit(
         self: Box<Self>,
         request: Request,
-        _: &[Arc<dyn InlineProjection>],
+        _: &[Arc<dyn SqlProjection>],
     ) -> Result<Outcome, Error> {
         self.log().append(request, &self.clock)
     }

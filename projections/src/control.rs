@@ -1,7 +1,8 @@
 //! Looking after projections that run: how far they are, pausing them, and what is parked.
 //!
 //! All of it works from any process, also where no worker runs: it only reads and writes what the workers
-//! read, and they do what is asked within a second. Projections are named as their tables are.
+//! read, and they do what is asked within a second. Read models are named as their tables are; projections in
+//! SQL and reactors say their names.
 //!
 //! ```no_run
 //! # use annals_eventstore::EventStore;
@@ -26,14 +27,14 @@ use annals_eventstore::{EventStore, postgres::Database};
 
 pub use self::{
     parked::{ParkedStream, discard, parked, retry},
-    status::{ProjectionStatus, SliceStatus, State, status},
+    status::{Kind, ProjectionStatus, SliceStatus, State, status},
 };
 use crate::error::Error;
 
 /// The names of projections begin with this where they are stored, beside those of other readers.
 const PREFIX: &str = "projection:";
 
-fn stored(projection: &str) -> String {
+pub(crate) fn stored(projection: &str) -> String {
     format!("{PREFIX}{projection}")
 }
 
@@ -50,7 +51,8 @@ pub async fn pause(store: &EventStore, projection: &str, reason: &str) -> Result
     set(store.database()?, projection, Some(reason)).await
 }
 
-/// Lets a projection that is paused go on. Returns false if there is no such projection.
+/// Lets a projection that is paused go on. If its circuit breaker is open, it is closed: what failed is tried
+/// again at once. Returns false if there is no such projection.
 ///
 /// # Errors
 /// If the store is in memory, or the database fails.
@@ -60,7 +62,9 @@ pub async fn resume(store: &EventStore, projection: &str) -> Result<bool, Error>
 
 async fn set(database: &Database, projection: &str, paused: Option<&str>) -> Result<bool, Error> {
     let sql = database.schema().sql(
-        "update {schema}.projections set paused = $2, changed_at = clock_timestamp()
+        "update {schema}.projections set paused = $2, changed_at = clock_timestamp(),
+             broken = case when $2::text is not null then broken end,
+             broken_until = case when $2::text is not null then broken_until end
          where name = $1",
     );
     let failed = |source| Error::Bookkeeping { action: "pause or resume a projection", source };

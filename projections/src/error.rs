@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{Error as StoreError, Position, StreamId, Version};
 
-use crate::guard::Cause;
+use crate::{control::Kind, guard::Cause};
 
 /// A failure of a worker or of a query on a read model.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,36 @@ pub enum Error {
     #[error("projection {projection:?} runs inline, so no worker runs it; reset it to change that")]
     RunsInline {
         /// The projection.
-        projection: &'static str,
+        projection: String,
+    },
+    /// Another kind of projection has the name.
+    #[error("the name {projection:?} is taken by another kind of projection: {kind:?}")]
+    NameTaken {
+        /// The name.
+        projection: String,
+        /// What has it.
+        kind: Kind,
+    },
+    /// Others work on a projection whose code has changed; it is built anew once they have ended.
+    #[error(
+        "workers of other code are at work on projection {projection:?}; it changes over when they \
+         have ended"
+    )]
+    InUse {
+        /// The projection.
+        projection: String,
+    },
+    /// A projection in SQL failed, for a reason that is not known to be one event's.
+    #[error("projection {projection:?} failed to {action}")]
+    Sql {
+        /// The projection.
+        projection: String,
+        /// What it was to do.
+        action: &'static str,
+        /// Why it failed.
+        source: Cause,
+        /// True if trying again may help.
+        retryable: bool,
     },
     /// Strong consistency was asked of a read model that is not inline.
     #[error(
@@ -280,7 +309,9 @@ impl Error {
             Self::NotBuilt { .. }
             | Self::NotReached { .. }
             | Self::TimedOut { .. }
-            | Self::RebuildRuns { .. } => true,
+            | Self::RebuildRuns { .. }
+            | Self::InUse { .. } => true,
+            Self::Sql { retryable, .. } => *retryable,
             // A statement of a read model has its effect with the checkpoint or not at all.
             Self::Database { source, .. } | Self::Bookkeeping { source, .. } => may_pass(source),
             _ => false,
@@ -289,7 +320,7 @@ impl Error {
 }
 
 /// True if the same statement may succeed on another connection, or later.
-fn may_pass(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn may_pass(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::{Severity, SqlState as S};
     let Some(error) = error.as_db_error() else {
         // The connection broke. The other failures on this side, values that do not fit a column or

@@ -4,15 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{
     EventStore, Position, Recorded,
-    postgres::{Checkpoint, Client, Database, InlineLocks, InlineProjection, Lease, LeaseOptions},
+    postgres::{Checkpoint, Client, Database, InlineLocks, Lease, LeaseOptions, SqlProjection},
 };
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::{
-    engine::Engine, error::Error, guard::Cause, install::install, read_model::ReadModel,
-    table::checkpoint_name, worker::keep,
+    control::stored,
+    engine::Engine,
+    error::Error,
+    guard::Cause,
+    install::install,
+    read_model::ReadModel,
+    register::Wanted,
+    sql_projection::{install as install_sql, wanted},
+    table::checkpoint_name,
+    worker::keep,
 };
 
 /// How many events are applied in one transaction while a projection catches up.
@@ -55,13 +63,14 @@ pub trait InlineProjections: Sized {
     /// [`Error::ShapeChanged`], an event that cannot be projected, or a failure of the database.
     fn with_inline<R: ReadModel>(&self) -> impl Future<Output = Result<Self, Error>> + Send;
 
-    /// This store with a projection in SQL that runs inline. It creates its own tables beforehand.
+    /// This store with a projection in SQL that runs inline.
     ///
     /// # Errors
-    /// As [`with_inline`](Self::with_inline).
+    /// As [`with_inline`](Self::with_inline). [`Error::Outdated`] if what is there was made by another version:
+    /// [`reset_sql`](crate::reset_sql) ends the registration and takes that away.
     fn with_inline_sql(
         &self,
-        projection: impl InlineProjection,
+        projection: impl SqlProjection,
     ) -> impl Future<Output = Result<Self, Error>> + Send;
 }
 
@@ -76,8 +85,36 @@ impl InlineProjections for EventStore {
         open(self, Arc::new(rows)).await
     }
 
-    async fn with_inline_sql(&self, projection: impl InlineProjection) -> Result<Self, Error> {
+    async fn with_inline_sql(&self, projection: impl SqlProjection) -> Result<Self, Error> {
+        let (database, wanted) = (self.database()?, Wanted { slices: 1, ..wanted(&projection) });
+        let projection = Named { name: stored(&wanted.name), projection };
+        install_sql(database, &projection.projection, &wanted).await?;
         open(self, Arc::new(projection)).await
+    }
+}
+
+/// A projection in SQL under the name by which it is stored.
+struct Named<P> {
+    name: String,
+    projection: P,
+}
+
+#[async_trait]
+impl<P: SqlProjection> SqlProjection for Named<P> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn categories(&self) -> &[String] {
+        self.projection.categories()
+    }
+
+    async fn locks(&self, events: &[Recorded], sql: &Client) -> Result<InlineLocks, Cause> {
+        self.projection.locks(events, sql).await
+    }
+
+    async fn apply(&self, events: &[Recorded], sql: &Client) -> Result<(), Cause> {
+        self.projection.apply(events, sql).await
     }
 }
 
@@ -89,7 +126,7 @@ struct Rows<R: ReadModel> {
 }
 
 #[async_trait]
-impl<R: ReadModel> InlineProjection for Rows<R> {
+impl<R: ReadModel> SqlProjection for Rows<R> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -109,10 +146,7 @@ impl<R: ReadModel> InlineProjection for Rows<R> {
 }
 
 /// Sees to it that a projection is registered and up to date.
-async fn open(
-    store: &EventStore,
-    projection: Arc<dyn InlineProjection>,
-) -> Result<EventStore, Error> {
+async fn open(store: &EventStore, projection: Arc<dyn SqlProjection>) -> Result<EventStore, Error> {
     let database = store.database()?;
     let name = projection.name();
     let mut waited = 0u32;
@@ -144,10 +178,7 @@ async fn open(
     result.map(|()| store.running_inline(projection))
 }
 
-async fn is_registered(
-    database: &Database,
-    projection: &dyn InlineProjection,
-) -> Result<bool, Error> {
+async fn is_registered(database: &Database, projection: &dyn SqlProjection) -> Result<bool, Error> {
     let Some(mut registered) = database.inline_categories(projection.name()).await? else {
         return Ok(false);
     };
@@ -165,7 +196,7 @@ async fn is_registered(
 async fn catch_up(
     store: &EventStore,
     database: &Database,
-    projection: &dyn InlineProjection,
+    projection: &dyn SqlProjection,
     epoch: i64,
 ) -> Result<(), Error> {
     // Another may have registered it just before the lease was got.
@@ -213,7 +244,7 @@ async fn catch_up(
 }
 
 async fn apply(
-    projection: &dyn InlineProjection,
+    projection: &dyn SqlProjection,
     events: &[Recorded],
     client: &Client,
     after: Position,

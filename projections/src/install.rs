@@ -8,6 +8,7 @@ use annals_eventstore::{
 use tokio_postgres::Row;
 
 use crate::{
+    control::Kind,
     engine::failed,
     error::Error,
     read_model::{History, ReadModel},
@@ -25,6 +26,11 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
     let sql = database.schema().sql(include_str!("sql/registered.sql"));
     let registered = transaction.query_one(&sql, &[&name]).await.map_err(failed())?;
     let checkpoint = registered.get::<_, Option<i64>>(0);
+    if let Some(kind) = registered.get::<_, Option<&str>>(3).map(Kind::of)
+        && kind != Kind::Rows
+    {
+        return Err(Error::NameTaken { projection: R::TABLE.to_owned(), kind });
+    }
     let table = format!("{}.{}", database.read_models().name(), R::TABLE);
     if let Some(version) = registered.get::<_, Option<i32>>(1)
         && version > R::VERSION as i32
@@ -62,10 +68,13 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
     transaction.commit().await.map_err(failed())
 }
 
+/// Takes the lock of a projection, by its name.
+pub(crate) const LOCK: &str =
+    "select pg_advisory_xact_lock(hashtext('annals read model'), hashtext($1))";
+
 /// `create or replace` and `if not exists` are not safe against another worker's.
 pub(crate) async fn lock<R: ReadModel>(client: &impl GenericClient) -> Result<(), Error> {
-    let sql = "select pg_advisory_xact_lock(hashtext('annals read model'), hashtext($1))";
-    let locked = client.execute(sql, &[&R::TABLE]).await;
+    let locked = client.execute(LOCK, &[&R::TABLE]).await;
     locked.map(drop).map_err(failed::<R>("lock the read model"))
 }
 

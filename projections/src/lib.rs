@@ -68,8 +68,10 @@ mod query;
 mod reactor;
 mod read_model;
 mod rebuild;
+mod register;
 mod rows;
 mod shape;
+mod sql_projection;
 mod start;
 mod table;
 mod target;
@@ -78,6 +80,11 @@ mod worker;
 
 #[doc(no_inline)]
 pub use annals_derive::{Column, ReadModel};
+#[doc(no_inline)]
+pub use annals_eventstore::postgres::SqlProjection;
+/// For implementations of [`SqlProjection`].
+#[doc(no_inline)]
+pub use async_trait::async_trait;
 
 pub use self::{
     column::{ArrayElement, ArrayText, Column, SqlParam, SqlValue},
@@ -95,6 +102,7 @@ pub use self::{
         Step, StepError,
     },
     rebuild::{Built, Comparison, Difference, Phase, Progress, Rebuild},
+    sql_projection::reset_sql,
     start::Start,
     worker::{OnFailure, Worker},
 };

@@ -1,6 +1,6 @@
 //! What a worker feeds: something that takes batches of events and moves a checkpoint with them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_eventstore::{
     Error as StoreError, Position, Recorded, StreamId, Version,
@@ -50,7 +50,27 @@ pub(crate) trait Target: Send + Sync {
     ///
     /// Of an event that fails by itself, [`Error::Event`] tells. All events below it are dealt with then,
     /// and the checkpoint stands before it; of late events, none is.
+    ///
+    /// It may leave a part undone without an error: then the checkpoint stands before that, late events are
+    /// still parked, and [`rest`](Self::rest) says for how long.
     async fn apply(&mut self, batch: Batch, checkpoint: &mut Checkpoint) -> Result<(), Error>;
+
+    /// Until when it rests, if it left a part of the last batch undone.
+    fn rest(&self) -> Option<Rest> {
+        None
+    }
+
+    /// Somebody found, or says, that what it acts on works again.
+    fn mended(&mut self) {}
+}
+
+/// How long a target rests before it goes on with what it left undone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rest {
+    /// Until then.
+    Until(Instant),
+    /// Until then, or until there are more events: it would go on with those.
+    OrMore(Instant),
 }
 
 /// Opens the transaction of a batch. Nothing is written before [`enter`] has returned.
@@ -117,7 +137,9 @@ async fn unpark(
             client.execute(&sql, &[&projection, &category, &key]).await
         }
         Some((position, version)) => {
-            let sql = "update {schema}.parked_streams set position = $4, version = $5
+            // Only the first of them is left out, if one is.
+            let sql = "update {schema}.parked_streams
+                       set position = $4, version = $5, asked = 'retry'
                        where projection = $1 and category = $2 and key = $3";
             let (sql, position, version) =
                 (database.schema().sql(sql), position.get(), version.get());

@@ -19,12 +19,12 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 
 use super::{
-    Client, Database, GenericClient, OwnedTransaction, database_error, is_lost, is_transient, page,
+    Database, GenericClient, InlineLocks, OwnedTransaction, SqlProjection, client::Client,
+    database_error, is_lost, is_transient, page,
 };
 use crate::{
     backend::{Page, Request},
@@ -36,58 +36,6 @@ use crate::{
 /// More locks of rows than this are not worth it: the projection is locked as a whole. The server
 /// has room for a few thousand locks.
 const MAX_LOCKS: usize = 64;
-
-/// A projection that is written in the transaction of every append of its categories.
-///
-/// Read models need no implementation of their own. Implement it for what they cannot do, with SQL. The
-/// projection fails the append if it fails. Do not begin or end transactions, and take no longer than
-/// needed: from its positions on, the append holds up all who follow the log.
-#[async_trait]
-pub trait InlineProjection: Send + Sync + 'static {
-    /// Its name: that of its checkpoint.
-    fn name(&self) -> &str;
-
-    /// The categories whose events it must see.
-    fn categories(&self) -> &[String];
-
-    /// What the events will write to; by default anything, so that one append goes after the other.
-    ///
-    /// It is asked before the events have positions, versions and recording times. The answer must not
-    /// depend on these.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the events; the append fails then.
-    async fn locks(
-        &self,
-        events: &[Recorded],
-        sql: &Client,
-    ) -> Result<InlineLocks, Box<dyn std::error::Error + Send + Sync>> {
-        let _ = (events, sql);
-        Ok(InlineLocks::All)
-    }
-
-    /// Projects events, in the order of their positions, with statements on `sql`, which is in the
-    /// append's transaction.
-    ///
-    /// # Errors
-    /// Whatever goes wrong; the append fails then and leaves nothing behind.
-    async fn apply(
-        &self,
-        events: &[Recorded],
-        sql: &Client,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
-}
-
-/// What an inline projection locks, so that what the same rows are built from comes in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InlineLocks {
-    /// The projection as a whole: one append after the other.
-    All,
-    /// Rows, each by a hash of its key. Every program must come to the same hashes. Rows that share one
-    /// only wait for each other.
-    Rows(Vec<i32>),
-}
 
 /// The first number of a projection's locks: negative, so that it is no store's.
 pub(super) fn number(database: &Database, projection: &str) -> i32 {
@@ -120,7 +68,7 @@ impl Database {
     pub async fn register_inline(
         &self,
         transaction: &OwnedTransaction,
-        projection: &dyn InlineProjection,
+        projection: &dyn SqlProjection,
     ) -> Result<(), Error> {
         let sql = self.schema().sql("select {schema}.register_inline($1, $2, $3)");
         let (name, categories) = (projection.name(), projection.categories());
@@ -167,7 +115,7 @@ impl Database {
 pub(super) struct Running<'a> {
     database: &'a Database,
     transaction: &'a OwnedTransaction,
-    projections: Vec<&'a dyn InlineProjection>,
+    projections: Vec<&'a dyn SqlProjection>,
     request: &'a Request,
 }
 
@@ -175,7 +123,7 @@ impl<'a> Running<'a> {
     pub(super) fn of(
         database: &'a Database,
         transaction: &'a OwnedTransaction,
-        inline: &'a [Arc<dyn InlineProjection>],
+        inline: &'a [Arc<dyn SqlProjection>],
         request: &'a Request,
     ) -> Self {
         let concerned = inline.iter().filter(|projection| concerns(&***projection, request));
@@ -239,7 +187,7 @@ impl<'a> Running<'a> {
     }
 }
 
-fn concerns(projection: &dyn InlineProjection, request: &Request) -> bool {
+fn concerns(projection: &dyn SqlProjection, request: &Request) -> bool {
     let categories = projection.categories();
     let sees = |stream: usize| {
         categories.iter().any(|category| category == request.streams[stream].0.category())
@@ -247,7 +195,7 @@ fn concerns(projection: &dyn InlineProjection, request: &Request) -> bool {
     request.events.iter().any(|(stream, _)| sees(*stream))
 }
 
-fn seen_by(projection: &dyn InlineProjection, events: &[Recorded]) -> Vec<Recorded> {
+fn seen_by(projection: &dyn SqlProjection, events: &[Recorded]) -> Vec<Recorded> {
     let categories = projection.categories();
     let seen = |event: &&Recorded| categories.iter().any(|name| name == event.stream.category());
     events.iter().filter(seen).cloned().collect()
@@ -281,7 +229,7 @@ fn refused(action: &'static str, error: tokio_postgres::Error) -> Error {
 
 /// Nothing is committed yet, so trying again is safe wherever it may help.
 fn failed(
-    projection: &dyn InlineProjection,
+    projection: &dyn SqlProjection,
     source: Box<dyn std::error::Error + Send + Sync>,
 ) -> Error {
     let first: &(dyn std::error::Error + 'static) = &*source;

@@ -14,6 +14,7 @@ mod migrate;
 mod page;
 mod read;
 mod roles;
+mod sql_projection;
 mod tls;
 mod transaction;
 mod unit;
@@ -41,10 +42,10 @@ pub use self::{
     checkpoint::Checkpoint,
     client::{Client, GenericClient, Prepared, Statement, Transaction},
     in_flight::InFlight,
-    inline::{InlineLocks, InlineProjection},
     lease::{Lease, LeaseOptions},
     listener::Listener,
     roles::Roles,
+    sql_projection::{InlineLocks, SqlProjection},
     transaction::OwnedTransaction,
 };
 use crate::{

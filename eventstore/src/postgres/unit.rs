@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 
 use super::{
-    Client, Database, InlineProjection, OwnedTransaction, Use,
+    Client, Database, OwnedTransaction, SqlProjection, Use,
     appender::{CLOCK_WENT_BACK, Failure, KEY_TAKEN_MEANWHILE, record_on},
     database_error,
     inline::Running,
@@ -106,7 +106,7 @@ impl Session for Unit {
     async fn commit(
         self: Box<Self>,
         request: Request,
-        inline: &[Arc<dyn InlineProjection>],
+        inline: &[Arc<dyn SqlProjection>],
     ) -> Result<Outcome, Error> {
         // A failed statement of the program's own would turn the commit into a rollback without an
         // error, and an ended transaction would let the events be recorded without the rest.

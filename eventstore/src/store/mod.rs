@@ -37,7 +37,7 @@ use crate::{
     error::Error,
     ids::{Position, StreamId, Version},
     memory::Memory,
-    postgres::{Database, InFlight, InlineProjection, Use},
+    postgres::{Database, InFlight, SqlProjection, Use},
     query::Archived,
 };
 
@@ -67,7 +67,7 @@ pub struct EventStore {
     database: Option<Database>,
     options: Arc<Options>,
     /// What every append must be seen by before it commits.
-    inline: Arc<[Arc<dyn InlineProjection>]>,
+    inline: Arc<[Arc<dyn SqlProjection>]>,
     cache: Cache,
     snapshots: Arc<Saving>,
     /// Removes old idempotency keys while there is a store.

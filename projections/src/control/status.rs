@@ -12,8 +12,10 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ProjectionStatus {
-    /// The projection: the name of its table.
+    /// The projection: the name of its table, or the one that it gives itself.
     pub name: String,
+    /// What kind of projection it is.
+    pub kind: Kind,
     /// What it is doing.
     pub state: State,
     /// Up to where all of its slices have come.
@@ -32,6 +34,37 @@ pub struct ProjectionStatus {
     pub slices: Vec<SliceStatus>,
 }
 
+/// A kind of projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A read model: rows that are folds of events.
+    Rows,
+    /// One that writes with SQL of its own.
+    Sql,
+    /// A reactor, with effects outside of the database.
+    Reactor,
+}
+
+impl Kind {
+    /// As it is stored.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Sql => "sql",
+            Self::Reactor => "reactor",
+        }
+    }
+
+    pub(crate) fn of(stored: &str) -> Self {
+        match stored {
+            "sql" => Self::Sql,
+            "reactor" => Self::Reactor,
+            _ => Self::Rows,
+        }
+    }
+}
+
 /// What a projection is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -44,6 +77,13 @@ pub enum State {
     Stopped,
     /// It was paused, by somebody or by itself, for this reason.
     Paused(String),
+    /// What it acts on failed again and again: its circuit breaker is open, and nothing is tried meanwhile.
+    Broken {
+        /// The last failure.
+        reason: String,
+        /// When the next trial is due.
+        until: DateTime<Utc>,
+    },
 }
 
 /// How a slice of a projection is doing.
@@ -80,13 +120,16 @@ pub async fn status(store: &EventStore) -> Result<Vec<ProjectionStatus>, Error> 
             epoch: row.get(3),
             updated_at: row.get(4),
         };
-        let state = match (row.get::<_, Option<String>>(5), row.get(6)) {
-            (_, true) => State::Inline,
-            (Some(reason), _) => State::Paused(reason),
-            (None, false) => State::Running,
+        let broken = row.get::<_, Option<_>>(11).zip(row.get::<_, Option<_>>(12));
+        let state = match (row.get::<_, Option<String>>(5), row.get(6), broken) {
+            (_, true, _) => State::Inline,
+            (Some(reason), ..) => State::Paused(reason),
+            (None, false, Some((reason, until))) => State::Broken { reason, until },
+            (None, false, None) => State::Running,
         };
         let projection = all.entry(name).or_insert_with_key(|name| ProjectionStatus {
             name: shown(name),
+            kind: Kind::of(row.get(10)),
             state,
             position: slice.position,
             behind: 0,
@@ -97,7 +140,8 @@ pub async fn status(store: &EventStore) -> Result<Vec<ProjectionStatus>, Error> 
             slices: Vec::new(),
         });
         projection.position = projection.position.min(slice.position);
-        if slice.owner.is_none() && projection.state == State::Running {
+        let works = matches!(projection.state, State::Running | State::Broken { .. });
+        if slice.owner.is_none() && works {
             projection.state = State::Stopped;
         }
         projection.slices.push(slice);

@@ -100,6 +100,18 @@ pub trait Reactor: Send + Sync + Sized + 'static {
     /// Where its events come from.
     fn sources() -> Vec<ReactorSource<Self>>;
 
+    /// In how many slices workers share it: 1 unless implemented. The streams of a slice are those whose keys hash to
+    /// it. With another number it goes on from where the last slice was, once no worker of the earlier number is
+    /// left; some effects may be repeated then.
+    fn slices(&self) -> u16 {
+        1
+    }
+
+    /// How many streams a slice of it reacts to at the same time: 16 unless implemented.
+    fn concurrency(&self) -> usize {
+        16
+    }
+
     /// Where its first checkpoint stands: at the end of the log unless implemented, so that a new reactor does not
     /// send the mails of years past. Once there is a checkpoint, this counts no more.
     fn start(&self) -> Start {
@@ -117,10 +129,12 @@ pub trait React<E>: Reactor {
     /// Reacts to an event. It is called again, with the same [`Effect::id`], until it says
     /// [`Done`](Reaction::Done) or [`Park`](Reaction::Park).
     ///
-    /// It is dropped at any `await` when its worker stops, and then called again by the next one.
+    /// A worker that is told to stop lets it end, for a while. If that takes too long, or the worker loses its
+    /// lease, it is dropped at any `await`, and called again by the next worker. The reactions of a slice run in one task,
+    /// so leave what takes the processor to [`spawn_blocking`](tokio::task::spawn_blocking).
     ///
     /// # Errors
-    /// Any. It is tried again after a while, and the event is parked if that does not help.
+    /// Any. It is tried again after a while, and the event is parked if that does not help. A panic is such an error.
     fn react(
         &self,
         event: &Recorded<E>,
@@ -134,7 +148,8 @@ pub trait React<E>: Reactor {
 pub enum Reaction {
     /// The event is dealt with, also if there was nothing to do.
     Done,
-    /// Not now: it is called again once this time is over. Waiting is no failure and leads to no parking.
+    /// Not now: it is called again once this time is over. Waiting is no failure and leads to no parking. The later
+    /// events of its stream wait too. Others go on, as far as a batch reaches; the checkpoint stays behind.
     RetryAfter(Duration),
     /// Not at all, for this reason: the event is put aside, with the later ones of its stream, for somebody to
     /// look at. Others go on.

@@ -14,8 +14,8 @@ use super::{
     swap::{hold_live, is_locked},
 };
 use crate::{
-    engine::failed, error::Error, fold::Folding, install::tables_fit, read_model::ReadModel,
-    table::Table, worker::slice_of,
+    engine::failed, error::Error, fold::Folding, install::tables_fit, page::Page,
+    read_model::ReadModel, table::Table, worker::slice_of,
 };
 
 /// How many differences are told.

@@ -173,7 +173,7 @@ impl<R: ReadModel> Place<R> {
 
     pub(super) async fn must_not_be_inline(&self) -> Result<(), Error> {
         match self.database.inline_categories(&self.names.live).await? {
-            Some(_) => Err(Error::RunsInline { projection: R::TABLE }),
+            Some(_) => Err(Error::RunsInline { projection: R::TABLE.to_owned() }),
             None => Ok(()),
         }
     }

@@ -9,7 +9,10 @@ select
     exists (select from {schema}.inline_projections i where i.name = c.name),
     coalesce(p.version, 1),
     coalesce(p.kept_from, 0),
-    (select count(*) from {schema}.parked_streams s where s.projection = coalesce(p.name, c.name))
+    (select count(*) from {schema}.parked_streams s where s.projection = coalesce(p.name, c.name)),
+    coalesce(p.kind, 'rows'),
+    p.broken,
+    p.broken_until
 from {schema}.checkpoints c
 left join {schema}.projections p on c.name = any ({schema}.checkpoints_of(p.name))
 left join {schema}.leases l on l.name = c.name

@@ -9,6 +9,8 @@ use crate::error::Error;
 pub(super) struct Wishes {
     /// Why the projection is paused, if it is.
     pub(super) paused: Option<String>,
+    /// Whether a worker has said that what it acts on is broken, and nobody that it works again.
+    pub(super) broken: bool,
     /// Parked streams that somebody wants to go on.
     pub(super) asked: Vec<(StreamId, Asked)>,
 }
@@ -30,6 +32,7 @@ pub(super) async fn look(database: &Database, name: &str) -> Result<Wishes, Erro
     let mut wishes = Wishes::default();
     for row in client.query(&statement, &[&name]).await.map_err(failed)? {
         wishes.paused = row.get(0);
+        wishes.broken = row.get(4);
         let Some(asked) = row.get::<_, Option<&str>>(1) else { continue };
         let asked = if asked == "retry" { Asked::Retry } else { Asked::Discard };
         wishes.asked.push((StreamId::new(row.get::<_, &str>(2), row.get::<_, &str>(3))?, asked));

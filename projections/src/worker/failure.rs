@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::error::SqlState;
+use annals_eventstore::Error as StoreError;
+use tokio_postgres::{Error as PostgresError, error::SqlState};
 
-use crate::error::Error;
+use crate::{
+    error::{Error, may_pass},
+    guard::Cause,
+};
 
 /// What a worker does about an event that fails by itself: it does not decode, the projection's code fails
 /// on it, or the database refuses what comes of it.
@@ -46,36 +50,54 @@ impl Interruptions {
         self.count += 1;
         delay
     }
-
-    /// True after a failure, until `succeeded`: then only one event is tried.
-    pub(super) fn is_trial(&self) -> bool {
-        self.count > 0
-    }
-
-    pub(super) fn succeeded(&mut self) {
-        self.count = 0;
-    }
 }
 
 /// True if it may be what came of one event that the database refuses: a value, or a constraint. What is
 /// wrong with a table or with rights is no event's fault.
 pub(crate) fn may_be_of_an_event(error: &Error) -> bool {
-    let Error::Database { source, .. } = error else {
-        return matches!(error, Error::UnstableKey { .. } | Error::UnfitValue { .. });
-    };
-    match source.code().map(SqlState::code) {
-        // Data exceptions, integrity constraints, limits of the program, and what triggers raise.
-        Some(code) => ["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class)),
-        // A value that does not fit its column is refused before it is sent.
-        None => !error.is_retryable(),
+    match error {
+        Error::Database { source, .. } => match source.code() {
+            Some(code) => is_of_a_value(code),
+            // A value that does not fit its column is refused before it is sent.
+            None => !error.is_retryable(),
+        },
+        Error::Sql { source, retryable, .. } => !retryable && !is_of_all(source),
+        _ => matches!(error, Error::UnstableKey { .. } | Error::UnfitValue { .. }),
     }
 }
 
+/// Data exceptions, integrity constraints, limits of the program, what triggers raise, and what a statement after
+/// one of these fails with.
+fn is_of_a_value(code: &SqlState) -> bool {
+    ["21", "22", "23", "25", "44", "54", "P0"].iter().any(|class| code.code().starts_with(class))
+}
+
+/// True for the error of a user's code if something in the database is wrong that no event has brought.
+fn is_of_all(cause: &Cause) -> bool {
+    let codes = causes(&**cause).filter_map(|cause| cause.downcast_ref::<PostgresError>()?.code());
+    codes.into_iter().any(|code| !is_of_a_value(code))
+}
+
+/// True for the error of a user's code if it comes from the database or the store and may pass.
+pub(crate) fn passes(cause: &Cause) -> bool {
+    causes(&**cause).any(|cause| {
+        cause.downcast_ref::<PostgresError>().is_some_and(may_pass)
+            || cause.downcast_ref::<StoreError>().is_some_and(|error| {
+                error.is_retryable() || matches!(error, StoreError::Indeterminate { .. })
+            })
+    })
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
 /// The text of an error with its causes, in one line.
-pub(super) fn text(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
+pub(crate) fn text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = String::new();
-    for cause in causes {
+    for cause in causes(error) {
         let text = cause.to_string();
         if !line.ends_with(&text) {
             line = if line.is_empty() { text } else { format!("{line}: {text}") };

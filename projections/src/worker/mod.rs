@@ -4,32 +4,40 @@
 //! one slice as long as its lease holds, and a *target* does what the projection does with events. All
 //! runners of a process share one *feed*.
 
+mod breaker;
+pub(crate) mod circuit;
 mod control;
 mod coordinator;
-mod failure;
+pub(crate) mod failure;
 mod feed;
 mod pace;
 pub(crate) mod parking;
 mod projection;
+mod reacting;
+mod reactor;
 mod runner;
+mod sql;
 
 use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{
     EventStore,
-    postgres::{LeaseOptions, Use},
+    postgres::{LeaseOptions, SqlProjection, Use},
 };
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::failure::OnFailure;
+use self::{
+    breaker::BreakerOptions, feed::Feed, projection::RowProjection, reactor::Reactions,
+    sql::SqlWorker,
+};
 pub(crate) use self::{
     coordinator::keep,
     failure::may_be_of_an_event,
     projection::{Projection, slice_of},
 };
-use self::{feed::Feed, projection::RowProjection};
-use crate::{error::Error, read_model::ReadModel};
+use crate::{error::Error, reactor::Reactor, read_model::ReadModel};
 
 /// Runs projections, fed by the store.
 ///
@@ -72,6 +80,8 @@ struct Options {
     on_failure: OnFailure,
     attempts: u32,
     pause_after: usize,
+    breaker: BreakerOptions,
+    stop_within: Duration,
     rebuilding: Rebuilding,
 }
 
@@ -99,6 +109,12 @@ impl Worker {
             on_failure: OnFailure::Park,
             attempts: 3,
             pause_after: 10,
+            breaker: BreakerOptions {
+                failures: 10,
+                first: Duration::from_secs(1),
+                most: Duration::from_secs(300),
+            },
+            stop_within: Duration::from_secs(10),
             rebuilding: Rebuilding::Allowed,
         };
         Self { store: store.clone(), projections: Vec::new(), options }
@@ -107,6 +123,20 @@ impl Worker {
     /// Adds the projection of a read model.
     pub fn projection<R: ReadModel>(mut self) -> Self {
         self.projections.push(Arc::new(RowProjection::<R>::new()));
+        self
+    }
+
+    /// Adds a projection in SQL. The first worker has it create its tables.
+    pub fn sql(mut self, projection: impl SqlProjection) -> Self {
+        self.projections.push(Arc::new(SqlWorker::new(Arc::new(projection))));
+        self
+    }
+
+    /// Adds a reactor. Its checkpoint begins where [`Reactor::start`] says, and moves once all events up to it are
+    /// dealt with. Events behind it may have been reacted to as well, and are again after a crash, with
+    /// the same [`Effect::id`](crate::Effect::id).
+    pub fn reactor<R: Reactor>(mut self, reactor: R) -> Self {
+        self.projections.push(Arc::new(Reactions::new(reactor)));
         self
     }
 
@@ -136,20 +166,47 @@ impl Worker {
     }
 
     /// How often an event is tried whose failure may pass, before it counts as failed: 3 times unless
-    /// set. That an event does not decode, or that a row is refused, does not pass.
+    /// set, with growing waits of a random length in between. Reactions and projections in SQL have such
+    /// failures. That an event does not decode, or that a row is refused, does not pass.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.options.attempts = attempts.max(1);
         self
     }
 
-    /// After how many failed streams in a row, with no event that succeeds in between, a projection
+    /// After how many failed streams in a row, with no event that succeeds in between, a read model
     /// pauses itself, since it is not the events that are wrong then: 10 unless set.
     pub fn pause_after(mut self, streams: usize) -> Self {
         self.options.pause_after = streams.max(1);
         self
     }
 
-    /// Refuses to work on read models whose tables are not up to date, instead of rebuilding them.
+    /// After how many failures in a row, with no success in between, the circuit breaker of a reactor or a
+    /// projection in SQL opens: 10 unless set. It is what they act on that is wrong then, and not the events. So
+    /// nothing is tried for a while and no event is parked; then one event is tried, and if that succeeds,
+    /// the breaker closes. [`status`](crate::control::status) shows it, and
+    /// [`resume`](crate::control::resume) closes it at once.
+    ///
+    /// With fewer than [`attempts`](Self::attempts), no event is parked before the breaker has opened once.
+    pub fn break_after(mut self, failures: u32) -> Self {
+        self.options.breaker.failures = failures.max(1);
+        self
+    }
+
+    /// How long an open circuit breaker leaves what failed alone: a second at first unless set, twice as long after
+    /// each trial that fails, and five minutes at most.
+    pub fn cool_down(mut self, first: Duration, most: Duration) -> Self {
+        (self.options.breaker.first, self.options.breaker.most) = (first, most.max(first));
+        self
+    }
+
+    /// How long reactions that run may go on when the worker is told to stop: 10 seconds unless set. What is not
+    /// done then is dropped, and done anew by the next worker.
+    pub fn stop_within(mut self, limit: Duration) -> Self {
+        self.options.stop_within = limit;
+        self
+    }
+
+    /// Refuses to work on read models and projections in SQL that are not up to date, instead of rebuilding them.
     pub fn without_rebuilding(mut self) -> Self {
         self.options.rebuilding = Rebuilding::Refused;
         self

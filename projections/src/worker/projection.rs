@@ -2,9 +2,11 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use annals_eventstore::{EventStore, Position, StreamId, postgres::Database};
+use annals_eventstore::{EventStore, StreamId, postgres::Database};
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
+use super::breaker::BreakerOptions;
 use crate::{
     engine::Engine, error::Error, install::install, read_model::ReadModel,
     rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
@@ -25,17 +27,27 @@ pub(crate) trait Projection: Send + Sync + 'static {
     async fn install(&self, store: &EventStore) -> Result<(), Error>;
     /// Builds it anew, where [`install`](Self::install) says that it is outdated.
     async fn rebuild(&self, store: &EventStore) -> Result<(), Error>;
-    /// What does its work. `patience` is how long a worker that is paused holds up its successor.
-    fn target(&self, database: &Database, patience: Duration) -> Box<dyn Target>;
-    /// Where it begins if it has no checkpoint yet.
-    async fn start(&self, store: &EventStore) -> Result<Position, Error> {
-        let _ = store;
-        Ok(Position::START)
+    /// What does its work.
+    fn target(&self, terms: Terms) -> Box<dyn Target>;
+    /// Whether it pauses itself when stream after stream fails. Others have circuit breakers.
+    fn pauses(&self) -> bool {
+        true
     }
-    /// Whether an event that failed may succeed when it is tried again.
-    fn failures_may_pass(&self) -> bool {
-        false
-    }
+}
+
+/// What a target works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) database: Database,
+    /// How long a worker that is paused holds up its successor.
+    pub(crate) patience: Duration,
+    /// How often an event is tried whose failure may pass.
+    pub(crate) attempts: u32,
+    pub(crate) breaker: BreakerOptions,
+    /// Told when it is to stop.
+    pub(crate) stop: CancellationToken,
+    /// How long what runs may go on then.
+    pub(crate) stop_within: Duration,
 }
 
 pub(super) struct RowProjection<R> {
@@ -72,7 +84,7 @@ impl<R: ReadModel> Projection for RowProjection<R> {
     async fn install(&self, store: &EventStore) -> Result<(), Error> {
         let database = store.database()?;
         if database.inline_categories(&self.name).await?.is_some() {
-            return Err(Error::RunsInline { projection: R::TABLE });
+            return Err(Error::RunsInline { projection: R::TABLE.to_owned() });
         }
         install::<R>(database).await
     }
@@ -81,8 +93,8 @@ impl<R: ReadModel> Projection for RowProjection<R> {
         bring_up_to_date::<R>(store).await
     }
 
-    fn target(&self, database: &Database, patience: Duration) -> Box<dyn Target> {
-        Box::new(Engine::<R>::new(database, patience))
+    fn target(&self, terms: Terms) -> Box<dyn Target> {
+        Box::new(Engine::<R>::new(&terms.database, terms.patience))
     }
 }
 

@@ -10,20 +10,22 @@ use tracing::{error, info, warn};
 use super::{
     Context, OnFailure, Projection,
     control::{self, Asked, Wishes},
-    failure::{Interruptions, may_be_of_an_event, text},
+    failure::{may_be_of_an_event, text},
     feed::Part,
     pace::Pace,
     parking::{self, Parked, ParkedAt},
-    projection::{slice_name, slice_of},
+    projection::{Terms, slice_name, slice_of},
 };
 use crate::{
     error::{Error, EventFailure},
     page::Pages,
-    target::{Batch, Late, Target, begin},
+    target::{Batch, Late, Rest, Target, begin},
 };
 
 /// How often to look for what people ask.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long events gather while others wait.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Works on a slice until told to stop, or until it fails.
 pub(super) async fn run(
@@ -42,13 +44,18 @@ pub(super) async fn run(
     let mut runner = Runner {
         parked: parking::load(database, projection.name(), slice, slices).await?,
         pages: Pages::of(store, projection.categories()),
-        target: projection.target(database, options.lease.time_to_live),
+        target: projection.target(Terms {
+            database: database.clone(),
+            patience: options.lease.time_to_live,
+            attempts: options.attempts,
+            breaker: options.breaker,
+            stop: stop.clone(),
+            stop_within: options.stop_within,
+        }),
         pace: Pace::new(options.batch_size),
         looked: None,
         alone_up_to: Position::START,
-        attempts: 0,
         in_a_row: 0,
-        interruptions: Interruptions::default(),
         slice,
         checkpoint,
         context,
@@ -73,11 +80,8 @@ struct Runner<'a> {
     looked: Option<Instant>,
     /// Up to here, events are taken one by one, to find the one that fails.
     alone_up_to: Position,
-    /// How often the next event was tried and failed.
-    attempts: u32,
     /// How many streams were parked since an event last succeeded.
     in_a_row: usize,
-    interruptions: Interruptions,
 }
 
 impl Runner<'_> {
@@ -149,9 +153,12 @@ impl Runner<'_> {
         let (applied, next) = tokio::join!(applying, reading);
         let Err(error) = applied else {
             self.pace.took(read, started.elapsed());
+            if self.checkpoint.position() < to {
+                self.rest(to, more && self.limit(to) > limit).await;
+                return Ok(None);
+            }
             if count > 0 {
-                (self.in_a_row, self.attempts) = (0, 0);
-                self.interruptions.succeeded();
+                self.in_a_row = 0;
             }
             return next;
         };
@@ -166,6 +173,27 @@ impl Runner<'_> {
         Ok(None)
     }
 
+    /// Where the target left a part of a batch undone, waits until it wants to go on with that, or with more.
+    async fn rest(&self, to: Position, wider: bool) {
+        let (until, more) = match self.target.rest() {
+            None => return,
+            // There is more, and it fits into the next batch.
+            Some(Rest::OrMore(_)) if wider => return,
+            Some(Rest::OrMore(until)) => (until, true),
+            Some(Rest::Until(until)) => (until, false),
+        };
+        let wait = until.saturating_duration_since(Instant::now()).min(LOOK);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.stop.cancelled() => {}
+            () = async {
+                // Not for each event alone.
+                tokio::time::sleep(wait.min(GATHER)).await;
+                self.context.feed.is_past(to).await;
+            }, if more => {}
+        }
+    }
+
     /// The event that failed, if it is one; else the error is the projection's.
     fn failure(&self, error: Error, place: Place) -> Result<Box<EventFailure>, Error> {
         match (error, place) {
@@ -178,20 +206,12 @@ impl Runner<'_> {
         }
     }
 
-    /// Deals with an event that failed: tries it again, parks its stream, or gives up.
+    /// Deals with an event that failed: parks its stream, or gives up.
     async fn failed(&mut self, failure: Box<EventFailure>) -> Result<(), Error> {
-        let options = &self.context.options;
-        self.attempts += 1;
-        if self.projection.failures_may_pass() && self.attempts < options.attempts {
-            let delay = self.interruptions.delay(Instant::now());
-            warn!(error = text(&*failure), ?delay, "an event failed and is tried again");
-            let _ = tokio::time::timeout(delay, self.stop.cancelled()).await;
-            return Ok(());
-        }
-        if options.on_failure == OnFailure::Stop {
+        if self.context.options.on_failure == OnFailure::Stop {
             return Err(failure.into());
         }
-        (self.attempts, self.in_a_row) = (0, self.in_a_row + 1);
+        self.in_a_row += usize::from(self.projection.pauses());
         self.park(&failure).await
     }
 
@@ -204,7 +224,7 @@ impl Runner<'_> {
         let transaction = begin(database, &self.checkpoint, None, to, patience).await?;
         let client = transaction.client()?;
         let at = parking::park(database, client, name, failure).await?;
-        if self.in_a_row >= options.pause_after {
+        if self.projection.pauses() && self.in_a_row >= options.pause_after {
             let count = self.in_a_row;
             let reason = format!("{count} streams in a row failed, the last: {}", text(failure));
             parking::pause(database, client, name, &reason).await?;
@@ -220,7 +240,11 @@ impl Runner<'_> {
         let mut told = false;
         loop {
             let database = &self.context.database;
-            let Wishes { paused, asked } = control::look(database, self.projection.name()).await?;
+            let wishes = control::look(database, self.projection.name()).await?;
+            let Wishes { paused, broken, asked } = wishes;
+            if !broken {
+                self.target.mended();
+            }
             let slices = self.projection.slices();
             for (stream, asked) in asked {
                 if slice_of(&stream, slices) == self.slice {
@@ -249,9 +273,13 @@ impl Runner<'_> {
         let slices = self.projection.slices();
         let (database, name) = (&self.context.database, self.projection.name());
         self.parked = parking::load(database, name, self.slice, slices).await?;
-        let Some(ParkedAt { version, .. }) = self.parked.get(stream).copied() else {
+        let Some(ParkedAt { version, position }) = self.parked.get(stream).copied() else {
             return Ok(());
         };
+        if position > self.checkpoint.position() {
+            // It is not late yet: it would come again with the others.
+            return Ok(());
+        }
         info!(projection = self.projection.label(), %stream, ?asked, "what was parked goes on");
         let mut after = Version::new(version.get() - i64::from(asked == Asked::Retry));
         let mut limit = self.context.options.batch_size;
@@ -263,6 +291,8 @@ impl Runner<'_> {
                 version: Version::new(last.version.get() + 1),
             });
             match self.late(stream, events, rest).await {
+                // It is asked for again.
+                Ok(()) if self.target.rest().is_some() => return Ok(()),
                 Ok(()) => match rest {
                     Some(rest) => after = Version::new(rest.version.get() - 1),
                     None => break,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use annals_eventstore::{
     Append, AsOf, Error, EventStore, ExpectedVersion, NewEvent, Position, Recorded, StreamId,
-    postgres::{Client, InlineProjection},
+    postgres::{Client, SqlProjection},
 };
 use annals_projections::{
     Change, Consistency, InlineProjections, KeyError, Keys, Project, ProjectionError,
@@ -356,7 +356,7 @@ struct Counts {
 }
 
 #[async_trait::async_trait]
-impl InlineProjection for Counts {
+impl SqlProjection for Counts {
     fn name(&self) -> &str {
         "counts"
     }

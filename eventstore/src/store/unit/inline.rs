@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     backend::{Outcome, Request},
     error::Error,
-    postgres::InlineProjection,
+    postgres::SqlProjection,
     store::EventStore,
 };
 
@@ -18,7 +18,7 @@ impl EventStore {
     /// It only adds what this store runs. `InlineProjections::with_inline` of the projections' crate
     /// also registers the projection in the database and brings it up to date; use that.
     #[must_use]
-    pub fn running_inline(&self, projection: Arc<dyn InlineProjection>) -> Self {
+    pub fn running_inline(&self, projection: Arc<dyn SqlProjection>) -> Self {
         let others = self.inline.iter().filter(|other| other.name() != projection.name());
         let inline = others.cloned().chain([projection.clone()]).collect();
         Self { inline, ..self.clone() }
@@ -43,7 +43,7 @@ impl EventStore {
 }
 
 /// Whether one of the projections must see an append.
-pub(in crate::store) fn concerns(inline: &[Arc<dyn InlineProjection>], request: &Request) -> bool {
+pub(in crate::store) fn concerns(inline: &[Arc<dyn SqlProjection>], request: &Request) -> bool {
     inline.iter().any(|projection| {
         let mut streams = request.streams.iter().map(|(stream, _)| stream.category());
         streams.any(|category| projection.categories().iter().any(|name| name == category))

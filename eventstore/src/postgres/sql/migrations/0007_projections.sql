@@ -4,6 +4,8 @@ create table {schema}.projections (
     -- That of its checkpoint. One in slices has a checkpoint for each: the name, a slash, and a number
     -- from 0 on.
     name text primary key,
+    -- What it is: they share their names.
+    kind text not null default 'rows' check (kind in ('rows', 'sql', 'reactor')),
     slices smallint not null default 1 check (slices > 0),
     -- The version of the code that made what is there; another one builds it anew.
     version integer not null default 1,
@@ -13,6 +15,9 @@ create table {schema}.projections (
     paused text,
     -- Of a rebuild: its tables lack rows or indexes yet, so they replace no others.
     unfinished boolean not null default false,
+    -- Why nothing is tried before a time, if what it acts on failed again and again.
+    broken text,
+    broken_until timestamptz,
     changed_at timestamptz not null default clock_timestamp()
 );
 
