@@ -94,7 +94,9 @@ async fn unpark(
             client.execute(&sql, &[&projection, &category, &key]).await
         }
         Some((position, version)) => {
-            let sql = "update {schema}.parked_streams set position = $4, version = $5
+            // What was asked of the event that failed is done; the rest is to be applied.
+            let sql = "update {schema}.parked_streams
+                       set position = $4, version = $5, asked = 'retry'
                        where projection = $1 and category = $2 and key = $3";
             let (sql, position, version) =
                 (database.schema().sql(sql), position.get(), version.get());

@@ -8,10 +8,12 @@ mod control;
 mod coordinator;
 mod failure;
 mod feed;
+mod latest;
 mod pace;
 pub(crate) mod parking;
 mod projection;
 mod runner;
+mod search;
 
 use std::{sync::Arc, time::Duration};
 
@@ -171,7 +173,7 @@ impl Worker {
         let database = store.database()?.clone();
         // All stop when one fails.
         let stop = stop.child_token();
-        let feed = Feed::new(&store, options.poll_interval, &projections).await?;
+        let feed = Feed::new(&store, options.poll_interval, &projections);
         let context = Arc::new(Context { store, database, options, stop: stop.clone(), feed });
         let feeding = {
             let context = context.clone();
