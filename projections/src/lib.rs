@@ -84,7 +84,10 @@ pub use self::{
     inline::InlineProjections,
     install::reset,
     live::{Changes, Cut, Live, LiveOptions, RowChange},
-    query::{Consistency, Query, QueryReadModels},
+    query::{
+        Consistency, Query, QueryReadModels, RowDifference, RowVersion, WaitForReadModel,
+        forget_history,
+    },
     reactor::{Cause, Effect, React, Reaction, Reactor, ReactorSource, Trigger},
     read_model::{
         Change, ColumnDef, History, IndexDef, KeyError, Keys, Project, ReadModel, RowKey, Source,
