@@ -107,7 +107,9 @@ impl EventStore {
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<Recorded>, Error> {
-        self.backend.page(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) }).await
+        self.backend
+            .page(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) })
+            .await
     }
 }
 

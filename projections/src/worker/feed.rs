@@ -169,7 +169,8 @@ impl Feed {
         if safe <= after {
             return Ok(None);
         }
-        let latest = self.latest().as_ref().and_then(|latest| latest.part(categories, after, limit));
+        let latest =
+            self.latest().as_ref().and_then(|latest| latest.part(categories, after, limit));
         match latest {
             Some(part) => Ok(Some(part)),
             None => self.read(categories, after, safe, limit).await.map(Some),
