@@ -1,7 +1,12 @@
 //! How far a reader of the log has come.
 
+use std::time::Duration;
+
 use super::{Database, GenericClient, database_error};
 use crate::{error::Error, ids::Position};
+
+/// How long to wait before the next look at a checkpoint that is locked.
+const LOCKED: Duration = Duration::from_millis(20);
 
 /// The checkpoint of one reader: everything up to its position has been dealt with.
 ///
@@ -20,26 +25,15 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Takes over the checkpoint in the given epoch, creating it at the start of the log. From now
-    /// on, holders from earlier epochs are fenced.
+    /// on, holders from earlier epochs are fenced. Waits for a transaction in which an earlier holder
+    /// moves it.
     ///
     /// # Errors
     /// [`Error::Fenced`] if a later epoch has taken over already.
     pub async fn take_over(database: &Database, name: &str, epoch: i64) -> Result<Self, Error> {
-        let sql = database.schema().sql(
-            "insert into {schema}.checkpoints as c (name, position, epoch) values ($1, 0, $2)
-             on conflict (name) do update set epoch = excluded.epoch where c.epoch <= excluded.epoch
-             returning position",
-        );
-        let row = database
-            .bookkeeping()
-            .await?
-            .query_opt(&sql, &[&name, &epoch])
-            .await
-            .map_err(|error| database_error("take over a checkpoint", error))?;
-        let row = row.ok_or_else(|| Error::Fenced { name: name.to_owned() })?;
         Ok(Self {
             name: name.to_owned(),
-            position: Position::new(row.get(0)),
+            position: take_over(database, name, epoch).await?,
             epoch,
             advance: database.schema().sql(
                 "update {schema}.checkpoints set position = $3, updated_at = clock_timestamp()
@@ -120,5 +114,33 @@ impl Checkpoint {
     /// Notes that the move to this position is committed.
     pub fn moved(&mut self, to: Position) {
         self.position = to;
+    }
+}
+
+/// Sets the epoch of a checkpoint. Where it is locked, it looks again and again: who waits inside the
+/// database keeps a connection that others need to renew their leases.
+async fn take_over(database: &Database, name: &str, epoch: i64) -> Result<Position, Error> {
+    let failed = |error| database_error("take over a checkpoint", error);
+    let sql = database.schema().sql(include_str!("sql/take_over.sql"));
+    let begin = database.schema().sql(
+        "insert into {schema}.checkpoints (name, position, epoch) values ($1, 0, $2)
+         on conflict (name) do nothing returning position",
+    );
+    loop {
+        let client = database.bookkeeping().await?;
+        let row = client.query_opt(&sql, &[&name, &epoch]).await.map_err(failed)?;
+        let Some(row) = row else {
+            match client.query_opt(&begin, &[&name, &epoch]).await.map_err(failed)? {
+                Some(row) => return Ok(Position::new(row.get(0))),
+                // Another was faster.
+                None => continue,
+            }
+        };
+        drop(client);
+        match (row.get::<_, Option<i64>>(0), row.get(1)) {
+            (Some(position), _) => return Ok(Position::new(position)),
+            (None, true) => return Err(Error::Fenced { name: name.to_owned() }),
+            (None, false) => tokio::time::sleep(LOCKED).await,
+        }
     }
 }

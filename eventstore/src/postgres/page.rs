@@ -91,11 +91,9 @@ pub(super) async fn page_on(
         .replace("{filters}", &filters)
         .replace("{direction}", direction);
     let statement = client.prepare_cached(&schema.sql(&sql)).await.map_err(failed)?;
-    let rows = client.query_raw(&statement, params).await.map_err(failed)?;
     // As they come: while one is taken in here, the server makes the next.
-    let mut rows = std::pin::pin!(rows);
+    let mut rows = Box::pin(client.query_raw(&statement, params).await.map_err(failed)?);
     let (mut events, mut types, mut bytes) = (Vec::new(), Names::default(), 0);
-    // What it leaves of the rows, the connection throws away as it comes.
     while bytes < page.bytes
         && let Some(row) = rows.try_next().await.map_err(failed)?
     {
@@ -111,6 +109,8 @@ pub(super) async fn page_on(
             }
         }
     }
+    // The connection throws away what is left, before it does anything else.
+    drop(rows);
     if let Some(stream) = page.stream {
         return Ok(events.into_iter().map(|(_, event)| event(stream.clone())).collect());
     }

@@ -101,7 +101,8 @@ impl Coordinator {
         self.install().await?;
         let slices = self.projection.slices();
         let context = self.context.clone();
-        loop {
+        // It may have been told to stop in the middle of a rebuild.
+        while !context.stop.is_cancelled() {
             let share = if slices == 1 { 1 } else { self.share(slices).await? };
             self.give_up_above(share);
             self.take_up_to(share).await?;

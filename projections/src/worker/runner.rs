@@ -39,7 +39,10 @@ pub(super) async fn run(
     projection.install(store).await?;
     let slices = projection.slices();
     let name = slice_name(projection.name(), slice, slices);
-    let checkpoint = Checkpoint::take_over(database, &name, epoch).await?;
+    let checkpoint = tokio::select! {
+        taken = Checkpoint::take_over(database, &name, epoch) => taken?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let mut runner = Runner {
         parked: parking::load(database, projection.name(), slice, slices).await?,
         target: projection.target(database, options.lease.time_to_live),

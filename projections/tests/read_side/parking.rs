@@ -136,12 +136,12 @@ const WAYS: [i64; 7] = [PANIC, WRONG_KEY, NUL, NUL_IN_KEY, REFUSED, OVERFLOW, RA
 
 /// What the database refuses.
 const TRAPS: &str = "
-    alter table fragile add constraint refused check (note <> '1005');
+    alter table fragile add constraint refused check (note not like '%1005%');
     alter table fragile add constraint overflow
-        check (note <> '1006' or events * 9223372036854775807 * 2 > 0);
+        check (note not like '%1006%' or events * 9223372036854775807 * 2 > 0);
     create function trap() returns trigger language plpgsql as $$
     begin
-        if new.note = '1007' then raise exception 'a trap'; end if;
+        if new.note like '%1007%' then raise exception 'a trap'; end if;
         return new;
     end $$;
     create trigger trap before insert or update on fragile for each row execute function trap();";
@@ -182,7 +182,12 @@ impl Project<LedgerEvent> for Fragile {
         assert!(amount != PANIC || is_mended, "it panics");
         let row = Self {
             ledger: if amount == WRONG_KEY && !is_mended { "?".to_owned() } else { row.ledger },
-            note: if amount == NUL && !is_mended { "\0".to_owned() } else { amount.to_string() },
+            note: match amount {
+                NUL if !is_mended => "\0".to_owned(),
+                // What is refused stays so, whatever comes behind it in a batch.
+                REFUSED | OVERFLOW | RAISED => amount.to_string(),
+                _ => row.note,
+            },
             total: row.total + amount,
             events: row.events + 1,
             trail: row.trail.wrapping_mul(31).wrapping_add(event.position.get()),
@@ -310,7 +315,8 @@ async fn to_discard_leaves_one_event_out() {
     assert!(!control::discard(&store, "others", &stream("b")).await.unwrap());
     assert!(control::discard(&store, "tallies", &stream("b")).await.unwrap());
     eventually("the next one is there", || async {
-        parked(&store).await[0].position == without[1]
+        let at = &parked(&store).await[0];
+        at.position == without[1] && !at.asked
     })
     .await;
     assert!(control::discard(&store, "tallies", &stream("b")).await.unwrap());
@@ -366,6 +372,7 @@ async fn dropped_at_every_step_of_parking_and_of_going_on() {
         if !asked {
             assert!(control::discard(&store, "tallies", &stream("a")).await.unwrap());
         }
+        for _ in 0..20 { if parked(&store).await.is_empty() {break} println!("{asked} {:?} {:?}", parked(&store).await, control::status(&store).await); tokio::time::sleep(Duration::from_millis(300)).await; }
         eventually("it goes on", || async { parked(&store).await.is_empty() }).await;
         running.stop().await;
         assert_rows::<Tally>(&store, &without).await;
@@ -413,7 +420,7 @@ async fn failures_one_after_the_other_pause_the_projection() {
     let start = || Running::start(worker::<Fragile>(&store).pause_after(3));
     // Many that fail, with others that succeed in between: no reason to pause. Also within one batch.
     for n in 0..20 {
-        add(&store, &format!("single {n}"), PANIC).await;
+        add(&store, &format!("system {n}"), PANIC).await;
         add(&store, "fine", n).await;
     }
     let mut running = start();
@@ -421,7 +428,7 @@ async fn failures_one_after_the_other_pause_the_projection() {
     assert_eq!(parked(&store).await.len(), 20);
 
     for n in 0..8 {
-        add(&store, &format!("systemic {n}"), PANIC).await;
+        add(&store, &format!("systems {n}"), PANIC).await;
     }
     let state = || async { control::status(&store).await.unwrap()[0].state.clone() };
     eventually("it is paused", || async { state().await != State::Running }).await;
@@ -438,7 +445,7 @@ async fn failures_one_after_the_other_pause_the_projection() {
     let mut running = start();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!((reached(&client).await, parked(&store).await.len()), (stands, 23));
-    mend("s");
+    mend("syst");
     assert!(control::resume(&store, "fragile").await.unwrap());
     running.caught_up::<Fragile>(&store).await;
     assert_eq!((state().await, parked(&store).await.len()), (State::Running, 23));
@@ -454,7 +461,7 @@ async fn one_connection_is_enough_to_park_and_to_go_on() {
     let options =
         EventStore::options().connections(Use::Read, 1).connections(Use::Project, 1).writers(1);
     let store = database.store_with(options).await;
-    add(&store, "single connection", PANIC).await;
+    add(&store, "lone", PANIC).await;
     let unknown = NewEvent::raw("unheard_of", 1, Payload::from_json("{}").unwrap());
     let unknown = Append::to(stream("unknown"), ExpectedVersion::Any, [unknown]);
     let unknown = store.append(unknown).await.unwrap().last_position;
@@ -462,8 +469,8 @@ async fn one_connection_is_enough_to_park_and_to_go_on() {
     let mut running = Running::start(worker::<Fragile>(&store));
     running.caught_up::<Fragile>(&store).await;
     assert_eq!(parked(&store).await.len(), 2);
-    mend("single connection");
-    control::retry(&store, "fragile", Some(&stream("single connection"))).await.unwrap();
+    mend("lone");
+    control::retry(&store, "fragile", Some(&stream("lone"))).await.unwrap();
     control::discard(&store, "fragile", &stream("unknown")).await.unwrap();
     eventually("both go on", || async { parked(&store).await.is_empty() }).await;
     running.stop().await;
