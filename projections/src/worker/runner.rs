@@ -257,9 +257,13 @@ impl Runner<'_> {
         let slices = self.projection.slices();
         let (database, name) = (&self.context.database, self.projection.name());
         self.parked = parking::load(database, name, self.slice, slices).await?;
-        let Some(ParkedAt { version, .. }) = self.parked.get(stream).copied() else {
+        let Some(ParkedAt { version, position }) = self.parked.get(stream).copied() else {
             return Ok(());
         };
+        if position > self.checkpoint.position() {
+            // The event is met on the way, and would be parked again. Once that is past, it goes on.
+            return Ok(());
+        }
         info!(projection = self.projection.label(), %stream, ?asked, "what was parked goes on");
         let mut after = Version::new(version.get() - i64::from(asked == Asked::Retry));
         let mut limit = self.pace.size();

@@ -4,6 +4,7 @@
 
 mod archive;
 mod catch_up;
+mod chaos;
 mod columns;
 mod connections;
 mod consistency;

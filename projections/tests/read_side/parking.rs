@@ -372,7 +372,6 @@ async fn dropped_at_every_step_of_parking_and_of_going_on() {
         if !asked {
             assert!(control::discard(&store, "tallies", &stream("a")).await.unwrap());
         }
-        for _ in 0..20 { if parked(&store).await.is_empty() {break} println!("{asked} {:?} {:?}", parked(&store).await, control::status(&store).await); tokio::time::sleep(Duration::from_millis(300)).await; }
         eventually("it goes on", || async { parked(&store).await.is_empty() }).await;
         running.stop().await;
         assert_rows::<Tally>(&store, &without).await;
