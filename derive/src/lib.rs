@@ -311,7 +311,7 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 ///   `Project` makes other rows of the same events, so that the read model is built anew. A change of the
 ///   columns is noticed without it.
 /// - `#[read_model(slices = 4)]` says into how many parts the projection is split, so that as many workers
-///   can share it: 1 to 256, by default 1.
+///   can share it: 1 to 256, by default 1. Its events then touch no row but that whose key is their stream's.
 ///
 /// # On a field
 ///

@@ -131,6 +131,8 @@ pub(crate) struct Page<'a> {
     pub(crate) after: Position,
     pub(crate) up_to: Position,
     pub(crate) limit: usize,
+    /// No further event once payloads of so many bytes are read.
+    pub(crate) bytes: usize,
     pub(crate) direction: Direction,
     /// Only events of this stream.
     pub(crate) stream: Option<&'a StreamId>,
@@ -157,6 +159,7 @@ impl Page<'_> {
             after,
             up_to,
             limit,
+            bytes: usize::MAX,
             direction: Direction::Forward,
             stream: None,
             after_version: Version::NONE,

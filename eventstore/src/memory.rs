@@ -300,10 +300,20 @@ impl Backend for Memory {
         }
         let end = log.events.len().min(page.up_to.get() as usize);
         let events = log.events.get(page.after.get() as usize..end).unwrap_or_default().iter();
+        let mut bytes = 0;
+        let within = |event: &&Recorded| {
+            let is_within = bytes < page.bytes;
+            bytes += event.event.as_bytes().len();
+            is_within
+        };
         let wanted = |event: &&Recorded| log.is_wanted(event, &page);
         Ok(match page.direction {
-            Direction::Forward => events.filter(wanted).take(page.limit).cloned().collect(),
-            Direction::Backward => events.rev().filter(wanted).take(page.limit).cloned().collect(),
+            Direction::Forward => {
+                events.filter(wanted).take(page.limit).take_while(within).cloned().collect()
+            }
+            Direction::Backward => {
+                events.rev().filter(wanted).take(page.limit).take_while(within).cloned().collect()
+            }
         })
     }
 

@@ -43,7 +43,8 @@ fn shown(name: &str) -> String {
 }
 
 /// Pauses a projection, for the reason given: its workers finish the batch that they are at, and then
-/// wait. Its read model stays as it is and can be queried. Returns false if there is no such projection.
+/// wait. Its read model stays as it is and can be queried. Returns false if there is no such projection, or
+/// if it runs inline, where it has no worker.
 ///
 /// # Errors
 /// If the store is in memory, or the database fails.
@@ -65,10 +66,13 @@ async fn set(database: &Database, projection: &str, paused: Option<&str>) -> Res
         "update {schema}.projections set paused = $2, changed_at = clock_timestamp(),
              broken = case when $2::text is not null then broken end,
              broken_until = case when $2::text is not null then broken_until end
-         where name = $1",
+         where name = $1
+           and not exists (select from {schema}.inline_projections i where i.name = $1)",
     );
     let failed = |source| Error::Bookkeeping { action: "pause or resume a projection", source };
     let client = database.client().await?;
+    // PostgreSQL's text holds no NUL.
+    let paused = paused.map(|reason| reason.replace('\0', "\u{fffd}"));
     let changed = client.execute(&sql, &[&stored(projection), &paused]).await.map_err(failed)?;
     Ok(changed > 0)
 }

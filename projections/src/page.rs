@@ -1,6 +1,6 @@
 //! Reading the log page by page, for those who follow it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use annals_eventstore::{EventQuery, EventStore, Position, Recorded};
 
@@ -9,6 +9,11 @@ use crate::error::Error;
 /// How many positions a page spans for each event that it may hold, so that a page that finds little does
 /// not look through the whole log in one statement.
 const SPAN: i64 = 16;
+
+/// Events of so many bytes are read at once at most; one event is always.
+pub(crate) const PAGE_BYTES: usize = 8 << 20;
+/// How many events are read the first time, when it is not known how large they are.
+const FIRST: usize = 250;
 
 /// The log, as far as some categories are concerned.
 ///
@@ -20,6 +25,8 @@ pub(crate) struct Pages {
     archived: Archived,
     /// Most events are of the categories.
     dense: AtomicBool,
+    /// How many events are about as large as may be read at once.
+    fitting: AtomicUsize,
 }
 
 /// Whether the events of archived streams are among those that are read.
@@ -38,7 +45,13 @@ pub(crate) struct Page {
 impl Pages {
     pub(crate) fn of(store: &EventStore, categories: &[String]) -> Self {
         let (store, categories) = (store.clone(), categories.to_vec());
-        Self { store, categories, archived: Archived::Excluded, dense: AtomicBool::new(false) }
+        Self {
+            store,
+            categories,
+            archived: Archived::Excluded,
+            dense: AtomicBool::new(false),
+            fitting: AtomicUsize::new(FIRST),
+        }
     }
 
     pub(crate) fn with(mut self, archived: Archived) -> Self {
@@ -57,22 +70,33 @@ impl Pages {
         end: Position,
         limit: usize,
     ) -> Result<Page, Error> {
+        // What lies behind the bytes that may be read would be sent in vain.
+        let fitting = self.fitting.load(Ordering::Relaxed);
+        let limit = limit.min(fitting);
         let span = i64::try_from(limit).unwrap_or(i64::MAX).saturating_mul(SPAN);
         let end = end.min(Position::new(after.get().saturating_add(span)));
         let dense = self.dense.load(Ordering::Relaxed);
         let wanted = (!dense).then_some(&*self.categories);
         let mut events = match self.archived {
-            Archived::Excluded => self.store.read_page(wanted, after, end, limit).await?,
+            Archived::Excluded => {
+                self.store.read_page_within(wanted, after, end, limit, PAGE_BYTES).await?
+            }
             Archived::Included => {
                 let query = EventQuery::log().include_archived().after(after).up_to(end);
                 let query = wanted.into_iter().fold(query, |query, of| query.categories(of));
                 self.store.cursor(query.page_size(limit)).next_page().await?
             }
         };
+        let is_large = size_of(&events) >= PAGE_BYTES;
         let to = match events.last() {
-            Some(last) if events.len() == limit => last.position,
+            Some(last) if events.len() == limit || is_large => last.position,
             _ => end,
         };
+        if is_large {
+            self.fitting.store(events.len().max(1), Ordering::Relaxed);
+        } else if events.len() == fitting {
+            self.fitting.store(fitting.saturating_mul(2), Ordering::Relaxed);
+        }
         if dense {
             events.retain(|event| {
                 self.categories.iter().any(|category| category == event.stream.category())
@@ -85,4 +109,12 @@ impl Pages {
         }
         Ok(Page { events, to })
     }
+}
+
+pub(crate) fn size(event: &Recorded) -> usize {
+    event.event.as_bytes().len()
+}
+
+pub(crate) fn size_of(events: &[Recorded]) -> usize {
+    events.iter().map(size).sum()
 }

@@ -72,7 +72,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     /// the read model is built anew then. A change of the columns is noticed without.
     const VERSION: u32 = 1;
     /// Into how many parts the projection is split, by key of stream; as many workers can share it.
-    /// From 1 to 256.
+    /// From 1 to 256. In more than one, events touch no row but that whose key is their stream's.
     const SLICES: u16 = 1;
     /// The columns, those of the key among them.
     const COLUMNS: &'static [ColumnDef];
@@ -305,7 +305,8 @@ pub enum StepError {
     WrongKey,
     /// The read model is projected in slices, and the event touches another row than its stream's.
     #[error(
-        "it touches a row that is not its stream's, and so other slices' too; leave `slices` out"
+        "it touches a row that is not its stream's, which events of other slices may touch too; the read \
+         model cannot be projected in `slices`: leave them out"
     )]
     OtherSlice,
 }
@@ -337,11 +338,15 @@ impl<R: Project<E>, E: Send + Sync> Projects<R> for Recorded<E> {
 
 impl<R: ReadModel> Step<R> {
     /// The step of a decoded event.
-    pub(crate) fn of<E: Event>(event: Recorded<E>) -> Result<Self, KeyError>
+    pub(crate) fn of<E: Event>(event: Recorded<E>) -> Result<Self, StepError>
     where
         R: Project<E>,
     {
-        Ok(Self { position: event.position, keys: R::keys(&event)?, event: Arc::new(event) })
+        let keys = R::keys(&event)?;
+        if R::SLICES > 1 && !is_own(keys.as_slice(), event.stream.key()) {
+            return Err(StepError::OtherSlice);
+        }
+        Ok(Self { position: event.position, keys, event: Arc::new(event) })
     }
 
     /// Folds the event into one of its rows, that with this key.
@@ -386,8 +391,17 @@ impl<R: ReadModel> std::fmt::Debug for Step<R> {
     }
 }
 
+/// True if these are no keys, or that of a stream alone.
+fn is_own<K: RowKey>(keys: &[K], stream: &str) -> bool {
+    match keys {
+        [] => true,
+        [key] => K::from_stream_key(stream).is_ok_and(|own| own == *key),
+        _ => false,
+    }
+}
+
 fn step<A: Aggregate, R: Project<A::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Step<R>>, StepError> {
-    event.decode::<A::Event>()?.try_map(|event| Ok(Step::of(event)?))
+    event.decode::<A::Event>()?.try_map(Step::of)
 }

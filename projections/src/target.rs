@@ -137,9 +137,9 @@ async fn unpark(
             client.execute(&sql, &[&projection, &category, &key]).await
         }
         Some((position, version)) => {
-            // Only the first of them is left out, if one is.
+            // What was asked of the event that failed is done; the rest is to be applied.
             let sql = "update {schema}.parked_streams
-                       set position = $4, version = $5, asked = 'retry'
+                       set position = $4, version = $5, attempts = 0, asked = 'retry'
                        where projection = $1 and category = $2 and key = $3";
             let (sql, position, version) =
                 (database.schema().sql(sql), position.get(), version.get());

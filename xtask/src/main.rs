@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cargo;
+mod chaos;
 mod demo;
 mod services;
 mod stress;
@@ -43,6 +44,13 @@ enum Command {
     /// that look all the time; the last line is the verdict of the checker of histories.
     Stress {
         /// What the run takes, such as `--seconds 60` or `--seed 7`; `--help` lists it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Bring the services up and let worker processes be killed and paused at random, under load and
+    /// through rebuilds; the last line is the verdict on the rows and their history.
+    Chaos {
+        /// What the run takes, such as `--seconds 180` or `--seed 7`; `--help` lists it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -93,6 +101,7 @@ fn main() -> ExitCode {
         Command::Services(Services::Down { purge: true }) => services::purge(),
         Command::Services(Services::Status) => services::status(),
         Command::Services(Services::Env) => services::env(),
+        Command::Chaos { args } => chaos::run(&args),
         Command::Demo { args } => demo::run(&args),
         Command::Bench { args } => bench::run(&args),
         Command::Stress { args } => stress::run(&args),

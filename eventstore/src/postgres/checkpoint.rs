@@ -1,7 +1,12 @@
 //! How far a reader of the log has come.
 
+use std::time::Duration;
+
 use super::{Database, GenericClient, Prepared, database_error};
 use crate::{error::Error, ids::Position};
+
+/// How long to wait before the next look at a checkpoint that is locked.
+const LOCKED: Duration = Duration::from_millis(20);
 
 /// The checkpoint of one reader: everything up to its position has been dealt with.
 ///
@@ -20,13 +25,14 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Takes over the checkpoint in the given epoch, creating it at the start of the log. From now
-    /// on, holders from earlier epochs are fenced.
+    /// on, holders from earlier epochs are fenced. Waits for a transaction in which an earlier holder
+    /// moves it.
     ///
     /// # Errors
     /// [`Error::Fenced`] if a later epoch has taken over already.
     pub async fn take_over(database: &Database, name: &str, epoch: i64) -> Result<Self, Error> {
-        let client = database.bookkeeping().await?;
-        Self::take_over_in(database, &client, name, epoch).await
+        let position = take_over(database, name, epoch).await?;
+        Ok(Self::at(database, name, position, epoch))
     }
 
     /// The same in the caller's transaction, so that it is created together with what it is of.
@@ -47,9 +53,13 @@ impl Checkpoint {
         let rows = transaction.query(&sql, &[&name, &epoch]).await;
         let rows = rows.map_err(|error| database_error("take over a checkpoint", error))?;
         let row = rows.first().ok_or_else(|| Error::Fenced { name: name.to_owned() })?;
-        Ok(Self {
+        Ok(Self::at(database, name, Position::new(row.get(0)), epoch))
+    }
+
+    fn at(database: &Database, name: &str, position: Position, epoch: i64) -> Self {
+        Self {
             name: name.to_owned(),
-            position: Position::new(row.get(0)),
+            position,
             epoch,
             advance: database.schema().sql(
                 "update {schema}.checkpoints set position = $3, updated_at = clock_timestamp()
@@ -62,7 +72,7 @@ impl Checkpoint {
                 "update {schema}.checkpoints set epoch = $3, updated_at = clock_timestamp()
                  where name = $1 and position = $2 and epoch = $4",
             ),
-        })
+        }
     }
 
     /// The position of a checkpoint; `None` if there is none of this name.
@@ -154,5 +164,33 @@ impl Checkpoint {
     /// Notes that the move to this position is committed.
     pub fn moved(&mut self, to: Position) {
         self.position = to;
+    }
+}
+
+/// Sets the epoch of a checkpoint. Where it is locked, it looks again and again: who waits inside the
+/// database keeps a connection that others need to renew their leases.
+async fn take_over(database: &Database, name: &str, epoch: i64) -> Result<Position, Error> {
+    let failed = |error| database_error("take over a checkpoint", error);
+    let sql = database.schema().sql(include_str!("sql/take_over.sql"));
+    let begin = database.schema().sql(
+        "insert into {schema}.checkpoints (name, position, epoch) values ($1, 0, $2)
+         on conflict (name) do nothing returning position",
+    );
+    loop {
+        let client = database.bookkeeping().await?;
+        let row = client.query_opt(&sql, &[&name, &epoch]).await.map_err(failed)?;
+        let Some(row) = row else {
+            match client.query_opt(&begin, &[&name, &epoch]).await.map_err(failed)? {
+                Some(row) => return Ok(Position::new(row.get(0))),
+                // Another was faster.
+                None => continue,
+            }
+        };
+        drop(client);
+        match (row.get::<_, Option<i64>>(0), row.get(1)) {
+            (Some(position), _) => return Ok(Position::new(position)),
+            (None, true) => return Err(Error::Fenced { name: name.to_owned() }),
+            (None, false) => tokio::time::sleep(LOCKED).await,
+        }
     }
 }

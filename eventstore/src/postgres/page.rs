@@ -91,19 +91,26 @@ pub(super) async fn page_on(
         .replace("{filters}", &filters)
         .replace("{direction}", direction);
     let statement = client.prepare_cached(&schema.sql(&sql)).await.map_err(failed)?;
-    let rows = client.query_raw(&statement, params).await.map_err(failed)?;
     // As they come: while one is taken in here, the server makes the next.
-    let mut rows = std::pin::pin!(rows);
-    let (mut events, mut types) = (Vec::new(), Names::default());
-    while let Some(row) = rows.try_next().await.map_err(failed)? {
+    let mut rows = Box::pin(client.query_raw(&statement, params).await.map_err(failed)?);
+    let (mut events, mut types, mut bytes) = (Vec::new(), Names::default(), 0);
+    while bytes < page.bytes
+        && let Some(row) = rows.try_next().await.map_err(failed)?
+    {
         match (page.stream, row.try_get::<_, Option<i64>>(0).map_err(failed)?) {
             // It says that the stream is archived, instead of bringing an event.
             (Some(stream), None) => {
                 return Err(Error::StreamArchived { stream: stream.clone() });
             }
-            _ => events.push(recorded(&row, &mut types).map_err(failed)?),
+            _ => {
+                let (stream, size, event) = recorded(&row, &mut types).map_err(failed)?;
+                events.push((stream, event));
+                bytes += size;
+            }
         }
     }
+    // The connection throws away what is left, before it does anything else.
+    drop(rows);
     if let Some(stream) = page.stream {
         return Ok(events.into_iter().map(|(_, event)| event(stream.clone())).collect());
     }
@@ -164,11 +171,12 @@ impl Names {
     }
 }
 
-/// A stored event: the id of its stream, and what it is once the name of the stream is known.
+/// A stored event: the id of its stream, the size of its payload, and what it is once the name of the stream
+/// is known.
 fn recorded(
     row: &Row,
     types: &mut Names,
-) -> Result<(i64, impl FnOnce(StreamId) -> Recorded + use<>), tokio_postgres::Error> {
+) -> Result<(i64, usize, impl FnOnce(StreamId) -> Recorded + use<>), tokio_postgres::Error> {
     let position = Position::new(row.try_get(0)?);
     let stream_id = row.try_get(1)?;
     let version = Version::new(row.try_get(2)?);
@@ -178,6 +186,7 @@ fn recorded(
     let recorded_at = row.try_get(6)?;
     let occurred_at = row.try_get(7)?;
     let event = row.try_get::<_, JsonText>(8)?.0;
+    let size = event.as_bytes().len();
     let metadata: Option<postgres_types::Json<Metadata>> = row.try_get(9)?;
     let metadata = metadata.map(|json| json.0).unwrap_or_default();
     let named = move |stream| Recorded {
@@ -192,7 +201,7 @@ fn recorded(
         metadata,
         event,
     };
-    Ok((stream_id, named))
+    Ok((stream_id, size, named))
 }
 
 /// JSON text as it is stored.

@@ -197,6 +197,7 @@ impl Cursor {
             up_to: rest.up_to,
             // A stored query may say 0; a page without room would pass for one without events.
             limit: usize::try_from(rest.limit).unwrap_or(usize::MAX).min(rest.page_size.max(1)),
+            bytes: usize::MAX,
             direction: rest.direction,
             stream: rest.stream.as_ref(),
             after_version: rest.after_version,

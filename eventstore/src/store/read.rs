@@ -91,6 +91,26 @@ impl EventStore {
     ) -> Result<Vec<Recorded>, Error> {
         self.backend.page(Page { categories, ..Page::log(after, up_to, limit) }).await
     }
+
+    /// Like [`read_page`](Self::read_page), but the page ends with the event with which its payloads come to
+    /// `bytes`, so that large events do not fill the memory. It has at least one event if there is one.
+    ///
+    /// A page that is not full, neither in events nor in bytes, has all events up to `up_to`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn read_page_within(
+        &self,
+        categories: Option<&[String]>,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Recorded>, Error> {
+        self.backend
+            .page(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) })
+            .await
+    }
 }
 
 /// Where a stream of events stands.

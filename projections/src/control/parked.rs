@@ -80,7 +80,7 @@ pub async fn retry(
 
 /// Has the worker leave out the event at which a stream is parked, and go on with the next one of the
 /// stream. The event stays in the log, and a rebuild meets it again. Returns false if the stream is not
-/// parked.
+/// parked, or is asked to go on already: it may be past that event.
 ///
 /// # Errors
 /// If the store is in memory, or the database fails.
@@ -101,7 +101,8 @@ async fn ask(
     let database = store.database()?;
     let sql = database.schema().sql(
         "update {schema}.parked_streams set asked = $2
-         where projection = $1 and ($3::text is null or category = $3 and key = $4)",
+         where projection = $1 and ($3::text is null or category = $3 and key = $4)
+           and ($2 = 'retry' or asked is null)",
     );
     let (category, key) = (stream.map(StreamId::category), stream.map(StreamId::key));
     let failed = |source| Error::Bookkeeping { action: "ask for what is parked", source };

@@ -32,7 +32,6 @@ pub(super) async fn run(
     projection: Arc<dyn Projection>,
 ) -> Result<(), Error> {
     let mut coordinator = Coordinator {
-        me: format!("worker:{}:{}", projection.name(), Uuid::now_v7()),
         context,
         projection,
         there: None,
@@ -43,7 +42,7 @@ pub(super) async fn run(
     let outcome = coordinator.supervise().await;
     // What runs ends with its batch, and gives its leases back.
     coordinator.slices.values().for_each(|running| running.stop.cancel());
-    if let Some(lease) = coordinator.there.take() {
+    if let Some(There { lease, .. }) = coordinator.there.take() {
         give_back(lease, coordinator.projection.label()).await;
     }
     let mut outcomes = vec![outcome];
@@ -57,15 +56,20 @@ pub(super) async fn run(
 }
 
 struct Coordinator {
-    /// The name of the lease that shows that this process is there.
-    me: String,
-    there: Option<Lease>,
+    /// Shows that this process is there.
+    there: Option<There>,
     context: Arc<Context>,
     projection: Arc<dyn Projection>,
     runners: JoinSet<(u16, Result<(), Error>)>,
     slices: BTreeMap<u16, Running>,
     /// The tables were those of this program before.
     has_worked: bool,
+}
+
+/// The lease of a process, under a number that no other process has.
+struct There {
+    name: String,
+    lease: Lease,
 }
 
 /// A slice that this process works on.
@@ -107,11 +111,8 @@ impl Coordinator {
         self.install().await?;
         let slices = self.projection.slices();
         let context = self.context.clone();
-        if context.stop.is_cancelled() {
-            // Perhaps in the middle of a rebuild, so it may not be there to work on.
-            return Ok(());
-        }
-        loop {
+        // It may have been told to stop in the middle of a rebuild.
+        while !context.stop.is_cancelled() {
             let share = if slices == 1 { 1 } else { self.share(slices).await? };
             self.give_up_above(share);
             self.take_up_to(share).await?;
@@ -141,22 +142,54 @@ impl Coordinator {
 
     /// Shows that this process is there, and says how many slices are its part.
     async fn share(&mut self, slices: u16) -> Result<u16, Error> {
-        let Context { database, options, .. } = &*self.context;
-        if let Some(lease) = self.there.take() {
-            match lease.renew().await {
-                Ok(()) => self.there = Some(lease),
-                // It ended, while this process was paused say.
-                Err(StoreError::Fenced { .. }) => {}
+        let there = match self.there.take() {
+            Some(there) => match there.lease.renew().await {
+                Ok(()) => Some(there),
+                // It ended, while this process was paused say, and another has taken the number.
+                Err(StoreError::Fenced { .. }) => None,
                 Err(error) => {
-                    self.there = Some(lease);
+                    self.there = Some(there);
                     return Err(error.into());
                 }
+            },
+            None => None,
+        };
+        let there = match there {
+            Some(there) => there,
+            None => self.appear().await?,
+        };
+        let share = self.part(slices, &there.name).await;
+        self.there = Some(there);
+        share
+    }
+
+    /// Takes the first number that is free.
+    async fn appear(&self) -> Result<There, Error> {
+        let Context { database, options, .. } = &*self.context;
+        let mut number = 0_u64;
+        loop {
+            let name = format!("{}{number}", self.prefix());
+            if let Some(lease) = Lease::try_acquire(database, &name, options.lease).await? {
+                return Ok(There { name, lease });
             }
+            number += 1;
         }
-        if self.there.is_none() {
-            self.there = Lease::try_acquire(database, &self.me, options.lease).await?;
-        }
-        Ok(slices.div_ceil(self.processes().await?))
+    }
+
+    fn prefix(&self) -> String {
+        format!("worker:{}:", self.projection.name())
+    }
+
+    /// Shares the slices out among the processes that are there; what is left over, one each to the first.
+    async fn part(&self, slices: u16, me: &str) -> Result<u16, Error> {
+        let sql = self.context.database.schema().sql(
+            "select count(*), count(*) filter (where name < $2) from {schema}.leases
+             where starts_with(name, $1) and expires_at > clock_timestamp()",
+        );
+        let failed = |source| Error::Bookkeeping { action: "count workers", source };
+        let client = self.context.database.client().await?;
+        let row = client.query_one(&sql, &[&self.prefix(), &me]).await.map_err(failed)?;
+        Ok(part(slices, row.get(0), row.get(1)))
     }
 
     /// Whether another version of the program has put its tables in the place of those of this one. To
@@ -195,19 +228,6 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-
-    /// How many processes there are that work on the projection.
-    async fn processes(&self) -> Result<u16, Error> {
-        let sql = self.context.database.schema().sql(
-            "select count(*) from {schema}.leases
-             where starts_with(name, $1) and expires_at > clock_timestamp()",
-        );
-        let prefix = format!("worker:{}:", self.projection.name());
-        let failed = |source| Error::Bookkeeping { action: "count workers", source };
-        let client = self.context.database.client().await?;
-        let count: i64 = client.query_one(&sql, &[&prefix]).await.map_err(failed)?.get(0);
-        Ok(count.clamp(1, i64::from(u16::MAX)) as u16)
     }
 
     fn give_up_above(&mut self, share: u16) {
@@ -257,6 +277,13 @@ impl Coordinator {
     }
 }
 
+/// How many slices are for one of so many processes, before which there are some.
+fn part(slices: u16, processes: i64, before: i64) -> u16 {
+    let (slices, processes) = (i64::from(slices), processes.max(1));
+    let part = slices / processes + i64::from(before < slices % processes);
+    u16::try_from(part).unwrap_or(u16::MAX)
+}
+
 /// Works while the lease holds, and gives it back.
 async fn hold(
     context: &Context,
@@ -293,6 +320,55 @@ pub(crate) async fn keep(lease: Arc<Lease>) -> StoreError {
         tokio::time::sleep(lease.renewal_interval()).await;
         if let Err(error) = lease.renew().await {
             return error;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_eventstore::StreamId;
+    use proptest::prelude::*;
+
+    use super::{super::projection::slice_of, *};
+
+    /// Checkpoints in databases stand on it: it must not change.
+    #[test]
+    fn a_stream_is_always_in_the_same_slice() {
+        let slice = |key: &str, slices| slice_of(&StreamId::new("loan", key).unwrap(), slices);
+        let slices =
+            ["x", "a", "loan-17", "ä"].map(|key| [slice(key, 2), slice(key, 4), slice(key, 256)]);
+        assert_eq!(slices, [[1, 1, 5], [1, 3, 91], [0, 0, 80], [0, 2, 46]]);
+        assert_eq!(slice("anything", 1), 0);
+        let other = slice_of(&StreamId::new("other", "loan-17").unwrap(), 256);
+        assert_eq!(other, slice("loan-17", 256), "the category does not count");
+    }
+
+    #[test]
+    fn slices_are_of_about_the_same_size() {
+        for slices in [2, 3, 4, 7, 16] {
+            let mut counts = vec![0_i32; usize::from(slices)];
+            for n in 0..20_000 {
+                // Keys as they are: numbered, or random.
+                let key = if n % 2 == 0 { format!("loan-{n}") } else { Uuid::now_v7().to_string() };
+                counts[usize::from(slice_of(&StreamId::new("loan", key).unwrap(), slices))] += 1;
+            }
+            let mean = 20_000 / i32::from(slices);
+            for count in &counts {
+                assert!((count - mean).abs() < mean / 8, "{slices}: {counts:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_are_all_slices_and_differ_by_one_at_most(
+            slices in 1_u16..=256,
+            processes in 1_i64..300,
+        ) {
+            let parts: Vec<_> = (0..processes).map(|n| part(slices, processes, n)).collect();
+            prop_assert_eq!(parts.iter().sum::<u16>(), slices);
+            let (most, least) = (parts.iter().max(), parts.iter().min());
+            prop_assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1));
         }
     }
 }

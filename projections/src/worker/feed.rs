@@ -4,81 +4,78 @@
 //! new events from there, read once. Who is behind reads the log.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use annals_eventstore::{EventStore, Position, Recorded, postgres::Listener};
-use tokio::sync::watch;
+use annals_eventstore::{EventStore, Position};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Projection;
+use super::{
+    Projection,
+    latest::{Latest, Part},
+};
 use crate::{
     error::Error,
     page::{Page, Pages},
 };
 
-/// How many of the latest events are kept.
-const KEPT: usize = 10_000;
+/// How many events are read at once at most.
+const PAGE: usize = 2000;
 /// Between two looks at the log, so that under load each finds more than one event.
 const PAUSE: Duration = Duration::from_micros(500);
-/// How many are read at once.
-const PAGE: usize = 2000;
+/// How long to wait before the next try to listen. Meanwhile, polling finds what there is.
+const DEAF: Duration = Duration::from_secs(1);
+/// A nudge comes before that, or the end of the connection.
+const LONG: Duration = Duration::from_secs(3600);
 
 pub(super) struct Feed {
     store: EventStore,
     poll_interval: Duration,
     /// All that any projection of the process is fed with.
     pages: Pages,
-    latest: Mutex<Latest>,
+    /// `None` before the first look.
+    latest: Mutex<Option<Latest>>,
     /// Up to where events are safe to read.
     safe: watch::Sender<Position>,
-}
-
-/// The latest events: all of the feed's categories after `after`, up to `to`.
-struct Latest {
-    after: Position,
-    to: Position,
-    events: VecDeque<Recorded>,
-}
-
-/// A part of the log: its events, and the position that it reaches.
-pub(super) struct Part {
-    pub(super) events: Vec<Recorded>,
-    pub(super) to: Position,
-    /// There was more when it was read.
-    pub(super) more: bool,
+    nudged: Notify,
 }
 
 impl Feed {
-    pub(super) async fn new(
+    pub(super) fn new(
         store: &EventStore,
         poll_interval: Duration,
         projections: &[Arc<dyn Projection>],
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let mut categories: Vec<_> =
             projections.iter().flat_map(|projection| projection.categories()).cloned().collect();
         categories.sort_unstable();
         categories.dedup();
-        let safe = store.safe_position().await.unwrap_or(Position::START);
-        let latest = Latest { after: safe, to: safe, events: VecDeque::new() };
-        Ok(Self {
+        Self {
             store: store.clone(),
             poll_interval,
             pages: Pages::of(store, &categories),
-            latest: Mutex::new(latest),
-            safe: watch::Sender::new(safe),
-        })
+            latest: Mutex::new(None),
+            safe: watch::Sender::new(Position::START),
+            nudged: Notify::new(),
+        }
     }
 
     /// Looks for new events until told to stop.
     pub(super) async fn run(&self, stop: &CancellationToken) {
-        let mut listener: Option<Listener> = None;
+        tokio::select! {
+            () = self.look(stop) => {}
+            () = self.listen() => {}
+        }
+    }
+
+    /// Looks after each nudge, and now and then.
+    async fn look(&self, stop: &CancellationToken) {
         let mut failures = 0_u32;
         while !stop.is_cancelled() {
-            let wait = match self.advance(&mut listener).await {
+            let wait = match self.advance().await {
                 Ok(()) => {
                     failures = 0;
                     self.poll_interval
@@ -95,33 +92,61 @@ impl Feed {
             tokio::time::sleep(PAUSE).await;
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = async {
-                    match listener.as_ref().filter(|_| failures == 0) {
-                        Some(listener) => listener.wait(wait).await,
-                        None => tokio::time::sleep(wait).await,
-                    }
-                } => {}
+                () = self.nudged.notified(), if failures == 0 => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    async fn advance(&self, listener: &mut Option<Listener>) -> Result<(), Error> {
-        if listener.as_ref().is_none_or(Listener::is_closed) {
-            *listener = Some(self.store.database()?.listen().await?);
+    /// Passes nudges on, for ever. Without a connection to listen on there are none, and nothing else is
+    /// held up.
+    async fn listen(&self) {
+        let mut is_deaf = false;
+        loop {
+            let listener = match self.store.database() {
+                Ok(database) => database.listen().await,
+                Err(error) => Err(error),
+            };
+            match listener {
+                Ok(listener) => {
+                    is_deaf = false;
+                    while !listener.is_closed() {
+                        // Once at first, for what was appended before.
+                        self.nudged.notify_one();
+                        listener.wait(LONG).await;
+                    }
+                }
+                Err(error) if !is_deaf => {
+                    warn!(%error, "no nudges after appends: the log is polled");
+                    is_deaf = true;
+                    tokio::time::sleep(DEAF).await;
+                }
+                Err(_) => tokio::time::sleep(DEAF).await,
+            }
         }
+    }
+
+    async fn advance(&self) -> Result<(), Error> {
         // First the safe position, then, in statements of their own, what is below it.
         let safe = self.store.safe_position().await?;
-        let mut after = self.latest().to;
+        let mut after = self.latest().get_or_insert_with(|| Latest::begin(safe)).to();
+        self.safe.send_if_modified(|known| {
+            let is_first = *known < after;
+            *known = after.max(*known);
+            is_first
+        });
         while after < safe {
-            let Page { events, to } = self.pages.next(after, safe, PAGE).await?;
-            self.latest().add(events, to);
-            self.safe.send_replace(to);
-            after = to;
+            let part = part(&self.pages, after, safe, PAGE).await?;
+            after = part.to;
+            if let Some(latest) = &mut *self.latest() {
+                latest.add(part);
+            }
+            self.safe.send_replace(after);
         }
         Ok(())
     }
 
-    fn latest(&self) -> std::sync::MutexGuard<'_, Latest> {
+    fn latest(&self) -> std::sync::MutexGuard<'_, Option<Latest>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,44 +167,17 @@ impl Feed {
         if safe <= after {
             return Ok(None);
         }
-        if let Some(part) = self.latest().part(pages.categories(), after, limit) {
-            return Ok(Some(part));
+        let categories = pages.categories();
+        let latest =
+            self.latest().as_ref().and_then(|latest| latest.part(categories, after, limit));
+        match latest {
+            Some(part) => Ok(Some(part)),
+            None => part(pages, after, safe, limit).await.map(Some),
         }
-        let Page { events, to } = pages.next(after, safe, limit).await?;
-        Ok(Some(Part { more: to < safe, events, to }))
     }
 }
 
-impl Latest {
-    fn add(&mut self, events: Vec<Recorded>, to: Position) {
-        self.to = to;
-        self.events.extend(events);
-        while self.events.len() > KEPT {
-            if let Some(first) = self.events.pop_front() {
-                self.after = first.position;
-            }
-        }
-    }
-
-    fn part(&self, categories: &[String], after: Position, limit: usize) -> Option<Part> {
-        if after < self.after {
-            return None;
-        }
-        let first = self.events.partition_point(|event| event.position <= after);
-        let of_them = |event: &&Recorded| {
-            categories.iter().any(|category| category == event.stream.category())
-        };
-        let events = self.events.range(first..).filter(of_them).take(limit).cloned();
-        let events: Vec<_> = events.collect();
-        let to = reached(&events, limit, self.to);
-        Some(Part { more: to < self.to, events, to })
-    }
-}
-
-/// A page that is not full has seen all up to the end, also what it does not match.
-fn reached(events: &[Recorded], limit: usize, end: Position) -> Position {
-    match events.last() {
-        Some(last) if events.len() == limit => last.position,
-        _ => end,
-    }
+async fn part(pages: &Pages, after: Position, safe: Position, limit: usize) -> Result<Part, Error> {
+    let Page { events, to } = pages.next(after, safe, limit).await?;
+    Ok(Part { more: to < safe, events, to })
 }

@@ -10,12 +10,14 @@ mod control;
 mod coordinator;
 pub(crate) mod failure;
 mod feed;
+mod latest;
 mod pace;
 pub(crate) mod parking;
 mod projection;
 mod reacting;
 mod reactor;
 mod runner;
+mod search;
 mod sql;
 
 use std::{sync::Arc, time::Duration};
@@ -232,7 +234,7 @@ impl Worker {
         let database = store.database()?.clone();
         // All stop when one fails.
         let stop = stop.child_token();
-        let feed = Feed::new(&store, options.poll_interval, &projections).await?;
+        let feed = Feed::new(&store, options.poll_interval, &projections);
         let context = Arc::new(Context { store, database, options, stop: stop.clone(), feed });
         let feeding = {
             let context = context.clone();

@@ -36,7 +36,27 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn it_stays_within_its_bounds_and_comes_back_from_anywhere(
+            most in 1_usize..5000,
+            took in prop::collection::vec((0_usize..6000, 0_u64..2000), 0..60),
+        ) {
+            let mut pace = Pace::new(most);
+            for (events, time) in took {
+                pace.took(events, Duration::from_millis(time));
+                prop_assert!((LEAST.min(most)..=most).contains(&pace.size()));
+            }
+            for _ in 0..20 {
+                pace.took(pace.size(), Duration::from_millis(1));
+            }
+            prop_assert_eq!(pace.size(), most);
+        }
+    }
 
     #[test]
     fn it_grows_with_full_batches_that_are_quick_and_shrinks_with_slow_ones() {

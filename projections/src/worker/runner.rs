@@ -11,14 +11,16 @@ use super::{
     Context, OnFailure, Projection,
     control::{self, Asked, Wishes},
     failure::{may_be_of_an_event, text},
-    feed::Part,
+    latest::Part,
     pace::Pace,
     parking::{self, Parked, ParkedAt},
     projection::{Terms, slice_name, slice_of},
+    search::Search,
 };
 use crate::{
     error::{Error, EventFailure},
-    page::Pages,
+    page::{PAGE_BYTES, Pages, size},
+    read_model::StepError,
     target::{Batch, Late, Rest, Target, begin},
 };
 
@@ -40,7 +42,10 @@ pub(super) async fn run(
     projection.install(store).await?;
     let slices = projection.slices();
     let name = slice_name(projection.name(), slice, slices);
-    let checkpoint = Checkpoint::take_over(database, &name, epoch).await?;
+    let checkpoint = tokio::select! {
+        taken = Checkpoint::take_over(database, &name, epoch) => taken?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let mut runner = Runner {
         parked: parking::load(database, projection.name(), slice, slices).await?,
         pages: Pages::of(store, projection.categories()),
@@ -54,7 +59,7 @@ pub(super) async fn run(
         }),
         pace: Pace::new(options.batch_size),
         looked: None,
-        alone_up_to: Position::START,
+        search: Search::none(),
         in_a_row: 0,
         slice,
         checkpoint,
@@ -78,8 +83,7 @@ struct Runner<'a> {
     pace: Pace,
     /// When it last looked for what people ask.
     looked: Option<Instant>,
-    /// Up to here, events are taken one by one, to find the one that fails.
-    alone_up_to: Position,
+    search: Search,
     /// How many streams were parked since an event last succeeded.
     in_a_row: usize,
 }
@@ -115,7 +119,7 @@ impl Runner<'_> {
     }
 
     fn limit(&self, after: Position) -> usize {
-        if after < self.alone_up_to { 1 } else { self.pace.size() }
+        self.search.limit(after, self.pace.size())
     }
 
     async fn read(&self, after: Position) -> Result<Option<Part>, Error> {
@@ -163,9 +167,13 @@ impl Runner<'_> {
             return next;
         };
         if count > 1 && may_be_of_an_event(&error) {
-            self.alone_up_to = to;
+            self.search.narrow(read, to);
         } else {
-            let failure = self.failure(error, place)?;
+            let failure = self.failure(error, place.clone())?;
+            // What comes before the one that failed was applied.
+            if place.is_some_and(|(.., first)| first <= self.checkpoint.position()) {
+                self.in_a_row = 0;
+            }
             self.failed(failure).await?;
         }
         // What is known of rows is nothing to build on.
@@ -197,6 +205,8 @@ impl Runner<'_> {
     /// The event that failed, if it is one; else the error is the projection's.
     fn failure(&self, error: Error, place: Place) -> Result<Box<EventFailure>, Error> {
         match (error, place) {
+            // That is no event's fault, and all would be parked.
+            (Error::Event(failure), _) if is_mistake(&failure) => Err(Error::Event(failure)),
             (Error::Event(failure), _) => Ok(failure),
             (error, Some((stream, version, position))) if may_be_of_an_event(&error) => {
                 let (projection, source) = (self.projection.label().to_owned(), Box::new(error));
@@ -245,15 +255,14 @@ impl Runner<'_> {
             if !broken {
                 self.target.mended();
             }
-            let slices = self.projection.slices();
-            for (stream, asked) in asked {
-                if slice_of(&stream, slices) == self.slice {
-                    self.unpark(&stream, asked).await?;
-                }
-            }
             let Some(reason) = paused else {
                 if told {
                     info!(projection = self.projection.label(), "goes on");
+                }
+                for (stream, asked) in asked {
+                    if slice_of(&stream, self.projection.slices()) == self.slice {
+                        self.unpark(&stream, asked).await?;
+                    }
                 }
                 return Ok(false);
             };
@@ -277,30 +286,34 @@ impl Runner<'_> {
             return Ok(());
         };
         if position > self.checkpoint.position() {
-            // It is not late yet: it would come again with the others.
+            // The event is met on the way, and would be parked again. Once that is past, it goes on.
             return Ok(());
         }
         info!(projection = self.projection.label(), %stream, ?asked, "what was parked goes on");
         let mut after = Version::new(version.get() - i64::from(asked == Asked::Retry));
-        let mut limit = self.context.options.batch_size;
+        let mut limit = self.pace.size();
         loop {
-            let events = self.parked_events(stream, after, limit).await?;
-            let place = place(&events);
-            let rest = events.last().filter(|_| events.len() == limit).map(|last| ParkedAt {
+            let (events, more) = self.parked_events(stream, after, limit).await?;
+            let (count, place) = (events.len(), place(&events));
+            let rest = events.last().filter(|_| more).map(|last| ParkedAt {
                 position: Position::new(last.position.get() + 1),
                 version: Version::new(last.version.get() + 1),
             });
             match self.late(stream, events, rest).await {
                 // It is asked for again.
                 Ok(()) if self.target.rest().is_some() => return Ok(()),
-                Ok(()) => match rest {
-                    Some(rest) => after = Version::new(rest.version.get() - 1),
-                    None => break,
-                },
-                // One by one, so that all before the one that fails are applied.
-                Err(error) if limit > 1 && is_of_event(&error) => {
+                Ok(()) => {
+                    let Some(rest) = rest else { break };
+                    after = Version::new(rest.version.get() - 1);
+                    self.parked.insert(stream.clone(), rest);
+                    if self.stop.is_cancelled() {
+                        return Ok(());
+                    }
+                }
+                // Halves, so that all before the one that fails are applied.
+                Err(error) if count > 1 && is_of_event(&error) => {
                     self.target.prepare().await?;
-                    limit = 1;
+                    limit = count / 2;
                 }
                 Err(error) => {
                     let failure = self.failure(error, place)?;
@@ -313,16 +326,25 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Events of a parked stream, as far as all other streams have come.
+    /// Events of a parked stream, as far as all other streams have come, and whether there may be more.
     async fn parked_events(
         &self,
         stream: &StreamId,
         after: Version,
         limit: usize,
-    ) -> Result<Vec<Recorded>, Error> {
+    ) -> Result<(Vec<Recorded>, bool), Error> {
         let query = EventQuery::stream(stream).after_version(after).include_archived();
         let query = query.up_to(self.checkpoint.position()).limit(limit as u64);
-        Ok(self.context.store.read(query).try_collect().await?)
+        let mut read = std::pin::pin!(self.context.store.read(query));
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while let Some(event) = read.try_next().await? {
+            bytes += size(&event);
+            events.push(event);
+            if events.len() == limit || bytes >= PAGE_BYTES {
+                return Ok((events, true));
+            }
+        }
+        Ok((events, false))
     }
 
     async fn late(
@@ -351,5 +373,13 @@ fn place(events: &[Recorded]) -> Place {
 }
 
 fn is_of_event(error: &Error) -> bool {
-    matches!(error, Error::Event(_)) || may_be_of_an_event(error)
+    match error {
+        Error::Event(failure) => !is_mistake(failure),
+        error => may_be_of_an_event(error),
+    }
+}
+
+/// True if the projection is declared wrongly.
+fn is_mistake(failure: &EventFailure) -> bool {
+    matches!(failure.source.downcast_ref(), Some(StepError::OtherSlice))
 }

@@ -1,7 +1,8 @@
 //! Events that cannot be projected stop a worker that is to stop before them, and nothing is skipped.
 
 use annals_eventstore::{
-    Aggregate, Append, Apply, Event, ExpectedVersion, NewEvent, Payload, Recorded, StreamId,
+    Aggregate, Append, Apply, Event, EventStore, ExpectedVersion, NewEvent, Payload, Position,
+    Recorded, StreamId,
 };
 use annals_projections::{Change, KeyError, Keys, Project, ProjectionError, ReadModel};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::support::{
 
 /// The same events after a later release: what was unknown is known, under another name.
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
-enum LaterEvent {
+pub(crate) enum LaterEvent {
     Added {
         amount: i64,
     },
@@ -29,7 +30,7 @@ enum LaterEvent {
 
 #[derive(Aggregate, Default)]
 #[aggregate(category = "ledger", event = LaterEvent)]
-struct LaterLedger;
+pub(crate) struct LaterLedger;
 
 impl Apply<LaterEvent> for LaterLedger {
     fn apply(&mut self, _: &LaterEvent) {}
@@ -38,7 +39,7 @@ impl Apply<LaterEvent> for LaterLedger {
 /// The same table.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
 #[read_model(table = "tallies", from(LaterLedger), history)]
-struct LaterTally {
+pub(crate) struct LaterTally {
     #[read_model(key)]
     ledger: String,
     total: i64,
@@ -65,6 +66,15 @@ impl Project<LaterEvent> for LaterTally {
     }
 }
 
+/// Appends an event that only the later release knows.
+pub(crate) async fn transfuse(store: &EventStore, ledger: &str, amount: i64) -> Position {
+    let payload = Payload::from_json(format!(r#"{{"amount":{amount}}}"#)).unwrap();
+    let event = NewEvent::raw("transfused", 1, payload);
+    let stream = StreamId::new("ledger", ledger).unwrap();
+    let append = Append::to(stream, ExpectedVersion::Any, [event]);
+    store.append(append).await.unwrap().last_position
+}
+
 async fn reached(client: &Client) -> i64 {
     value(client, "select position from annals.checkpoints").await
 }
@@ -73,14 +83,11 @@ async fn reached(client: &Client) -> i64 {
 async fn an_event_that_does_not_decode_stops_the_worker_until_the_code_knows_it() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
-    let stream = StreamId::new("ledger", "b").unwrap();
     for _ in 0..5 {
         add(&store, "a", 1).await;
     }
     add(&store, "b", 1).await;
-    let unknown = NewEvent::raw("transfused", 1, Payload::from_json(r#"{"amount":70}"#).unwrap());
-    let unknown = Append::to(stream, ExpectedVersion::Any, [unknown]);
-    let unknown = store.append(unknown).await.unwrap().last_position;
+    let unknown = transfuse(&store, "b", 70).await;
     for _ in 0..5 {
         add(&store, "a", 1).await;
     }

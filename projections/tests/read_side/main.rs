@@ -4,6 +4,7 @@
 
 mod archive;
 mod catch_up;
+mod chaos;
 mod columns;
 mod connections;
 mod consistency;
@@ -14,13 +15,17 @@ mod inline;
 mod install;
 mod leases;
 mod live;
+mod parking;
 mod past;
 mod paused;
+mod pausing;
 mod reactors;
 mod rebuild;
 mod restore;
 mod roles;
 mod rows;
+mod shared_feed;
+mod slices;
 mod sql;
 mod support;
 mod time_travel;

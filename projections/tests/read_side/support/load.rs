@@ -6,6 +6,7 @@ use annals_eventstore::EventStore;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::JoinSet;
 
+use super::account::move_some;
 use super::ledger::{Audit, AuditEvent, Ledger, LedgerEvent, append, unrelated};
 
 const LEDGERS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -50,12 +51,27 @@ pub(crate) async fn append_some(store: &EventStore, rng: &mut StdRng) {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Ledgers,
+    Accounts,
+}
+
 /// Writers that append until they are told how many appends are enough.
 pub(crate) struct Load(JoinSet<()>);
 
 impl Load {
     /// Starts writers that make so many appends each.
     pub(crate) fn start(store: &EventStore, seed: u64, writers: u64, appends: usize) -> Self {
+        Self::of(store, seed, writers, appends, Kind::Ledgers)
+    }
+
+    /// The same of appends to accounts.
+    pub(crate) fn of_accounts(store: &EventStore, seed: u64, appends: usize) -> Self {
+        Self::of(store, seed, 3, appends, Kind::Accounts)
+    }
+
+    fn of(store: &EventStore, seed: u64, writers: u64, appends: usize, kind: Kind) -> Self {
         let store = Arc::new(store.clone());
         let mut tasks = JoinSet::new();
         for writer in 0..writers {
@@ -63,7 +79,10 @@ impl Load {
             tasks.spawn(async move {
                 let mut rng = StdRng::seed_from_u64(seed.wrapping_add(writer));
                 for _ in 0..appends {
-                    append_some(&store, &mut rng).await;
+                    match kind {
+                        Kind::Ledgers => append_some(&store, &mut rng).await,
+                        Kind::Accounts => move_some(&store, &mut rng).await,
+                    }
                     tokio::time::sleep(Duration::from_micros(rng.random_range(0..3000))).await;
                 }
             });

@@ -1,5 +1,6 @@
 //! What the tests of the read side share.
 
+pub(crate) mod account;
 #[allow(dead_code, reason = "these tests use a part of it")]
 #[path = "../../../../eventstore/tests/support/database.rs"]
 pub(crate) mod database;

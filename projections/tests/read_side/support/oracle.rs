@@ -74,6 +74,9 @@ pub(crate) async fn assert_exact<R: ReadModel + std::fmt::Debug>(
 }
 
 fn similar(what: &str, found: Vec<String>, expected: Vec<String>) {
+    if found == expected {
+        return;
+    }
     let missing: Vec<_> = expected.iter().filter(|value| !found.contains(value)).take(5).collect();
     let surplus: Vec<_> = found.iter().filter(|value| !expected.contains(value)).take(5).collect();
     assert!(
