@@ -39,11 +39,28 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
         let table = format!("{}.{}", database.read_models().name(), R::TABLE);
         return Err(Error::Outdated { table, difference });
     }
-    let table = Table::of::<R>(database.schema(), database.read_models());
-    let create = [&*table.tables, &table.indexes.concat(), &table.functions].concat();
+    let create = ddl::<R>(database.schema(), database.read_models());
     transaction.batch_execute(&create).await.map_err(failed())?;
     register::<R>(database, &transaction).await?;
     transaction.commit().await.map_err(failed())
+}
+
+/// The SQL that creates a read model's tables, indexes and functions, to be looked at, or to be run by
+/// somebody else. It changes nothing where they exist. The schemas are those of the store's tables and of
+/// the read models':
+///
+/// ```
+/// # use annals_eventstore::EventStore;
+/// # fn print<R: annals_projections::ReadModel>() -> Result<(), annals_eventstore::Error> {
+/// let (store, read_models) = EventStore::options().schema("orders").schemas()?;
+/// println!("{}", annals_projections::ddl::<R>(&store, &read_models));
+/// # Ok(()) }
+/// ```
+///
+/// Of a store that is open they are [`Database::schema`] and [`Database::read_models`].
+pub fn ddl<R: ReadModel>(store: &Schema, read_models: &Schema) -> String {
+    let table = Table::of::<R>(store, read_models);
+    [&*table.tables, &table.indexes.concat(), &table.functions].concat()
 }
 
 /// `create or replace` and `if not exists` are not safe against another worker's.

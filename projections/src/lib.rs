@@ -82,7 +82,7 @@ pub use self::{
     column::{ArrayElement, ArrayText, Column, SqlParam, SqlValue},
     error::{Error as ProjectionError, EventFailure},
     inline::InlineProjections,
-    install::reset,
+    install::{ddl, reset},
     live::{Changes, Cut, Live, LiveOptions, RowChange},
     query::{Consistency, Query, QueryReadModels},
     reactor::{Cause, Effect, React, Reaction, Reactor, ReactorSource, Trigger},
