@@ -33,8 +33,8 @@ pub(super) struct Arguments {
     /// The read model: the name of its table
     projection: String,
 
-    /// Only the row with this key: a value for each column of it
-    #[arg(allow_hyphen_values = true)]
+    /// Only the row with this key: a value for each column of it; what begins with a hyphen comes behind --
+    #[arg(allow_negative_numbers = true)]
     key: Vec<String>,
 
     /// The one moment
@@ -176,7 +176,7 @@ impl Told<'_> {
         let between = format!("between the positions {from} and {to}");
         let line = match added + removed + changed {
             0 => format!("Nothing differs {between}."),
-            _ => format!("{between}: {added} added, {changed} changed, {removed} removed."),
+            _ => format!("{added} added, {changed} changed, {removed} removed {between}."),
         };
         print_on(&line).map(drop)
     }

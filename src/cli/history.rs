@@ -34,8 +34,8 @@ pub(super) struct Arguments {
     /// The read model: the name of its table
     projection: String,
 
-    /// The key of the row: a value for each column of it
-    #[arg(required = true, allow_hyphen_values = true)]
+    /// The key of the row: a value for each column of it; what begins with a hyphen comes behind --
+    #[arg(required = true, allow_negative_numbers = true)]
     key: Vec<String>,
 
     /// How to print it

@@ -89,7 +89,7 @@ pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Projection, Fail
         Failure(match names.len() {
             0 => "this program has no read models; add them with App::new().projection::<..>()"
                 .to_owned(),
-            _ => format!("this program has no read model {name:?}, but {}", list(names)),
+            _ => format!("this program has no read model {name:?}; it has {}", list(names)),
         })
     })
 }
@@ -111,7 +111,7 @@ pub(super) async fn must_exist(
     let names: BTreeSet<_> = all.iter().map(|status| &*status.name).chain(known).collect();
     Err(Failure(match names.len() {
         0 => format!("there is no projection {name:?}, nor any other"),
-        _ => format!("there is no projection {name:?}, but {}", list(names)),
+        _ => format!("there is no projection {name:?}; there are {}", list(names)),
     }))
 }
 

@@ -16,7 +16,7 @@ use super::{
     App, Exit, Failure,
     database::Database,
     output::{Bar, Output},
-    projection::{Projection, Rebuilds, known},
+    projection::{Projection, Rebuilds, known, must_have_begun},
 };
 use crate::{EventStore, Phase, Progress, ProjectionError, ReadModel, Rebuild};
 
@@ -150,6 +150,10 @@ pub(super) async fn run(app: &App, arguments: Arguments) -> Result<Exit, Failure
     let running = async {
         let known = known(app, &projection)?;
         let store = database.open(app).await?;
+        if matches!(task, Task::Build(Compare::Only | Compare::First)) {
+            // There must be something to compare with, which is known before it takes long.
+            must_have_begun(app, &store, &projection).await?;
+        }
         let rebuild = (known.rebuild)(&store, &rebuilding);
         let outcome = carry_out(known, &*rebuild, task).await?;
         store.close().await;

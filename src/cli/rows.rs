@@ -88,7 +88,7 @@ pub(super) fn refused(error: tokio_postgres::Error) -> Failure {
     let Some(said) = error.as_db_error() else { return error.into() };
     let mut line = said.message().to_owned();
     for more in [said.detail(), said.hint()].into_iter().flatten() {
-        line.push_str("; ");
+        line.push_str(". ");
         line.push_str(more);
     }
     Failure(line.replace('\n', " "))
