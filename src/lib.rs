@@ -39,6 +39,9 @@ mod guide {
     #[doc = include_str!("../docs/guide/operations.md")]
     mod operations {}
 
+    #[doc = include_str!("../docs/guide/read-models.md")]
+    mod read_models {}
+
     #[doc = include_str!("../docs/guide/reading.md")]
     mod reading {}
 

@@ -46,6 +46,9 @@ struct Args {
     /// Be one of the processes of `processes`, on this database.
     #[arg(long, hide = true, value_name = "URL")]
     child_of: Option<String>,
+    /// Be the process of `rebuild` whose memory is measured, on this database.
+    #[arg(long, hide = true, value_name = "URL")]
+    rebuild_of: Option<String>,
 }
 
 #[tokio::main]
@@ -53,6 +56,9 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(url) = args.child_of {
         return bench::processes::child(&url).await;
+    }
+    if let Some(url) = args.rebuild_of {
+        return bench::read_side::rebuild::child(&url).await;
     }
     let url = std::env::var("DATABASE_URL")
         .context("DATABASE_URL names no server: run this as `cargo xtask bench`")?;

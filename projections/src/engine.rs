@@ -21,7 +21,7 @@ use crate::{
     fold::Folding,
     install::install,
     read_model::{ReadModel, Step},
-    target::{Batch, Late, Target, begin},
+    target::{Batch, Late, Target, enter, open},
 };
 
 /// More rows than this are not kept in memory between batches.
@@ -71,10 +71,17 @@ impl<R: ReadModel> Engine<R> {
         to: Position,
     ) -> Result<(), Error> {
         let late = batch.late.as_ref();
-        let transaction = begin(&self.database, checkpoint, late, to, self.patience).await?;
-        let mut folding = std::mem::take(&mut self.hot);
+        let transaction = open(&self.database, self.patience).await?;
         let client = transaction.client()?;
-        self.rows.load(client, &mut folding, steps).await?;
+        let mut folding = std::mem::take(&mut self.hot);
+        // Both are sent at once. The rows are read behind the checkpoint's lock, and count only if it moved.
+        let ready = checkpoint.prepare(client).await?;
+        let (entered, loaded) = tokio::join!(
+            enter(&self.database, client, (checkpoint, &ready), late, to),
+            self.rows.load(client, &mut folding, steps),
+        );
+        entered?;
+        loaded?;
         folding.fold(steps)?;
         self.rows.write(client, &folding).await?;
         transaction.commit().await?;

@@ -194,6 +194,19 @@ pub enum Error {
         /// The read model.
         projection: &'static str,
     },
+    /// History of that time is not kept any more.
+    #[error(
+        "read model {projection:?} keeps its history from position {kept_from} on, the query is as of \
+         {needed}; replay the log up to there instead"
+    )]
+    Forgotten {
+        /// The read model.
+        projection: &'static str,
+        /// From where on it is kept.
+        kept_from: Position,
+        /// What the query needs.
+        needed: Position,
+    },
     /// A version of one stream is not a moment of a read model.
     #[error("a read model cannot be read as of a stream's version; use a time or a position")]
     NotAMoment,

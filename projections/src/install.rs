@@ -39,15 +39,27 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
         let table = format!("{}.{}", database.read_models().name(), R::TABLE);
         return Err(Error::Outdated { table, difference });
     }
-    let create = ddl::<R>(database.schema(), database.read_models());
+    let table = Table::of::<R>(database.schema(), database.read_models());
+    // Only what is missing: to create an index takes a lock on the table, also where there is one.
+    let mut create = table.tables;
+    let there =
+        "select to_regclass(name) is not null from unnest($1::text[]) with ordinality n (name, n)
+         order by n";
+    let there = transaction.query(there, &[&table.index_names]).await.map_err(failed())?;
+    for (index, there) in std::iter::zip(&table.indexes, &there) {
+        if !there.get::<_, bool>(0) {
+            create += index;
+        }
+    }
+    create += &table.functions;
+    create += &registration::<R>(database.schema());
     transaction.batch_execute(&create).await.map_err(failed())?;
-    register::<R>(database, &transaction).await?;
     transaction.commit().await.map_err(failed())
 }
 
-/// The SQL that creates a read model's tables, indexes and functions, to be looked at, or to be run by
-/// somebody else. It changes nothing where they exist. The schemas are those of the store's tables and of
-/// the read models':
+/// The SQL that makes a read model ready for its first worker: its tables, indexes and functions, and its
+/// checkpoint at the start of the log. For somebody to look at, or to run: it changes nothing where they
+/// are. The schemas are those of the store's tables and of the read models':
 ///
 /// ```
 /// # use annals_eventstore::EventStore;
@@ -60,7 +72,15 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
 /// Of a store that is open they are [`Database::schema`] and [`Database::read_models`].
 pub fn ddl<R: ReadModel>(store: &Schema, read_models: &Schema) -> String {
     let table = Table::of::<R>(store, read_models);
-    [&*table.tables, &table.indexes.concat(), &table.functions].concat()
+    [&*table.tables, &table.indexes.concat(), &table.functions, &registration::<R>(store)].concat()
+}
+
+/// Notes which version of the code makes the rows, and in how many slices, unless that is known.
+fn registration<R: ReadModel>(store: &Schema) -> String {
+    let sql = store.sql(include_str!("sql/register.sql"));
+    sql.replace("{name}", &checkpoint_name::<R>())
+        .replace("{slices}", &R::SLICES.to_string())
+        .replace("{version}", &R::VERSION.to_string())
 }
 
 /// `create or replace` and `if not exists` are not safe against another worker's.
@@ -68,26 +88,6 @@ pub(crate) async fn lock<R: ReadModel>(client: &impl GenericClient) -> Result<()
     let sql = "select pg_advisory_xact_lock(hashtext('annals read model'), hashtext($1))";
     let locked = client.execute(sql, &[&R::TABLE]).await;
     locked.map(drop).map_err(failed::<R>("lock the read model"))
-}
-
-/// Notes which version of the code makes the rows, and in how many slices, unless that is known.
-async fn register<R: ReadModel>(
-    database: &Database,
-    client: &impl GenericClient,
-) -> Result<(), Error> {
-    let (slices, version) = (R::SLICES as i16, R::VERSION as i32);
-    let register = database.schema().sql(
-        "insert into {schema}.projections (name, slices, version) values ($1, $2, $3)
-         on conflict do nothing",
-    );
-    let begin = database.schema().sql(
-        "insert into {schema}.checkpoints (name, position)
-         select name, 0 from unnest({schema}.checkpoints_of($1)) name on conflict do nothing",
-    );
-    let name = checkpoint_name::<R>();
-    let failed = || failed::<R>("register the projection");
-    client.execute(&register, &[&name, &slices, &version]).await.map_err(failed())?;
-    client.execute(&begin, &[&name]).await.map(drop).map_err(failed())
 }
 
 /// In what the rows differ from those that this code would make, as far as numbers tell.

@@ -63,6 +63,7 @@ mod inline;
 mod install;
 mod interval;
 mod live;
+mod page;
 mod query;
 mod reactor;
 mod read_model;
@@ -84,7 +85,10 @@ pub use self::{
     inline::InlineProjections,
     install::{ddl, reset},
     live::{Changes, Cut, Live, LiveOptions, RowChange},
-    query::{Consistency, Query, QueryReadModels},
+    query::{
+        Consistency, Query, QueryReadModels, RowDifference, RowVersion, WaitForReadModel,
+        forget_history,
+    },
     reactor::{Cause, Effect, React, Reaction, Reactor, ReactorSource, Trigger},
     read_model::{
         Change, ColumnDef, History, IndexDef, KeyError, Keys, Project, ReadModel, RowKey, Source,

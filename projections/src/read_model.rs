@@ -202,6 +202,8 @@ pub struct KeyError {
 /// for tuples of up to four columns. A tuple is never a stream's key: a read model with several
 /// key columns implements [`Project::keys`].
 pub trait RowKey: Clone + Eq + std::hash::Hash + Send + Sync + 'static {
+    /// How many columns it has.
+    const COLUMNS: usize;
     /// The key as read from a stream's key.
     ///
     /// # Errors
@@ -216,6 +218,8 @@ where
     K: Column + std::str::FromStr + Clone + Eq + std::hash::Hash,
     K::Err: std::fmt::Display,
 {
+    const COLUMNS: usize = 1;
+
     fn from_stream_key(key: &str) -> Result<Self, KeyError> {
         key.parse()
             .map_err(|error: K::Err| KeyError { key: key.to_owned(), reason: error.to_string() })
@@ -227,8 +231,10 @@ where
 }
 
 macro_rules! tuple_key {
-    ($($name:ident $index:tt),+) => {
+    ($count:literal: $($name:ident $index:tt),+) => {
         impl<$($name: Column + Clone + Eq + std::hash::Hash),+> RowKey for ($($name,)+) {
+            const COLUMNS: usize = $count;
+
             fn from_stream_key(key: &str) -> Result<Self, KeyError> {
                 Err(KeyError {
                     key: key.to_owned(),
@@ -242,9 +248,9 @@ macro_rules! tuple_key {
         }
     };
 }
-tuple_key!(A 0, B 1);
-tuple_key!(A 0, B 1, C 2);
-tuple_key!(A 0, B 1, C 2, D 3);
+tuple_key!(2: A 0, B 1);
+tuple_key!(3: A 0, B 1, C 2);
+tuple_key!(4: A 0, B 1, C 2, D 3);
 
 /// Where a read model's events come from: one category, and how its events are folded.
 pub struct Source<R: ReadModel> {

@@ -9,7 +9,8 @@ mod statements;
 
 use annals_eventstore::postgres::Schema;
 
-use self::{functions::functions, statements::Sql};
+use self::functions::functions;
+pub(crate) use self::statements::Sql;
 use crate::read_model::{History, ReadModel};
 
 /// The statements of one read model in one schema.
@@ -22,6 +23,8 @@ pub(crate) struct Table {
     /// All that a new read model needs: its tables, what finds rows in them, and functions for queries.
     pub(crate) tables: String,
     pub(crate) indexes: Vec<String>,
+    /// The names of these indexes, quoted, in the same order.
+    pub(crate) index_names: Vec<String>,
     pub(crate) functions: String,
     pub(crate) drop: String,
     pub(crate) drop_history: String,
@@ -38,40 +41,20 @@ pub(crate) struct Table {
     /// What COPY takes: rows, and versions that are over.
     pub(crate) copy: String,
     pub(crate) copy_history: String,
-    pub(crate) queries: Queries,
     differences: String,
-}
-
-/// Questions about rows: as they are, and as of the position `$1`.
-#[derive(Debug)]
-pub(crate) struct Queries {
-    /// The row of one key, given as arrays of one element.
-    pub(crate) get: String,
-    pub(crate) all: String,
-    pub(crate) get_as_of: String,
-    pub(crate) all_as_of: String,
-    /// All versions of one key's row, from the first on, with their ranges.
-    pub(crate) versions: String,
-    /// What differs between the positions `$1` and `$2`: before and after, side by side.
-    pub(crate) changes: String,
 }
 
 impl Table {
     /// The tables of a read model in `schema`, for the store in the schema `store`.
     pub(crate) fn of<R: ReadModel>(store: &Schema, schema: &Schema) -> Self {
-        let sql = Sql {
-            schema: schema.sql("{schema}"),
-            table: R::TABLE,
-            columns: R::COLUMNS,
-            indexes: R::INDEXES,
-            history: R::HISTORY,
-        };
+        let sql = Sql::of::<R>(schema);
         Self {
             name: sql.name(""),
             history: sql.name("_history"),
             history_mark: sql.name("_history_key"),
             tables: sql.tables(),
             indexes: sql.indexes(),
+            index_names: sql.index_names(),
             functions: match R::HISTORY {
                 History::Kept => functions(&sql, &store.sql("{schema}")),
                 History::None => String::new(),
@@ -87,7 +70,6 @@ impl Table {
             keep: sql.keep(),
             copy: sql.copy(),
             copy_history: sql.copy_history(),
-            queries: sql.queries(),
             differences: sql.differences(&sql.name(""), "{other}"),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     Error as StoreError, Position, Recorded, StreamId, Version,
-    postgres::{Checkpoint, Database, GenericClient, OwnedTransaction},
+    postgres::{Checkpoint, Client, Database, GenericClient, OwnedTransaction, Prepared},
 };
 use async_trait::async_trait;
 
@@ -53,8 +53,41 @@ pub(crate) trait Target: Send + Sync {
     async fn apply(&mut self, batch: Batch, checkpoint: &mut Checkpoint) -> Result<(), Error>;
 }
 
-/// Begins the transaction of a batch: moves the checkpoint, so that a worker that was replaced writes
-/// nothing, and takes late events from those that are parked.
+/// Opens the transaction of a batch. Nothing is written before [`enter`] has returned.
+///
+/// It does not wait for the disk when it commits: a crash of the server may undo it, and with it the
+/// checkpoint, so the batch is then done again. No other transaction rests on it that the crash would keep,
+/// since the log of the database is one.
+pub(crate) async fn open(
+    database: &Database,
+    patience: Duration,
+) -> Result<OwnedTransaction, Error> {
+    let patience = patience.as_millis().clamp(1000, i32::MAX as u128);
+    // A worker that is paused here keeps the checkpoint locked, until the database ends it.
+    let settings = format!(
+        "set local synchronous_commit = off; \
+         set local idle_in_transaction_session_timeout = {patience}"
+    );
+    Ok(database.begin_with(&settings).await?)
+}
+
+/// Moves the checkpoint, so that a worker that was replaced writes nothing, and takes late events from those
+/// that are parked. What is polled after it comes behind it.
+pub(crate) async fn enter(
+    database: &Database,
+    client: &Client,
+    (checkpoint, ready): (&Checkpoint, &Prepared),
+    late: Option<&Late>,
+    to: Position,
+) -> Result<(), Error> {
+    checkpoint.advance_ready(client, ready, to).await?;
+    match late {
+        Some(late) => unpark(database, client, late).await,
+        None => Ok(()),
+    }
+}
+
+/// Opens the transaction of a batch, and enters it.
 pub(crate) async fn begin(
     database: &Database,
     checkpoint: &Checkpoint,
@@ -62,20 +95,10 @@ pub(crate) async fn begin(
     to: Position,
     patience: Duration,
 ) -> Result<OwnedTransaction, Error> {
-    let transaction = database.begin().await?;
+    let transaction = open(database, patience).await?;
     let client = transaction.client()?;
-    let patience = patience.as_millis().clamp(1000, i32::MAX as u128);
-    // A worker that is paused here keeps the checkpoint locked, until the database ends it.
-    let limit = format!("set local idle_in_transaction_session_timeout = {patience}");
-    let limited = async {
-        let failed = |source| Error::Bookkeeping { action: "limit a transaction", source };
-        client.batch_execute(&limit).await.map_err(failed)
-    };
-    let advanced = async { Ok(checkpoint.advance(client, to).await?) };
-    tokio::try_join!(limited, advanced)?;
-    if let Some(late) = late {
-        unpark(database, client, late).await?;
-    }
+    let ready = checkpoint.prepare(client).await?;
+    enter(database, client, (checkpoint, &ready), late, to).await?;
     Ok(transaction)
 }
 

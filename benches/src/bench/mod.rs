@@ -6,6 +6,7 @@ mod copy;
 pub(crate) mod growth;
 pub(crate) mod load_10k;
 pub(crate) mod processes;
+pub(crate) mod read_side;
 pub(crate) mod replay_copy;
 
 use anyhow::Result;
@@ -37,6 +38,16 @@ pub(crate) enum Name {
     Load10k,
     /// Commands from four processes, against one process.
     Processes,
+    /// A read model with history built anew, against a replay of the log.
+    Rebuild,
+    /// The same in two parts, against one.
+    RebuildSlices,
+    /// From an append to the read model.
+    LiveLatency,
+    /// One row as of the end of the log, against the row as it is.
+    AsOfPoint,
+    /// A whole table as of the end of the log, against the table as it is.
+    AsOfTable,
     /// Commands, appends and loads in stores of 100,000 to 10,000,000 events. Only if named.
     Growth,
 }
@@ -52,7 +63,7 @@ pub(crate) struct How {
 
 impl Name {
     /// What runs when nothing is named.
-    pub(crate) const DEFAULT: [Self; 8] = [
+    pub(crate) const DEFAULT: [Self; 13] = [
         Self::Execute1,
         Self::Execute64,
         Self::Execute512,
@@ -61,6 +72,11 @@ impl Name {
         Self::ReplayCopy,
         Self::Load10k,
         Self::Processes,
+        Self::Rebuild,
+        Self::RebuildSlices,
+        Self::LiveLatency,
+        Self::AsOfPoint,
+        Self::AsOfTable,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -73,6 +89,11 @@ impl Name {
             Self::ReplayCopy => "replay_copy",
             Self::Load10k => "load_10k",
             Self::Processes => "processes",
+            Self::Rebuild => "rebuild",
+            Self::RebuildSlices => "rebuild_slices",
+            Self::LiveLatency => "live_latency",
+            Self::AsOfPoint => "as_of_point",
+            Self::AsOfTable => "as_of_table",
             Self::Growth => "growth",
         }
     }
@@ -88,6 +109,11 @@ impl Name {
             Self::ReplayCopy => replay_copy::run(server, effort).await,
             Self::Load10k => load_10k::run(server, effort).await,
             Self::Processes => processes::run(server, effort).await,
+            Self::Rebuild => read_side::rebuild::run(server, effort).await,
+            Self::RebuildSlices => read_side::rebuild::slices(server, effort).await,
+            Self::LiveLatency => read_side::live_latency::run(server, effort).await,
+            Self::AsOfPoint => read_side::as_of::point(server, effort).await,
+            Self::AsOfTable => read_side::as_of::table(server, effort).await,
             Self::Growth => growth::run(server, effort, how.largest).await,
         }
     }

@@ -1,6 +1,6 @@
 //! How far a reader of the log has come.
 
-use super::{Database, GenericClient, database_error};
+use super::{Database, GenericClient, Prepared, database_error};
 use crate::{error::Error, ids::Position};
 
 /// The checkpoint of one reader: everything up to its position has been dealt with.
@@ -85,8 +85,32 @@ impl Checkpoint {
         transaction: &impl GenericClient,
         to: Position,
     ) -> Result<(), Error> {
+        let ready = self.prepare(transaction).await?;
+        self.advance_ready(transaction, &ready, to).await
+    }
+
+    /// Makes the statement that moves it ready, for [`advance_ready`](Self::advance_ready).
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn prepare(&self, transaction: &impl GenericClient) -> Result<Prepared, Error> {
+        let prepared = transaction.prepare_cached(&self.advance).await;
+        prepared.map_err(|error| database_error("move a checkpoint", error))
+    }
+
+    /// As [`advance`](Self::advance), and it is sent when the future is polled first: what is polled after
+    /// it on the same connection comes behind it, without waiting for its answer.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub async fn advance_ready(
+        &self,
+        transaction: &impl GenericClient,
+        ready: &Prepared,
+        to: Position,
+    ) -> Result<(), Error> {
         let moved = transaction
-            .execute(&self.advance, &[&self.name, &self.position.get(), &to.get(), &self.epoch])
+            .execute(ready, &[&self.name, &self.position.get(), &to.get(), &self.epoch])
             .await
             .map_err(|error| database_error("move a checkpoint", error))?;
         if moved == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }

@@ -40,11 +40,20 @@ impl Database {
     /// # Errors
     /// As [`client`](Self::client), or if the database fails.
     pub async fn begin(&self) -> Result<OwnedTransaction, Error> {
+        self.begin_with("").await
+    }
+
+    /// The same with statements that are executed at once, `set local` above all: one round trip for all.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_with(&self, statements: &str) -> Result<OwnedTransaction, Error> {
         let mut connection = Connection(Some(self.client().await?.pinned()));
         // As the text of a UUID it needs no quoting.
         let mark = Uuid::now_v7().to_string();
-        let begin =
-            format!("begin isolation level read committed; set local annals.unit = '{mark}'");
+        let begin = format!(
+            "begin isolation level read committed; set local annals.unit = '{mark}'; {statements}"
+        );
         let begun = match &connection.0 {
             Some(client) => client.batch_execute(&begin).await,
             None => return Err(Error::Closed),

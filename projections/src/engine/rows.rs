@@ -59,21 +59,32 @@ impl<R: ReadModel> Rows<R> {
         Ok(())
     }
 
-    /// Writes what changed, with one statement for each kind of change.
+    /// Writes what changed, with one statement for each kind of change, all sent at once: they are of
+    /// different rows.
     pub(crate) async fn write(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
-        self.put(client, "insert rows", &self.table.insert, &folding.changes().new).await?;
-        self.rewrite(client, folding).await?;
-        self.keep(client, &folding.past).await
+        let Changes { new, changed, gone } = folding.changes();
+        tokio::try_join!(
+            self.put(client, "insert rows", &self.table.insert, &new),
+            self.put(client, "update rows", &self.table.update, &changed),
+            self.remove(client, &gone),
+            self.keep(client, &folding.past),
+        )?;
+        Ok(())
     }
 
     /// Writes what changed of rows that were there.
     pub(crate) async fn rewrite(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
         let Changes { changed, gone, .. } = folding.changes();
+        self.remove(client, &gone).await?;
+        self.put(client, "update rows", &self.table.update, &changed).await
+    }
+
+    async fn remove(&self, client: &Client, gone: &[R::Key]) -> Result<(), Error> {
         for gone in gone.chunks(CHUNK) {
             let keys = R::Key::columns(gone);
             run::<R>(client, "delete rows", &self.table.delete, params(&keys)).await?;
         }
-        self.put(client, "update rows", &self.table.update, &changed).await
+        Ok(())
     }
 
     async fn put(

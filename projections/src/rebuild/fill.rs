@@ -29,6 +29,7 @@ use crate::{
     error::{Error, EventFailure},
     fold::Folding,
     guard::panicked,
+    page::Pages,
     read_model::{History, ReadModel, Step},
     target::begin,
     worker::parking::ParkedAt,
@@ -210,19 +211,16 @@ impl<R: ReadModel> Filling<'_, R> {
         after: Position,
         end: Position,
     ) -> impl Stream<Item = Result<Page<R>, Error>> + use<R> {
-        let (store, categories) = (self.place.store.clone(), self.place.categories.clone());
+        let pages = Arc::new(Pages::of(&self.place.store, &self.place.categories));
         let read = stream::try_unfold(after, move |after| {
-            let (store, categories) = (store.clone(), categories.clone());
+            let pages = pages.clone();
             async move {
                 if after >= end {
                     return Ok(None);
                 }
-                let events = store.read_page(Some(&categories), after, end, PAGE).await?;
-                let to = match events.last() {
-                    Some(last) if events.len() == PAGE => last.position,
-                    _ => end,
-                };
-                Ok::<_, Error>(Some(((events, to), to)))
+                let page = pages.next(after, end, PAGE).await?;
+                let to = page.to;
+                Ok::<_, Error>(Some(((page.events, to), to)))
             }
         });
         let (steps, shards) = (self.place.steps.clone(), self.options.shards);

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     engine::Engine,
     error::Error,
+    page::{Page, Pages},
     read_model::ReadModel,
     target::{Batch, Target},
 };
@@ -29,6 +30,7 @@ pub(super) async fn follow<R: ReadModel>(
     reporter.phase(Phase::Following);
     let mut engine = Engine::<R>::new(&place.database, PATIENCE).in_schema(&place.next);
     let mut parked = place.parked().await?;
+    let pages = Pages::of(&place.store, &place.categories);
     let mut events = 0;
     let mut end = up_to.unwrap_or_default();
     loop {
@@ -47,12 +49,7 @@ pub(super) async fn follow<R: ReadModel>(
             }
         }
         let after = checkpoint.position();
-        let page = place.store.read_page(Some(&place.categories), after, end, BATCH).await?;
-        let to = match page.last() {
-            Some(last) if page.len() == BATCH => last.position,
-            _ => end,
-        };
-        let mut page = page;
+        let Page { events: mut page, to } = pages.next(after, end, BATCH).await?;
         page.retain(|event| {
             parked.get(&event.stream).is_none_or(|at| event.position < at.position)
         });

@@ -1,17 +1,19 @@
 //! The statements on a read model's tables.
 
-use super::Queries;
+use annals_eventstore::postgres::Schema;
+
 use crate::{
     interval::{nodes_before, nodes_behind},
-    read_model::{ColumnDef, History, IndexDef},
+    read_model::{ColumnDef, History, IndexDef, ReadModel},
 };
 
-pub(super) struct Sql {
-    pub(super) schema: String,
+/// What the statements on a read model's tables are made of.
+pub(crate) struct Sql {
+    schema: String,
     pub(super) table: &'static str,
-    pub(super) columns: &'static [ColumnDef],
-    pub(super) indexes: &'static [IndexDef],
-    pub(super) history: History,
+    columns: &'static [ColumnDef],
+    indexes: &'static [IndexDef],
+    history: History,
 }
 
 fn quoted(column: &ColumnDef) -> String {
@@ -27,13 +29,19 @@ fn given(column: &ColumnDef) -> String {
 }
 
 impl Sql {
-    pub(super) fn name(&self, suffix: &str) -> String {
-        format!("{}.\"{}{suffix}\"", self.schema, self.table)
+    /// Of the tables in a schema.
+    pub(crate) fn of<R: ReadModel>(schema: &Schema) -> Self {
+        Self {
+            schema: schema.sql("{schema}"),
+            table: R::TABLE,
+            columns: R::COLUMNS,
+            indexes: R::INDEXES,
+            history: R::HISTORY,
+        }
     }
 
-    /// The name of an index, which takes no schema.
-    fn index(&self, suffix: &str) -> String {
-        format!("\"{}{suffix}\"", self.table)
+    pub(super) fn name(&self, suffix: &str) -> String {
+        format!("{}.\"{}{suffix}\"", self.schema, self.table)
     }
 
     /// One text for each column that passes, joined by commas.
@@ -45,7 +53,7 @@ impl Sql {
         self.list(|column| Some(format!("{prefix}{}", quoted(column))))
     }
 
-    pub(super) fn keys(&self) -> String {
+    pub(crate) fn keys(&self) -> String {
         self.list(|column| column.key.then(|| quoted(column)))
     }
 
@@ -125,24 +133,32 @@ impl Sql {
 
     /// Apart from the tables, because a rebuild fills them first. One for each statement.
     pub(super) fn indexes(&self) -> Vec<String> {
-        let index = |unique: &str, name: &str, table: String, columns: &str| {
-            format!("create {unique}index if not exists {name} on {table} ({columns});\n")
+        let create = |(unique, name, suffix, columns): (&str, String, &str, String)| {
+            let table = self.name(suffix);
+            format!("create {unique}index if not exists \"{name}\" on {table} ({columns});\n")
         };
-        let mut all: Vec<_> = (self.indexes.iter())
-            .map(|of| {
-                let name = format!("\"{}\"", of.name(self.table));
-                let columns: Vec<_> = of.columns.iter().map(|name| format!("\"{name}\"")).collect();
-                index("", &name, self.name(""), &columns.join(", "))
-            })
-            .collect();
-        if self.history == History::Kept {
-            let history = |unique: &str, suffix: &str, columns: &str| {
-                index(unique, &self.index(suffix), self.name("_history"), columns)
-            };
-            all.push(history("unique ", "_history_key", &format!("{}, valid_from", self.keys())));
-            all.push(history("", "_history_node", "node, valid_to"));
-        }
-        all
+        self.all_indexes().map(create).collect()
+    }
+
+    pub(super) fn index_names(&self) -> Vec<String> {
+        let name =
+            |(_, name, ..): (&str, String, &str, String)| format!("{}.\"{name}\"", self.schema);
+        self.all_indexes().map(name).collect()
+    }
+
+    /// Of each index beside that of the key: whether it is unique, its name, the suffix of its table, and its
+    /// columns.
+    fn all_indexes(&self) -> impl Iterator<Item = (&'static str, String, &'static str, String)> {
+        let declared = self.indexes.iter().map(|of| {
+            let columns: Vec<_> = of.columns.iter().map(|name| format!("\"{name}\"")).collect();
+            ("", of.name(self.table), "", columns.join(", "))
+        });
+        let name = |suffix| format!("{}{suffix}", self.table);
+        let of_history = [
+            ("unique ", name("_history_key"), "_history", format!("{}, valid_from", self.keys())),
+            ("", name("_history_node"), "_history", "node, valid_to".to_owned()),
+        ];
+        declared.chain(of_history.into_iter().filter(|_| self.history == History::Kept))
     }
 
     pub(super) fn load(&self) -> String {
@@ -233,33 +249,84 @@ impl Sql {
         format!("copy {} ({}) from stdin binary", self.name("_history"), self.history_names())
     }
 
-    pub(super) fn queries(&self) -> Queries {
-        let (table, history, keys) = (self.name(""), self.name("_history"), self.keys());
-        let (names, key) = (self.names(""), self.key_params(2));
-        let first_keys = self.key_params(1);
-        let key_order = format!("order by {keys}");
-        Queries {
-            get: format!("select {names} from {table} where {first_keys}"),
-            all: format!("select {names} from {table} {key_order}"),
-            get_as_of: format!(
-                "select {names} from {table} where {key} and valid_from <= $1 union all \
-                 select {names} from {history} where {key} and valid_from <= $1 and valid_to > $1"
-            ),
-            all_as_of: format!("{} {key_order}", self.rows_as_of("$1", &names)),
-            versions: format!(
-                "select {names}, valid_from, valid_to from {history} where {first_keys} union all \
-                 select {names}, valid_from, null from {table} where {first_keys} \
-                 order by valid_from"
-            ),
-            changes: format!(
-                "select {}, {} from ({}) a full join ({}) b using ({keys}) \
-                 where a.valid_from is distinct from b.valid_from {key_order}",
-                self.names("a."),
-                self.names("b."),
-                self.rows_as_of("$1", &self.all_names("")),
-                self.rows_as_of("$2", &self.all_names("")),
-            ),
+    /// The rows as they are, or as of the position in a parameter.
+    fn rows(&self, at: Option<usize>, names: &str) -> String {
+        match at {
+            None => self.name(""),
+            Some(at) => format!("({}) as_of", self.rows_as_of(&format!("${at}::bigint"), names)),
         }
+    }
+
+    /// Rows for which a condition holds.
+    pub(crate) fn select(&self, at: Option<usize>, condition: &str) -> String {
+        let names = self.names("");
+        format!("select {names} from {} where {condition}", self.rows(at, &names))
+    }
+
+    /// How many rows there are for which a condition holds.
+    pub(crate) fn count(&self, at: Option<usize>, condition: &str) -> String {
+        let rows = self.rows(at, &self.names(""));
+        format!("select count(*) from (select from {rows} where {condition}) counted")
+    }
+
+    /// The row whose key is in the parameters from `$first` on, for which a condition holds.
+    pub(crate) fn get(&self, first: usize, at: Option<usize>, condition: &str) -> String {
+        let (names, table, key) = (self.names(""), self.name(""), self.key_params(first));
+        let Some(at) = at else {
+            return format!("select {names} from {table} where {key} and ({condition})");
+        };
+        let history = self.name("_history");
+        format!(
+            "select {names} from {table} where {key} and valid_from <= ${at} and ({condition}) \
+             union all select {names} from {history} \
+             where {key} and valid_from <= ${at} and valid_to > ${at} and ({condition})"
+        )
+    }
+
+    /// All versions of one key's row, from the first on, with their ranges.
+    pub(crate) fn versions(&self) -> String {
+        let (names, key) = (self.names(""), self.key_params(1));
+        format!(
+            "select {names}, valid_from, valid_to from {} where {key} union all \
+             select {names}, valid_from, null from {} where {key} order by valid_from",
+            self.name("_history"),
+            self.name(""),
+        )
+    }
+
+    /// Rows that differ between the positions `$1` and `$2`: first as of the one, then of the other.
+    pub(crate) fn changes(&self) -> String {
+        let all = self.all_names("");
+        let same =
+            |other: &str| format!("{} and {other}.valid_from = t.valid_from", self.keyed(other));
+        format!(
+            "with a as ({}), b as ({}) \
+             select {names}, false as later from a t where not exists (select from b where {}) \
+             union all \
+             select {names}, true from b t where not exists (select from a where {}) \
+             order by {}, later",
+            self.rows_as_of("$1", &all),
+            self.rows_as_of("$2", &all),
+            same("b"),
+            same("a"),
+            self.keys(),
+            names = self.names(""),
+        )
+    }
+
+    fn keyed(&self, other: &str) -> String {
+        let keys = self.columns.iter().filter(|column| column.key);
+        let same = |column: &ColumnDef| format!("{other}.{0} = t.{0}", quoted(column));
+        keys.map(same).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Forgets versions that were over before the position `$1`, so many at a time.
+    pub(crate) fn forget(&self) -> String {
+        let history = self.name("_history");
+        format!(
+            "delete from {history} where ctid = any (array(
+                 select ctid from {history} where valid_to <= $1 limit $2))"
+        )
     }
 
     /// Rows of this table and of another that differ, with how many they are in all.

@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Projection;
-use crate::error::Error;
+use crate::{
+    error::Error,
+    page::{Page, Pages},
+};
 
 /// How many of the latest events are kept.
 const KEPT: usize = 10_000;
@@ -26,7 +29,7 @@ pub(super) struct Feed {
     store: EventStore,
     poll_interval: Duration,
     /// All that any projection of the process is fed with.
-    categories: Vec<String>,
+    pages: Pages,
     latest: Mutex<Latest>,
     /// Up to where events are safe to read.
     safe: watch::Sender<Position>,
@@ -62,7 +65,7 @@ impl Feed {
         Ok(Self {
             store: store.clone(),
             poll_interval,
-            categories,
+            pages: Pages::of(store, &categories),
             latest: Mutex::new(latest),
             safe: watch::Sender::new(safe),
         })
@@ -107,8 +110,7 @@ impl Feed {
         let safe = self.store.safe_position().await?;
         let mut after = self.latest().to;
         while after < safe {
-            let events = self.store.read_page(Some(&self.categories), after, safe, PAGE).await?;
-            let to = reached(&events, PAGE, safe);
+            let Page { events, to } = self.pages.next(after, safe, PAGE).await?;
             self.latest().add(events, to);
             self.safe.send_replace(to);
             after = to;
@@ -126,10 +128,10 @@ impl Feed {
         let _ = self.safe.subscribe().wait_for(|safe| *safe > after).await;
     }
 
-    /// The next events after a position; `None` if there is nothing yet.
+    /// The next events after a position, of the categories of the pages; `None` if there is nothing yet.
     pub(super) async fn next(
         &self,
-        categories: &[String],
+        pages: &Pages,
         after: Position,
         limit: usize,
     ) -> Result<Option<Part>, Error> {
@@ -137,11 +139,10 @@ impl Feed {
         if safe <= after {
             return Ok(None);
         }
-        if let Some(part) = self.latest().part(categories, after, limit) {
+        if let Some(part) = self.latest().part(pages.categories(), after, limit) {
             return Ok(Some(part));
         }
-        let events = self.store.read_page(Some(categories), after, safe, limit).await?;
-        let to = reached(&events, limit, safe);
+        let Page { events, to } = pages.next(after, safe, limit).await?;
         Ok(Some(Part { more: to < safe, events, to }))
     }
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, EventFailure},
+    page::Pages,
     target::{Batch, Late, Target, begin},
 };
 
@@ -40,6 +41,7 @@ pub(super) async fn run(
     let checkpoint = Checkpoint::take_over(database, &name, epoch).await?;
     let mut runner = Runner {
         parked: parking::load(database, projection.name(), slice, slices).await?,
+        pages: Pages::of(store, projection.categories()),
         target: projection.target(database, options.lease.time_to_live),
         pace: Pace::new(options.batch_size),
         looked: None,
@@ -62,6 +64,7 @@ struct Runner<'a> {
     projection: &'a dyn Projection,
     slice: u16,
     stop: &'a CancellationToken,
+    pages: Pages,
     target: Box<dyn Target>,
     checkpoint: Checkpoint,
     parked: Parked,
@@ -112,8 +115,7 @@ impl Runner<'_> {
     }
 
     async fn read(&self, after: Position) -> Result<Option<Part>, Error> {
-        let categories = self.projection.categories();
-        self.context.feed.next(categories, after, self.limit(after)).await
+        self.context.feed.next(&self.pages, after, self.limit(after)).await
     }
 
     /// The events that are this slice's and of no parked stream.
@@ -138,10 +140,10 @@ impl Runner<'_> {
         let batch = Batch::new(events, to, more);
         let started = Instant::now();
         let feed = &self.context.feed;
-        let (categories, limit) = (self.projection.categories(), self.limit(to));
+        let (pages, limit) = (&self.pages, self.limit(to));
         let reading = async {
             // Only where there is more to come is it worth reading ahead.
-            if more { feed.next(categories, to, limit).await } else { Ok(None) }
+            if more { feed.next(pages, to, limit).await } else { Ok(None) }
         };
         let applying = self.target.apply(batch, &mut self.checkpoint);
         let (applied, next) = tokio::join!(applying, reading);

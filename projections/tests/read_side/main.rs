@@ -14,6 +14,7 @@ mod inline;
 mod install;
 mod leases;
 mod live;
+mod past;
 mod paused;
 mod restore;
 mod roles;

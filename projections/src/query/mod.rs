@@ -1,0 +1,300 @@
+//! Queries on read models: as they are, as they were, as fresh as the caller needs.
+
+mod history;
+mod moment;
+mod wait;
+
+use std::{marker::PhantomData, time::Duration};
+
+use annals_eventstore::{AsOf, EventStore, Position};
+use futures::{Stream, StreamExt, TryStreamExt};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
+
+pub use self::{
+    history::{RowDifference, RowVersion, forget_history},
+    wait::WaitForReadModel,
+};
+use crate::{
+    engine::failed,
+    error::Error,
+    read_model::{History, ReadModel, RowKey},
+    table::{Sql, checkpoint_name},
+};
+
+/// How fresh the answer to a query must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// Whatever the read model holds now.
+    #[default]
+    Eventual,
+    /// At least everything up to this position, for example that of the caller's own command
+    /// ([`Committed::position`](annals_eventstore::Committed)). Waits up to the given time.
+    AtLeast(Position, Duration),
+    /// Everything that was committed before the query, without waiting. Only a read model that runs
+    /// inline has it (see [`InlineProjections`](crate::InlineProjections)); of others it is an error.
+    Strong,
+}
+
+/// Queries on read models, as methods of the store.
+pub trait QueryReadModels {
+    /// Starts a query.
+    ///
+    /// ```no_run
+    /// # use annals_eventstore::{AsOf, Committed, EventStore};
+    /// # use annals_projections::{Consistency, QueryReadModels, ReadModel};
+    /// # use std::time::Duration;
+    /// # async fn run<R: ReadModel<Key = String>>(store: EventStore, done: Committed)
+    /// #     -> Result<(), Box<dyn std::error::Error>> {
+    /// // One row, in which the command's events are:
+    /// let fresh = Consistency::AtLeast(done.position, Duration::from_secs(5));
+    /// let row = store.query::<R>().consistency(fresh).get(&"ada".to_owned()).await?;
+    /// // The whole table as it was:
+    /// let then = AsOf::Time("2011-12-31T00:00:00Z".parse()?);
+    /// let rows = store.query::<R>().as_of(then).all().await?;
+    /// # Ok(()) }
+    /// ```
+    fn query<R: ReadModel>(&self) -> Query<'_, R>;
+}
+
+impl QueryReadModels for EventStore {
+    fn query<R: ReadModel>(&self) -> Query<'_, R> {
+        Query::new(self)
+    }
+}
+
+/// A query on a read model.
+#[must_use = "a query does nothing until it is asked for rows"]
+pub struct Query<'a, R> {
+    store: &'a EventStore,
+    as_of: Option<AsOf>,
+    consistency: Consistency,
+    filter: &'static str,
+    params: &'a [&'a (dyn ToSql + Sync)],
+    order: &'static str,
+    limit: Option<i64>,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R> std::fmt::Debug for Query<'_, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query")
+            .field("as_of", &self.as_of)
+            .field("consistency", &self.consistency)
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, R: ReadModel> Query<'a, R> {
+    fn new(store: &'a EventStore) -> Self {
+        Self {
+            store,
+            as_of: None,
+            consistency: Consistency::Eventual,
+            filter: "true",
+            params: &[],
+            order: "",
+            limit: None,
+            row: PhantomData,
+        }
+    }
+
+    /// Asks for the read model as it was. Needs `history`.
+    ///
+    /// A moment that the projection has not come to yet is an error, unless the query's consistency
+    /// allows waiting. The answer for a moment never changes. To ask several read models, and aggregates,
+    /// as of the same moment, use the same position:
+    /// [`EventStore::position_at`] gives that of a time.
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = Some(as_of);
+        self
+    }
+
+    /// Says how fresh the answer must be: eventually consistent unless set.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = consistency;
+        self
+    }
+
+    /// Asks for the rows for which a condition on the columns holds, in SQL, with parameters from `$1`
+    /// on. It is the same for the present and the past.
+    ///
+    /// ```no_run
+    /// # use annals_eventstore::{AsOf, EventStore};
+    /// # use annals_projections::{QueryReadModels, ReadModel};
+    /// # async fn run<R: ReadModel>(store: EventStore, then: AsOf)
+    /// #     -> Result<(), Box<dyn std::error::Error>> {
+    /// let large = store
+    ///     .query::<R>()
+    ///     .filter("status = $1 and amount > $2", &[&"approved", &10_000_i64])
+    ///     .order_by("amount desc")
+    ///     .limit(20)
+    ///     .as_of(then)
+    ///     .all()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The condition is a part of the program, not of its input; that is what parameters are for.
+    pub fn filter(mut self, condition: &'static str, params: &'a [&'a (dyn ToSql + Sync)]) -> Self {
+        (self.filter, self.params) = (condition, params);
+        self
+    }
+
+    /// In which order rows come, in SQL; else in that of their keys.
+    pub fn order_by(mut self, order: &'static str) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// How many rows are asked for at most.
+    pub fn limit(mut self, rows: u32) -> Self {
+        self.limit = Some(rows.into());
+        self
+    }
+
+    /// The row with this key, if there is one and the filter holds for it.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`],
+    /// [`Error::Forgotten`], or a failure of the database.
+    pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
+        if let (Some(as_of), Consistency::Eventual, History::Kept) =
+            (self.as_of, self.consistency, R::HISTORY)
+        {
+            let at = moment::position_of(self.store, as_of).await?;
+            if let Some(row) = self.get_as_of(key, at).await? {
+                return row.map_err(unanswered::<R>());
+            }
+        }
+        let at = self.position().await?.map(Position::get);
+        let params = self.params.len();
+        let sql = Sql::of::<R>(self.store.database()?.read_models());
+        let sql = sql.get(params + 1, at.map(|_| params + 1 + R::Key::COLUMNS), self.filter);
+        let at = at.as_ref().map(|at| at as &(dyn ToSql + Sync));
+        let rows = self.rows_of(key, &sql, at.into_iter().collect()).await?;
+        rows.first().map(|row| R::from_row(row).map_err(unanswered::<R>())).transpose()
+    }
+
+    /// The row as of a position, in the statement that looks whether the read model has come to it. `None`
+    /// where that takes more: it has not, or it runs inline.
+    async fn get_as_of(
+        &self,
+        key: &R::Key,
+        at: Position,
+    ) -> Result<Option<Result<Option<R>, tokio_postgres::Error>>, Error> {
+        let (database, params) = (self.store.database()?, self.params.len());
+        let at_param = params + 1 + R::Key::COLUMNS;
+        let sql = Sql::of::<R>(database.read_models());
+        let rows = sql.get(params + 1, Some(at_param), self.filter);
+        let sql = database.schema().sql(include_str!("../sql/as_of_point.sql"));
+        let sql = sql
+            .replace("{rows}", &rows)
+            .replace("{name}", &format!("${}", at_param + 1))
+            .replace("{at}", &format!("${at_param}"));
+        let name = checkpoint_name::<R>();
+        let rows = self.rows_of(key, &sql, vec![&at.get(), &name]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let there = row.try_get::<_, Option<bool>>(R::COLUMNS.len());
+        Ok(Some(there.and_then(|there| there.map(|_| R::from_row(row)).transpose())))
+    }
+
+    /// What a statement finds whose parameters are those of the filter, the key, and more.
+    async fn rows_of(
+        &self,
+        key: &R::Key,
+        sql: &str,
+        more: Vec<&(dyn ToSql + Sync)>,
+    ) -> Result<Vec<Row>, Error> {
+        // Keys come as arrays, here of one element each.
+        let columns = R::Key::columns(std::slice::from_ref(key));
+        let mut params = self.params.to_vec();
+        params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
+        params.extend(more);
+        let failed = || unanswered::<R>();
+        let client = self.store.database()?.client().await?;
+        let statement = client.prepare_cached(sql).await.map_err(failed())?;
+        client.query(&statement, &params).await.map_err(failed())
+    }
+
+    /// How many rows there are.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn count(self) -> Result<u64, Error> {
+        let (sql, at) = self.statement(Sql::count).await?;
+        let params = self.with(at.as_ref());
+        let failed = || unanswered::<R>();
+        let client = self.store.database()?.client().await?;
+        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
+        let count = client.query_one(&statement, &params).await.map_err(failed())?;
+        Ok(count.get::<_, i64>(0) as u64)
+    }
+
+    /// All rows, in the order of their keys, collected. For large tables, see [`rows`](Self::rows).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn all(self) -> Result<Vec<R>, Error> {
+        self.rows().await?.try_collect().await
+    }
+
+    /// All rows, in the order of their keys, streamed with constant memory.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); also of each row.
+    pub async fn rows(self) -> Result<impl Stream<Item = Result<R, Error>> + Send + use<R>, Error> {
+        let (sql, at) = self.statement(|sql, from, to| sql.select(from, to)).await?;
+        let client = self.store.database()?.client().await?;
+        let failed = || unanswered::<R>();
+        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
+        let params = self.with(at.as_ref());
+        let rows = client.query_raw(&statement, params).await.map_err(failed())?;
+        Ok(rows
+            .map(move |row| {
+                // The connection goes back to the pool once its rows are read.
+                let _ = &client;
+                row.and_then(|row| R::from_row(&row)).map_err(failed())
+            })
+            .boxed())
+    }
+
+    /// The statement for rows, and the position that it is about.
+    async fn statement(
+        &self,
+        make: impl FnOnce(&Sql, Option<usize>, &str) -> String,
+    ) -> Result<(String, Option<i64>), Error> {
+        let at = self.position().await?.map(Position::get);
+        let sql = Sql::of::<R>(self.store.database()?.read_models());
+        let order = if self.order.is_empty() { sql.keys() } else { self.order.to_owned() };
+        let mut condition = format!("({}) order by {order}", self.filter);
+        if let Some(limit) = self.limit {
+            condition += &format!(" limit {limit}");
+        }
+        Ok((make(&sql, at.map(|_| self.params.len() + 1), &condition), at))
+    }
+
+    fn with<'p>(&'p self, at: Option<&'p i64>) -> Vec<&'p (dyn ToSql + Sync)> {
+        let mut params = self.params.to_vec();
+        params.extend(at.map(|at| at as &(dyn ToSql + Sync)));
+        params
+    }
+
+    /// Waits until the read model has come to this position.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if it does not within `timeout`.
+    pub async fn wait_for(self, position: Position, timeout: Duration) -> Result<(), Error> {
+        moment::wait::<R>(self.store.database()?, position, timeout).await
+    }
+}
+
+fn unanswered<R: ReadModel>() -> impl FnOnce(tokio_postgres::Error) -> Error {
+    |error| {
+        if error.code() == Some(&SqlState::UNDEFINED_TABLE) {
+            return Error::NotBuilt { projection: R::TABLE };
+        }
+        failed::<R>("query the read model")(error)
+    }
+}
