@@ -158,3 +158,93 @@ fn document(known: &Projection, reached: Position, held: &[Held]) -> Result<Stri
     let document = Document { projection: known.table, position: reached, versions };
     Ok(json::pretty(&serde_json::to_string(&document)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{Aggregate, Apply, Change, Event, Project, ReadModel, Recorded};
+
+    #[derive(Event, Serialize, Deserialize)]
+    enum Changed {
+        Changed { by: i64 },
+    }
+
+    #[derive(Aggregate, Default)]
+    #[aggregate(category = "counter", event = Changed)]
+    struct Counter;
+
+    impl Apply<Changed> for Counter {
+        fn apply(&mut self, _: &Changed) {}
+    }
+
+    #[derive(ReadModel, Clone)]
+    #[read_model(table = "counts", from(Counter), history)]
+    struct Counts {
+        #[read_model(key)]
+        place: String,
+        #[read_model(key)]
+        number: i64,
+        sum: Option<i64>,
+        words: String,
+    }
+
+    impl Project<Changed> for Counts {
+        fn project(_: Option<Self>, _: &Recorded<Changed>) -> Change<Self> {
+            Change::Keep
+        }
+    }
+
+    fn held(from: i64, to: Option<i64>, sum: &str) -> Held {
+        let moment = |position| Moment {
+            position: Position::new(position),
+            recorded_at: DateTime::from_timestamp(position, 0).filter(|_| position != 9),
+        };
+        let words = r#""a \"b\" \u001b""#;
+        let row = format!(r#"{{"place":"a b","number":-7,"sum":{sum},"words":{words}}}"#);
+        Held { row, from: moment(from), to: to.map(moment) }
+    }
+
+    #[test]
+    fn a_row_may_go_and_come_back() {
+        let known = Projection::of::<Counts>();
+        let held = [
+            held(1, Some(3), "null"),
+            held(3, Some(4), "12345678901234567890"),
+            held(4, Some(6), "12345678901234567890"),
+            held(9, Some(10), "1"),
+        ];
+        let expected = "\
+counts a b -7: 4 versions, up to position 12
+
+position 1, 1970-01-01T00:00:01Z
+    sum    null
+    words  \"a \\\"b\\\" \\u001b\"
+
+position 3, 1970-01-01T00:00:03Z
+    sum    null → 12345678901234567890
+
+position 4, 1970-01-01T00:00:04Z
+    as it was
+
+position 6, 1970-01-01T00:00:06Z
+    removed
+
+position 9
+    sum    1
+    words  \"a \\\"b\\\" \\u001b\"
+
+position 10, 1970-01-01T00:00:10Z
+    removed
+";
+        assert_eq!(text(&known, Position::new(12), &held).unwrap(), expected);
+        let document = document(&known, Position::new(12), &held[..2]).unwrap();
+        assert!(document.contains(r#""sum": 12345678901234567890"#), "{document}");
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let second = &document["versions"][1];
+        assert_eq!((&second["from"], &second["to"]), (&3.into(), &4.into()));
+        assert_eq!(second["to_recorded_at"], "1970-01-01T00:00:04Z");
+    }
+}

@@ -219,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn help_is_a_success_and_nonsense_a_failure() {
         for help in
-            [&["tool", "--help"][..], &["tool", "help", "verify"], &["tool", "shapes", "--help"]]
+            [&["tool", "--help"][..], &["tool", "help", "verify"], &["tool", "parked", "--help"]]
         {
             assert_eq!(run_from(App::new(), help).await, Exit::Success, "{help:?}");
         }
