@@ -1,16 +1,22 @@
-//! The command line that looks after the store of the example `loans`: `verify`, `events`, `state`, and `shapes` for
-//! the lock file of its events.
+//! The command line that looks after the store of the example `loans`: its read model (`status`, `rebuild`,
+//! `history` and others), its log (`events`, `state`, `verify`), and the lock file of its events (`shapes`).
 
 use std::process::ExitCode;
 
 use annals::cli::App;
 
-// A program of one's own has its aggregates in a library that both binaries use.
+// A program of one's own has its aggregates and read models in a library that both binaries use.
 #[allow(dead_code, reason = "the command line needs the aggregate only")]
 #[path = "loans/model.rs"]
 mod model;
+#[allow(dead_code, reason = "the command line needs the read model only")]
+#[path = "loans/read_model.rs"]
+mod read_model;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    annals::cli::run(App::new().aggregate::<model::LoanApplication>()).await
+    let app = App::new()
+        .aggregate::<model::LoanApplication>()
+        .projection::<read_model::LoanApplications>();
+    annals::cli::run(app).await
 }

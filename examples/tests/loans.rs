@@ -149,6 +149,35 @@ async fn a_chart_is_drawn_from_how_things_stood() {
 }
 
 #[tokio::test]
+async fn the_read_model_is_rebuilt_under_load() {
+    let database = Database::create().await;
+    // Of its own log, half of which comes while it is built anew; its past is the same then, too.
+    let args = ["--no-kafka", "--format", "json", "--rebuild", "--verify", "--as-of", "2011-12-31"];
+    let output = loans(&database, &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = json(&output);
+    let number = |name: &str| report["rebuild"][name].as_u64().unwrap();
+    assert!(number("recorded_meanwhile") > 10_000, "{report}");
+    assert!(number("events") > 20_000 && number("rows") > 1_000, "{report}");
+    let errors = stderr(&output);
+    let lines: Vec<_> = errors.lines().collect();
+    assert!(
+        lines[0].starts_with("rebuilt: ") && lines[0].contains(" rows equal those"),
+        "{errors}"
+    );
+    let rows = report["applications"].as_u64().unwrap();
+    assert!(
+        lines[1].starts_with("verified: ") && lines[1].contains(" rows at 2 moments"),
+        "{errors}"
+    );
+    // The old one is kept beside it.
+    let replaced = "select count(*) from annals_replaced.loan_applications";
+    assert!(database.count(replaced).await as u64 <= rows);
+    assert_eq!(database.count("select count(*) from loan_applications").await as u64, rows);
+    assert_eq!(json(&loans(&database, &["--no-kafka", "--format", "json"])).get("rebuild"), None);
+}
+
+#[tokio::test]
 async fn a_second_run_changes_nothing_and_says_so() {
     let (database, input) = (Database::create().await, Input::of(LOG));
     let args = ["--input", input.path(), "--no-kafka", "--format", "json"];

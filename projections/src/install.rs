@@ -63,9 +63,35 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
         }
     }
     create += &table.functions;
+    create += &registration::<R>(database.schema());
     transaction.batch_execute(&create).await.map_err(failed())?;
-    register::<R>(database, &transaction).await?;
     transaction.commit().await.map_err(failed())
+}
+
+/// The SQL that makes a read model ready for its first worker: its tables, indexes and functions, and its
+/// checkpoint at the start of the log. For somebody to look at, or to run: it changes nothing where they
+/// are. The schemas are those of the store's tables and of the read models':
+///
+/// ```
+/// # use annals_eventstore::EventStore;
+/// # fn print<R: annals_projections::ReadModel>() -> Result<(), annals_eventstore::Error> {
+/// let (store, read_models) = EventStore::options().schema("orders").schemas()?;
+/// println!("{}", annals_projections::ddl::<R>(&store, &read_models));
+/// # Ok(()) }
+/// ```
+///
+/// Of a store that is open they are [`Database::schema`] and [`Database::read_models`].
+pub fn ddl<R: ReadModel>(store: &Schema, read_models: &Schema) -> String {
+    let table = Table::of::<R>(store, read_models);
+    [&*table.tables, &table.indexes.concat(), &table.functions, &registration::<R>(store)].concat()
+}
+
+/// Notes which version of the code makes the rows, and in how many slices, unless that is known.
+fn registration<R: ReadModel>(store: &Schema) -> String {
+    let sql = store.sql(include_str!("sql/register.sql"));
+    sql.replace("{name}", &checkpoint_name::<R>())
+        .replace("{slices}", &R::SLICES.to_string())
+        .replace("{version}", &R::VERSION.to_string())
 }
 
 /// Takes the lock of a projection, by its name.
@@ -76,31 +102,6 @@ pub(crate) const LOCK: &str =
 pub(crate) async fn lock<R: ReadModel>(client: &impl GenericClient) -> Result<(), Error> {
     let locked = client.execute(LOCK, &[&R::TABLE]).await;
     locked.map(drop).map_err(failed::<R>("lock the read model"))
-}
-
-/// Notes which version of the code makes the rows, and in how many slices, unless that is known.
-async fn register<R: ReadModel>(
-    database: &Database,
-    client: &impl GenericClient,
-) -> Result<(), Error> {
-    let (slices, version) = (R::SLICES as i16, R::VERSION as i32);
-    let register = database.schema().sql(
-        "insert into {schema}.projections (name, slices, version)
-         select $1::text, $2::smallint, $3::integer
-         where not exists (select from {schema}.projections where name = $1)
-         on conflict do nothing",
-    );
-    // It does not wait for a worker that is moving one.
-    let begin = database.schema().sql(
-        "insert into {schema}.checkpoints (name, position)
-         select n.name, 0 from unnest({schema}.checkpoints_of($1)) n (name)
-         where not exists (select from {schema}.checkpoints c where c.name = n.name)
-         on conflict do nothing",
-    );
-    let name = checkpoint_name::<R>();
-    let failed = || failed::<R>("register the projection");
-    client.execute(&register, &[&name, &slices, &version]).await.map_err(failed())?;
-    client.execute(&begin, &[&name]).await.map(drop).map_err(failed())
 }
 
 /// In what the rows differ from those that this code would make, as far as numbers tell.

@@ -90,7 +90,7 @@ pub use self::{
     column::{ArrayElement, ArrayText, Column, SqlParam, SqlValue},
     error::{Error as ProjectionError, EventFailure},
     inline::InlineProjections,
-    install::reset,
+    install::{ddl, reset},
     live::{Changes, Cut, Live, LiveOptions, RowChange},
     query::{
         Consistency, Query, QueryReadModels, RowDifference, RowVersion, WaitForReadModel,

@@ -1,20 +1,22 @@
 //! What the command line knows of the program that it is mounted in.
 
-use super::aggregate::Known;
-use crate::{Aggregate, EventShapes, Options};
+use super::{aggregate::Known, projection::Projection};
+use crate::{Aggregate, EventShapes, Options, ReadModel};
 
-/// The program that a command line is for: its aggregates, and how it opens its store.
+/// The program that a command line is for: its aggregates, its read models, and how it opens its store.
 #[derive(Clone, Debug, Default)]
 #[must_use = "it does nothing until it is run"]
 pub struct App {
     pub(super) shapes: EventShapes,
     /// Each once.
     pub(super) aggregates: Vec<Known>,
+    /// Each once.
+    pub(super) projections: Vec<Projection>,
     pub(super) options: Options,
 }
 
 impl App {
-    /// A program without aggregates.
+    /// A program without aggregates and read models.
     pub fn new() -> Self {
         Self::default()
     }
@@ -26,6 +28,16 @@ impl App {
         if !self.aggregates.iter().any(|other| other.is_same(&known)) {
             self.shapes = self.shapes.aggregate::<A>();
             self.aggregates.push(known);
+        }
+        self
+    }
+
+    /// Adds a read model: it can be rebuilt and reset, and asked for its past. It goes by the name of its
+    /// table.
+    pub fn projection<R: ReadModel>(mut self) -> Self {
+        let projection = Projection::of::<R>();
+        if !self.projections.iter().any(|other| other.is_same(&projection)) {
+            self.projections.push(projection);
         }
         self
     }

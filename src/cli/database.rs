@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{App, Failure};
-use crate::EventStore;
+use crate::{EventStore, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct Database {
@@ -11,6 +11,12 @@ pub(super) struct Database {
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
 
+    #[command(flatten)]
+    schema: Schema,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Schema {
     /// The schema of the store's tables, where it is not the program's own
     #[arg(long, value_name = "SCHEMA")]
     schema: Option<String>,
@@ -26,10 +32,17 @@ impl Database {
                     .to_owned(),
             )
         })?;
-        let mut options = app.options.clone().without_migrating();
-        if let Some(schema) = &self.schema {
-            options = options.schema(schema);
+        Ok(self.schema.options(app).without_migrating().connect(url).await?)
+    }
+}
+
+impl Schema {
+    /// How the program opens its store, in this schema.
+    pub(super) fn options(&self, app: &App) -> Options {
+        let options = app.options.clone();
+        match &self.schema {
+            Some(schema) => options.schema(schema),
+            None => options,
         }
-        Ok(options.connect(url).await?)
     }
 }

@@ -1,10 +1,10 @@
 //! A command line for the people who run a store, to mount in a program of your own.
 //!
-//! Only your program knows your aggregates, so the tool is a part of it: three lines, in a binary beside
-//! the others.
+//! Only your program knows your aggregates and read models, so the tool is a part of it: three lines, in a
+//! binary beside the others.
 //!
 //! ```no_run
-//! # use annals::{Aggregate, Apply, Event};
+//! # use annals::{Aggregate, Apply, Change, Event, Project, ReadModel, Recorded};
 //! # use serde::{Deserialize, Serialize};
 //! # #[derive(Event, Serialize, Deserialize)]
 //! # enum LoanEvent { Submitted { amount: i64 } }
@@ -12,22 +12,39 @@
 //! # #[aggregate(category = "loan", event = LoanEvent)]
 //! # struct Loan;
 //! # impl Apply<LoanEvent> for Loan { fn apply(&mut self, _: &LoanEvent) {} }
+//! # #[derive(ReadModel, Clone)]
+//! # #[read_model(table = "loan_overview", from(Loan), history)]
+//! # struct LoanOverview { #[read_model(key)] loan: String }
+//! # impl Project<LoanEvent> for LoanOverview {
+//! #     fn project(row: Option<Self>, _: &Recorded<LoanEvent>) -> Change<Self> { Change::Keep }
+//! # }
 //! use annals::cli::App;
 //!
 //! #[tokio::main]
 //! async fn main() -> std::process::ExitCode {
-//!     annals::cli::run(App::new().aggregate::<Loan>()).await
+//!     annals::cli::run(App::new().aggregate::<Loan>().projection::<LoanOverview>()).await
 //! }
 //! ```
 //!
-//! `verify` says whether a store is consistent, `shapes` whether the stored shapes of events are still those
-//! of the lock file. `events tail` prints the last events and follows the log, `events show` one event whole,
-//! `state` what the events of a stream add up to, now or at a moment of the past. Each command's `--help` has the rest, [`Exit`] the exit codes.
+//! `status` says how far projections are. `rebuild` builds a read model anew beside the one in use, `pause`,
+//! `resume`, `reset` and `parked` look after one that runs. `history` prints all that a row ever was, `diff`
+//! what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
+//! follows the log, `events show` one event whole, `state` what the events of a stream add up to, now or at a
+//! moment of the past. `verify` says whether a store is consistent, `shapes` whether the stored shapes of
+//! events are still those of the lock file. Each command's `--help` has the rest, [`Exit`] the exit codes.
 
 // A command is a file: its arguments, its run, and what it prints.
+mod ddl;
+mod diff;
 mod events;
+mod history;
+mod parked;
+mod pause;
+mod rebuild;
+mod reset;
 mod shapes;
 mod state;
+mod status;
 mod verify;
 
 mod aggregate;
@@ -36,6 +53,8 @@ mod database;
 mod exit;
 mod json;
 mod output;
+mod projection;
+mod rows;
 mod time;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -59,13 +78,39 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Verify(verify::Arguments),
+    Status(status::Arguments),
+    Rebuild(rebuild::Arguments),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    Reset(reset::Arguments),
+    #[command(subcommand)]
+    Parked(parked::Command),
+    History(history::Arguments),
+    Diff(diff::Arguments),
+    Ddl(ddl::Arguments),
     #[command(subcommand)]
     Events(events::Command),
     State(state::Arguments),
+    Verify(verify::Arguments),
     #[command(subcommand)]
     Shapes(shapes::Command),
 }
+
+impl Command {
+    /// What there is to say when Ctrl-C stops it.
+    fn when_stopped(&self) -> Option<&'static str> {
+        match self {
+            // What has no other end has come to it.
+            Self::Events(events) if events.is_endless() => None,
+            Self::Status(status) if status.watch => None,
+            Self::Pause(_) | Self::Resume(_) | Self::Reset(_) => Some(UNKNOWN),
+            Self::Parked(parked) if parked.changes() => Some(UNKNOWN),
+            _ => Some("stopped; nothing was changed"),
+        }
+    }
+}
+
+const UNKNOWN: &str = "stopped; whether it was done is not known: see `status`";
 
 /// Runs the command that the program was called with.
 ///
@@ -98,21 +143,31 @@ pub async fn run_from(
             return if error.use_stderr() { Exit::Failed } else { Exit::Success };
         }
     };
-    let is_endless = matches!(&arguments.command, Command::Events(events) if events.is_endless());
+    let when_stopped = arguments.command.when_stopped();
+    // It depends on how far it is.
+    let stops_itself = matches!(arguments.command, Command::Rebuild(_));
     let running = async {
         match arguments.command {
-            Command::Verify(arguments) => verify::run(&app, arguments).await,
+            Command::Status(arguments) => status::run(&app, arguments).await,
+            Command::Rebuild(arguments) => rebuild::run(&app, arguments).await,
+            Command::Pause(arguments) => pause::pause(&app, arguments).await,
+            Command::Resume(arguments) => pause::resume(&app, arguments).await,
+            Command::Reset(arguments) => reset::run(&app, arguments).await,
+            Command::Parked(command) => parked::run(&app, command).await,
+            Command::History(arguments) => history::run(&app, arguments).await,
+            Command::Diff(arguments) => diff::run(&app, arguments).await,
+            Command::Ddl(arguments) => ddl::run(&app, arguments),
             Command::Events(command) => events::run(&app, command).await,
             Command::State(arguments) => state::run(&app, arguments).await,
+            Command::Verify(arguments) => verify::run(&app, arguments).await,
             Command::Shapes(command) => shapes::run(&app, command),
         }
     };
     let outcome = tokio::select! {
         outcome = running => outcome,
-        Ok(()) = tokio::signal::ctrl_c() => {
-            // What has no other end has come to it.
-            if !is_endless {
-                eprintln!("stopped; nothing was changed");
+        Ok(()) = tokio::signal::ctrl_c(), if !stops_itself => {
+            if let Some(words) = when_stopped {
+                eprintln!("{words}");
             }
             return Exit::Interrupted;
         }
@@ -164,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn help_is_a_success_and_nonsense_a_failure() {
         for help in
-            [&["tool", "--help"][..], &["tool", "help", "verify"], &["tool", "shapes", "--help"]]
+            [&["tool", "--help"][..], &["tool", "help", "verify"], &["tool", "parked", "--help"]]
         {
             assert_eq!(run_from(App::new(), help).await, Exit::Success, "{help:?}");
         }

@@ -62,13 +62,22 @@ pub(super) struct Bar(ProgressBar);
 
 impl Bar {
     pub(super) fn new() -> Self {
+        Self::of(TEMPLATE)
+    }
+
+    /// One for what has phases, and says in a message how fast each is.
+    pub(super) fn of_phases() -> Self {
+        Self::of(PHASES)
+    }
+
+    fn of(template: &str) -> Self {
         let target = match stderr().is_terminal() && stdout().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(None, target);
         // A template that does not parse is no reason to fail.
-        Self(match ProgressStyle::with_template(TEMPLATE) {
+        Self(match ProgressStyle::with_template(template) {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         })
@@ -87,13 +96,16 @@ impl Drop for Bar {
 }
 
 const TEMPLATE: &str = "{msg:>16} [{bar:30}] {pos}/{len}, {eta} to go";
+const PHASES: &str = "{prefix:>10} [{bar:30}] {pos}/{len}, {msg}";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_template_is_valid() {
-        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+    fn the_templates_are_valid() {
+        for template in [TEMPLATE, PHASES] {
+            assert!(ProgressStyle::with_template(template).is_ok());
+        }
     }
 }

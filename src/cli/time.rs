@@ -31,6 +31,17 @@ pub(super) fn moment(text: &str) -> Result<AsOf, String> {
     }
 }
 
+/// A moment of a read model: `1234` is a position, and 0 the one before all events; all else is a time.
+pub(super) fn position_or_time(text: &str) -> Result<AsOf, String> {
+    match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true if text == "0" => Ok(AsOf::Position(Position::START)),
+        true => number(text).map(|position| AsOf::Position(Position::new(position))),
+        false => time(text)
+            .map(AsOf::Time)
+            .map_err(|expected| format!("{expected}; or a position like 1234")),
+    }
+}
+
 /// A position or a version: they begin at 1.
 pub(super) fn number(text: &str) -> Result<i64, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
@@ -63,6 +74,10 @@ mod tests {
         assert_eq!(moment("v12"), Ok(AsOf::Version(Version::new(12))));
         assert_eq!(moment("2011"), Ok(AsOf::Position(Position::new(2011))));
         assert_eq!(moment("2011-12-31"), time("2011-12-31").map(AsOf::Time));
+        assert_eq!(position_or_time("0"), Ok(AsOf::Position(Position::START)));
+        assert_eq!(position_or_time("2011"), moment("2011"));
+        assert_eq!(position_or_time("2011-12-31"), moment("2011-12-31"));
+        assert!(position_or_time("v12").is_err() && position_or_time("").is_err());
         for nonsense in ["v", "v0", "0", "-1", "v1.5", "now", "99999999999999999999"] {
             assert!(moment(nonsense).is_err(), "{nonsense}");
         }

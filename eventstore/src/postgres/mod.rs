@@ -132,8 +132,7 @@ impl Database {
         let target = Target::new(url, options)?;
         let direct = options.direct_url.as_ref().map(|url| Target::direct(url, options));
         let direct = direct.transpose()?;
-        let schema = Schema::new(&options.schema)?;
-        let read_models = Schema::new(&options.read_models)?;
+        let (schema, read_models) = options.schemas()?;
         in_flight::describe();
 
         let (mut client, connection) = target.connect().await?;
@@ -363,7 +362,7 @@ impl Backend for Database {
 pub struct Schema(String);
 
 impl Schema {
-    fn new(name: &str) -> Result<Self, Error> {
+    pub(crate) fn new(name: &str) -> Result<Self, Error> {
         let valid = name.len() <= 40
             && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::EventStore;
-use crate::{clock::Clock, error::Error, postgres::Use};
+use crate::{
+    clock::Clock,
+    error::Error,
+    postgres::{Schema, Use},
+};
 
 /// Options of a store. Get them from [`EventStore::options`].
 ///
@@ -115,6 +119,14 @@ impl Options {
     pub fn read_models_schema(mut self, schema: impl Into<String>) -> Self {
         self.read_models = schema.into();
         self
+    }
+
+    /// The schemas that are set: of the store's tables, and of the read models'.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSchema`] if one is no name of a schema.
+    pub fn schemas(&self) -> Result<(Schema, Schema), Error> {
+        Ok((Schema::new(&self.schema)?, Schema::new(&self.read_models)?))
     }
 
     /// The clock that stamps events: the database's unless set.

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,6 +10,7 @@ use annals::{AsOf, Clock, EventStore, ManualClock, Position, QueryReadModels, Wo
 use anyhow::{Context, anyhow, bail};
 use chrono::DateTime;
 use futures::TryStreamExt;
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
     progress::Progress,
     publish::Publishing,
     read_model::LoanApplications,
+    rebuild,
     report::{self, Report, Seconds, Standing},
     rows::Rows,
     verify::Folded,
@@ -58,9 +61,14 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
         _ => Publishing::off(),
     };
 
+    let halfway = Arc::new(Notify::new());
+    let mut rebuilding = JoinSet::new();
+    if args.rebuild {
+        rebuilding.spawn(rebuild::rebuild(store.clone(), halfway.clone(), progress.clone()));
+    }
     let started = Instant::now();
     let imported = tokio::select! {
-        imported = import(&importing, rows, progress) => imported?,
+        imported = import(&importing, rows, progress, &halfway) => imported?,
         failed = &mut worker => return Err(ended(failed)),
         never = show(&store, progress) => match never {},
     };
@@ -71,6 +79,10 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
         failed = &mut worker => return Err(ended(failed)),
     }
     let projection = started.elapsed();
+    let rebuilt = tokio::select! {
+        rebuilt = rebuilding.join_next() => rebuilt.transpose()?.transpose()?,
+        failed = &mut worker => return Err(ended(failed)),
+    };
     let unpublished = publishable.and(publishing.finish(end, progress).await).err();
     stop.cancel();
     worker.await??;
@@ -89,6 +101,7 @@ pub(crate) async fn run(args: &Args, progress: &Progress) -> anyhow::Result<Fini
         published,
         recorded_before: imported.recorded_before,
         seconds: Seconds { commands, projection },
+        rebuild: rebuilt,
         now,
         as_of,
     };

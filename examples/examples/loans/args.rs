@@ -35,6 +35,11 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_kafka: bool,
 
+    /// Builds the read model anew while the import goes on, compares it with the one in use, and puts
+    /// it into its place.
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+
     /// Removes what earlier runs have recorded, and starts anew.
     #[arg(long)]
     pub(crate) reset: bool,
@@ -120,7 +125,7 @@ mod tests {
     fn everything_may_be_left_out() {
         let args = parse(&[]).unwrap();
         assert_eq!((args.input, args.as_of, args.format), (None, vec![], Format::Text));
-        assert!(!args.no_kafka && !args.reset && !args.verify);
+        assert!(!args.no_kafka && !args.rebuild && !args.reset && !args.verify);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Rows become commands, thousands at a time.
 
 use annals::{Error, EventStore, ExecuteError};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     progress::Progress,
@@ -22,11 +22,13 @@ pub(crate) struct Imported {
     pub(crate) rejected: u64,
 }
 
-/// Executes a command for each row, in order, and reports the rows that cannot be.
+/// Executes a command for each row, in order, and reports the rows that cannot be. Says when it is
+/// halfway through.
 pub(crate) async fn import(
     store: &EventStore,
     rows: Rows,
     progress: &Progress,
+    halfway: &Notify,
 ) -> anyhow::Result<Imported> {
     let bytes = rows.bytes();
     let mut imported = Imported::default();
@@ -34,8 +36,8 @@ pub(crate) async fn import(
     let (sender, mut chunks) = mpsc::channel(2);
     let reading = tokio::task::spawn_blocking(move || read(rows, &sender));
     while let Some(chunk) = chunks.recv().await {
-        let mut good = Vec::with_capacity(chunk.len());
-        for row in chunk {
+        let mut good = Vec::with_capacity(chunk.rows.len());
+        for row in chunk.rows {
             match row {
                 Ok(row) => good.push(row),
                 Err(bad) => reject(&bad, &mut imported, progress),
@@ -43,27 +45,36 @@ pub(crate) async fn import(
         }
         execute(store, good, &mut imported, progress).await?;
         progress.recorded(imported.recorded + imported.recorded_before, &bytes);
+        if chunk.read * 2 >= bytes.size() {
+            halfway.notify_one();
+        }
     }
     reading.await??;
     Ok(imported)
 }
 
-type Chunk = Vec<Result<Row, BadRow>>;
+/// Rows, and how far the input was read for them.
+struct Chunk {
+    rows: Vec<Result<Row, BadRow>>,
+    read: u64,
+}
 
 fn read(rows: Rows, chunks: &mpsc::Sender<Chunk>) -> anyhow::Result<()> {
-    let mut chunk = Chunk::with_capacity(CHUNK);
+    let bytes = rows.bytes();
+    let send = |rows| chunks.blocking_send(Chunk { rows, read: bytes.read() });
+    let mut chunk = Vec::with_capacity(CHUNK);
     for row in rows {
         chunk.push(row?);
         if chunk.len() == CHUNK {
-            let full = std::mem::replace(&mut chunk, Chunk::with_capacity(CHUNK));
-            if chunks.blocking_send(full).is_err() {
+            let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+            if send(full).is_err() {
                 // The import has failed and says why.
                 return Ok(());
             }
         }
     }
     // As above.
-    let _ = chunks.blocking_send(chunk);
+    let _ = send(chunk);
     Ok(())
 }
 

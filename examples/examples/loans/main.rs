@@ -10,6 +10,7 @@ mod model;
 mod progress;
 mod publish;
 mod read_model;
+mod rebuild;
 mod report;
 mod rows;
 mod verify;

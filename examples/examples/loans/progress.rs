@@ -1,4 +1,4 @@
-//! Progress bars on stderr: how far commands, projection and publishing are.
+//! Progress bars on stderr: how far commands, projection, publishing and a rebuild are.
 //!
 //! They are drawn on a terminal only: not if stderr is a pipe or a file, and not if stdout is one,
 //! because then the program is a part of something else.
@@ -16,6 +16,7 @@ pub(crate) struct Progress {
     commands: ProgressBar,
     projection: ProgressBar,
     publishing: ProgressBar,
+    rebuild: ProgressBar,
 }
 
 impl Progress {
@@ -43,6 +44,7 @@ impl Progress {
             commands: bar("commands", COMMANDS),
             projection: bar("projection", EVENTS),
             publishing: bar("publishing", EVENTS),
+            rebuild: bar("rebuild", REBUILD),
             all,
         }
     }
@@ -67,6 +69,15 @@ impl Progress {
         self.publishing.set_position(events);
     }
 
+    /// A rebuild of the read model is here.
+    pub(crate) fn rebuilt(&self, at: &annals::Progress) {
+        self.rebuild.set_length(at.end.get().unsigned_abs());
+        self.rebuild.set_position(at.position.get().unsigned_abs());
+        let eta = at.eta.map(|eta| format!(", {} s to go", eta.as_secs()));
+        let rate = format!("{}, {:.0}/s{}", at.phase, at.rate, eta.unwrap_or_default());
+        self.rebuild.set_message(rate);
+    }
+
     /// Prints a line to stderr, above the bars if there are any.
     pub(crate) fn line(&self, line: &str) {
         self.all.suspend(|| eprintln!("{line}"));
@@ -74,7 +85,7 @@ impl Progress {
 
     /// Takes the bars away.
     pub(crate) fn clear(&self) {
-        for bar in [&self.commands, &self.projection, &self.publishing] {
+        for bar in [&self.commands, &self.projection, &self.publishing, &self.rebuild] {
             bar.finish_and_clear();
         }
     }
@@ -82,6 +93,7 @@ impl Progress {
 
 const COMMANDS: &str = "{prefix:>10} [{bar:30}] {percent:>3} %  {msg} events, {eta} to go";
 const EVENTS: &str = "{prefix:>10} [{bar:30}] {percent:>3} %  {pos} events, {per_sec}";
+const REBUILD: &str = "{prefix:>10} [{bar:30}] {percent:>3} %  {msg}";
 
 #[cfg(test)]
 mod tests {
@@ -106,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in [COMMANDS, EVENTS] {
+        for template in [COMMANDS, EVENTS, REBUILD] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

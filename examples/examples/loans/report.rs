@@ -28,6 +28,9 @@ pub(crate) struct Report {
     #[serde(skip)]
     pub(crate) recorded_before: u64,
     pub(crate) seconds: Seconds,
+    /// How the read model was built anew meanwhile, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rebuild: Option<Rebuilt>,
     pub(crate) now: Standing,
     pub(crate) as_of: Vec<AsOf>,
 }
@@ -39,6 +42,22 @@ pub(crate) struct Seconds {
     pub(crate) commands: Duration,
     #[serde(serialize_with = "seconds")]
     pub(crate) projection: Duration,
+}
+
+/// How the read model was built anew.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Rebuilt {
+    pub(crate) events: u64,
+    /// How many rows were compared; all were the same.
+    pub(crate) rows: u64,
+    /// How long the building took, in seconds.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) build: Duration,
+    /// The same with comparing and swapping.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) all: Duration,
+    /// How many events were recorded while it lasted.
+    pub(crate) recorded_meanwhile: u64,
 }
 
 /// Where all applications stand at one moment.
@@ -276,6 +295,7 @@ mod tests {
             rejected_rows: 0,
             published: 262_200,
             recorded_before: 0,
+            rebuild: None,
             seconds: Seconds {
                 commands: Duration::from_micros(9_876_543),
                 projection: Duration::from_secs(11),

@@ -1,0 +1,135 @@
+//! One look at all readers of the log.
+
+use std::{collections::HashMap, time::Instant};
+
+use super::EventStore;
+use crate::{
+    Position,
+    cli::{App, Failure},
+    control::{self, ProjectionStatus, State},
+};
+
+/// All readers of the log at one moment.
+#[derive(Debug)]
+pub(super) struct Look {
+    at: Instant,
+    pub(super) schema: String,
+    /// The end of what can be read.
+    pub(super) position: Position,
+    pub(super) projections: Vec<Seen>,
+    pub(super) readers: Vec<Reader>,
+}
+
+/// A projection: of the store, of the program, or of both.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) name: String,
+    /// `None` if no worker has begun with it.
+    pub(super) status: Option<ProjectionStatus>,
+    /// The version of the program's code, if it has it.
+    pub(super) program_version: Option<u32>,
+}
+
+/// Another reader: a publisher, or a rebuild.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) name: String,
+    pub(super) position: Position,
+    pub(super) owner: Option<String>,
+}
+
+pub(super) async fn look(app: &App, store: &EventStore) -> Result<Look, Failure> {
+    let database = store.database()?;
+    let sql = database.schema().sql(include_str!("readers.sql"));
+    let rows = database.client().await?.query(&sql, &[]).await?;
+    let readers = rows.iter().map(|row| Reader {
+        name: row.get(0),
+        position: Position::new(row.get(1)),
+        owner: row.get(2),
+    });
+    let readers = readers.collect();
+    let version_of = |name: &str| {
+        let known = app.projections.iter().find(|known| known.table == name);
+        known.map(|known| known.version)
+    };
+    let seen = control::status(store).await?.into_iter().map(|status| Seen {
+        name: status.name.clone(),
+        program_version: version_of(&status.name),
+        status: Some(status),
+    });
+    let mut projections: Vec<_> = seen.collect();
+    for known in &app.projections {
+        if !projections.iter().any(|seen| seen.name == known.table) {
+            let (name, program_version) = (known.table.to_owned(), Some(known.version));
+            projections.push(Seen { name, status: None, program_version });
+        }
+    }
+    projections.sort_by(|a, b| a.name.cmp(&b.name));
+    // Last, so that nobody is ahead of it.
+    let position = store.safe_position().await?;
+    let schema = database.schema().name().to_owned();
+    Ok(Look { at: Instant::now(), schema, position, projections, readers })
+}
+
+impl Look {
+    pub(super) fn is_well(&self) -> bool {
+        self.projections.iter().all(|seen| seen.complaints().is_empty())
+    }
+}
+
+impl Seen {
+    /// What is wrong with it.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let Self { name, status, .. } = self;
+        let Some(status) = status else {
+            return vec![format!("{name}: no worker has begun with it")];
+        };
+        let mut complaints = Vec::new();
+        match &status.state {
+            State::Paused(reason) => complaints.push(format!("{name} is paused: {reason}")),
+            State::Stopped if status.slices.len() > 1 => {
+                let free = status.slices.iter().filter(|slice| slice.owner.is_none()).count();
+                complaints.push(format!(
+                    "{name}: {free} of {} slices have no worker",
+                    status.slices.len()
+                ));
+            }
+            State::Stopped => complaints.push(format!("{name} has no worker")),
+            _ => {}
+        }
+        match status.parked {
+            0 => {}
+            1 => complaints.push(format!("{name}: 1 stream is parked; see `parked list {name}`")),
+            many => complaints
+                .push(format!("{name}: {many} streams are parked; see `parked list {name}`")),
+        }
+        complaints
+    }
+}
+
+/// How fast projections move, from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    last: Option<(Instant, HashMap<String, Position>)>,
+}
+
+impl Rates {
+    /// Positions per second since the last look, of those that were there. One that was rolled back
+    /// or begun anew has none.
+    pub(super) fn of(&mut self, look: &Look) -> HashMap<String, f64> {
+        let places = look.projections.iter().filter_map(|seen| {
+            let status = seen.status.as_ref()?;
+            Some((seen.name.clone(), status.position))
+        });
+        let places: HashMap<_, _> = places.collect();
+        let Some((at, before)) = self.last.replace((look.at, places.clone())) else {
+            return HashMap::new();
+        };
+        let seconds = (look.at - at).as_secs_f64();
+        let moved = places.into_iter().filter_map(|(name, position)| {
+            let moved = position.get() - before.get(&name)?.get();
+            (moved >= 0 && seconds > 0.0).then(|| (name, moved as f64 / seconds))
+        });
+        moved.collect()
+    }
+}
