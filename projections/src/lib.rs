@@ -47,6 +47,10 @@
 //! Rows, history and checkpoint move in one transaction, so each event is applied exactly once. A worker
 //! that was paused and replaced changes nothing when it wakes up.
 //!
+//! A [`SqlProjection`] writes what it likes instead of rows, with the same guarantee, and a [`Reactor`] has effects
+//! outside of the database, at least once each, under an id that stays the same. A worker runs them too:
+//! [`Worker::sql`], [`Worker::reactor`].
+//!
 //! [`Live`] keeps the rows of the same read model in memory instead, for tests and dashboards.
 
 // The derive macros name this crate by its absolute path, also inside it.

@@ -114,7 +114,7 @@ impl<R: ReadModel> Live<R> {
     /// Cancellation safe: nothing stays behind.
     ///
     /// # Errors
-    /// [`Error::Event`] or [`Error::WrongKey`] if an event cannot be projected, or a failure of the store that
+    /// [`Error::Event`] if an event cannot be projected, or a failure of the store that
     /// does not pass. One that may pass is logged and tried again.
     pub async fn start(store: &EventStore) -> Result<Self, Error> {
         Self::options().start(store).await

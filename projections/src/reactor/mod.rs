@@ -100,8 +100,8 @@ pub trait Reactor: Send + Sync + Sized + 'static {
     /// Where its events come from.
     fn sources() -> Vec<ReactorSource<Self>>;
 
-    /// In how many slices workers share it: 1 unless implemented. The streams of a slice are those whose keys hash to
-    /// it. With another number it goes on from where the last slice was, once no worker of the earlier number is
+    /// In how many slices workers share it: 1 unless implemented. The streams of a slice are those whose keys hash
+    /// to it. With another number it goes on from where the last slice was, once no worker of the earlier number is
     /// left; some effects may be repeated then.
     fn slices(&self) -> u16 {
         1
@@ -130,11 +130,12 @@ pub trait React<E>: Reactor {
     /// [`Done`](Reaction::Done) or [`Park`](Reaction::Park).
     ///
     /// A worker that is told to stop lets it end, for a while. If that takes too long, or the worker loses its
-    /// lease, it is dropped at any `await`, and called again by the next worker. The reactions of a slice run in one task,
-    /// so leave what takes the processor to [`spawn_blocking`](tokio::task::spawn_blocking).
+    /// lease, it is dropped at any `await`, and called again by the next worker. The reactions of a slice run in
+    /// one task, so leave what takes the processor to [`spawn_blocking`](tokio::task::spawn_blocking).
     ///
     /// # Errors
-    /// Any. It is tried again after a while, and the event is parked if that does not help. A panic is such an error.
+    /// Any. It is tried again after a while, and the event is parked if that does not help. A panic is such an
+    /// error.
     fn react(
         &self,
         event: &Recorded<E>,
