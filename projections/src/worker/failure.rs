@@ -47,11 +47,6 @@ impl Interruptions {
         delay
     }
 
-    /// True after a failure, until `succeeded`: then only one event is tried.
-    pub(super) fn is_trial(&self) -> bool {
-        self.count > 0
-    }
-
     pub(super) fn succeeded(&mut self) {
         self.count = 0;
     }
