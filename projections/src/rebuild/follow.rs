@@ -48,7 +48,8 @@ pub(super) async fn follow_to<R: ReadModel>(
     let mut alone_up_to = Position::START;
     while checkpoint.position() < end {
         let after = checkpoint.position();
-        let limit = if after < alone_up_to { 1 } else { BATCH };
+        let most = throttle.map_or(BATCH, |throttle| throttle.at_once(BATCH));
+        let limit = if after < alone_up_to { 1 } else { most };
         let mut cursor = place.store.cursor(place.events(after, end).page_size(limit));
         let mut page = cursor.next_page().await?;
         let to = cursor.position();

@@ -36,7 +36,8 @@ pub(super) fn pages<R: ReadModel>(
     after: Position,
     end: Position,
 ) -> impl Stream<Item = Result<Page<R>, Error>> + Send + use<R> {
-    let mut cursor = place.store.cursor(place.events(after, end).page_size(PAGE));
+    let events = place.events(after, end).page_size(place.throttle.at_once(PAGE));
+    let mut cursor = place.store.cursor(events);
     // In a task of its own, so that reading goes on while pages are folded.
     let (sender, read) = mpsc::channel(AHEAD);
     let reading = AbortOnDropHandle::new(tokio::spawn(async move {
