@@ -111,8 +111,12 @@ impl Roles {
 
     fn fill(&self, template: &str) -> Result<String, Error> {
         let read_models = Schema::new(&self.read_models)?.sql("{schema}");
-        Ok(Schema::new(&self.schema)?
+        let schema = Schema::new(&self.schema)?;
+        let beside = |what| Ok::<_, Error>(schema.beside(what)?.sql("{schema}"));
+        Ok(schema
             .sql(template)
+            .replace("{rebuild}", &beside("rebuild")?)
+            .replace("{replaced}", &beside("replaced")?)
             .replace("{read_models}", &read_models)
             .replace("{owner}", &quoted(&self.owner)?)
             .replace("{writer}", &quoted(&self.writer)?)

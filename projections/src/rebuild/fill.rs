@@ -76,9 +76,8 @@ pub(super) async fn forget_beyond<R: ReadModel>(
         return Ok(());
     }
     let sql = format!("delete from {} where valid_to > $1", place.table().history);
-    let transaction = place.database.begin().await?;
+    let transaction = place.holding(checkpoint).await?;
     let client = transaction.client()?;
-    checkpoint.hold(client).await?;
     let forgotten = client.execute(&sql, &[&checkpoint.position().get()]).await;
     forgotten.map_err(failed::<R>("go back to what was written"))?;
     Ok(transaction.commit().await?)
@@ -136,12 +135,12 @@ impl<R: ReadModel> Filling<'_, R> {
             }
             events += page.events as u64;
             reporter.moved(page.events, page.to, end);
-            throttle.took(page.events).await;
             if rows >= options.rows_in_memory || written.elapsed() > WRITTEN {
                 rows = self.write(checkpoint, page.to).await?;
                 self.events += std::mem::take(&mut events);
                 written = Instant::now();
             }
+            throttle.took(page.events).await;
         }
         if checkpoint.position() < self.reached {
             self.write(checkpoint, self.reached).await?;

@@ -50,7 +50,8 @@ pub(super) async fn follow_to<R: ReadModel>(
     let mut alone_up_to = Position::START;
     while checkpoint.position() < end {
         let after = checkpoint.position();
-        let limit = if after < alone_up_to { 1 } else { BATCH };
+        let most = throttle.map_or(BATCH, |throttle| throttle.at_once(BATCH));
+        let limit = if after < alone_up_to { 1 } else { most };
         let Page { events: mut page, to } = pages.next(after, end, limit).await?;
         page.retain(|event| {
             parked.get(&event.stream).is_none_or(|at| event.position < at.position)

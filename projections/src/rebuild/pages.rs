@@ -36,13 +36,13 @@ pub(super) fn pages<R: ReadModel>(
     after: Position,
     end: Position,
 ) -> impl Stream<Item = Result<Page<R>, Error>> + Send + use<R> {
-    let log = place.pages();
+    let (log, most) = (place.pages(), place.throttle.at_once(PAGE));
     // In a task of its own, so that reading goes on while pages are folded.
     let (sender, read) = mpsc::channel(AHEAD);
     let reading = AbortOnDropHandle::new(tokio::spawn(async move {
         let mut after = after;
         while after < end {
-            let page = log.next(after, end, PAGE).await;
+            let page = log.next(after, end, most).await;
             match &page {
                 Ok(page) => after = page.to,
                 Err(_) => after = end,

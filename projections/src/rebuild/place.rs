@@ -7,6 +7,8 @@ use annals_eventstore::{
     postgres::{Checkpoint, Client, Database, GenericClient, Lease, OwnedTransaction, Schema},
 };
 
+use tokio_postgres::error::SqlState;
+
 use super::{
     Options,
     progress::{Phase, Reporter},
@@ -23,7 +25,12 @@ use crate::{
 };
 
 /// Whoever is paused in a transaction holds up others, until the database ends it.
-const PATIENCE: &str = "set local idle_in_transaction_session_timeout = '10s'";
+pub(super) const PATIENCE: &str = "set local idle_in_transaction_session_timeout = '10s'";
+
+async fn patience(client: &Client) -> Result<(), Error> {
+    let failed = |source| Error::Bookkeeping { action: "limit a transaction", source };
+    client.batch_execute(PATIENCE).await.map_err(failed)
+}
 
 pub(super) struct Place<R: ReadModel> {
     pub(super) store: EventStore,
@@ -116,15 +123,37 @@ impl<R: ReadModel> Place<R> {
     pub(super) async fn transaction(&self) -> Result<OwnedTransaction, Error> {
         let transaction = self.database.begin().await?;
         let client = transaction.client()?;
-        let limited = client.batch_execute(PATIENCE).await;
-        limited.map_err(|source| Error::Bookkeeping { action: "limit a transaction", source })?;
+        patience(client).await?;
         lock::<R>(client).await?;
         Ok(transaction)
+    }
+
+    /// A transaction in which nobody takes the rebuild over.
+    pub(super) async fn holding(&self, checkpoint: &Checkpoint) -> Result<OwnedTransaction, Error> {
+        let transaction = self.database.begin().await?;
+        let client = transaction.client()?;
+        patience(client).await?;
+        checkpoint.hold(client).await?;
+        Ok(transaction)
+    }
+
+    /// Ends whoever had the lease before and is still writing. One that is paused in the middle of a COPY
+    /// would hold its locks for as long: no limit of the database ends that.
+    async fn end_predecessors(&self) -> Result<(), Error> {
+        let Table { name, history, .. } = self.table();
+        let client = self.database.client().await?;
+        let ended = client.query(include_str!("../sql/end_writers.sql"), &[name, history]).await;
+        match ended {
+            // Another role's, which an administrator has to end.
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(()),
+            ended => ended.map(drop).map_err(failed::<R>("end an earlier rebuild")),
+        }
     }
 
     /// Begins a rebuild, or goes on with one by the same code.
     pub(super) async fn begin(&self) -> Result<(Checkpoint, Stage), Error> {
         self.must_not_be_inline().await?;
+        self.end_predecessors().await?;
         let transaction = self.transaction().await?;
         let client = transaction.client()?;
         self.lease.hold(client).await?;
@@ -143,6 +172,7 @@ impl<R: ReadModel> Place<R> {
 
     /// Takes up what was built before.
     pub(super) async fn take_up(&self) -> Result<Checkpoint, Error> {
+        self.end_predecessors().await?;
         let transaction = self.transaction().await?;
         let client = transaction.client()?;
         self.lease.hold(client).await?;
@@ -161,9 +191,8 @@ impl<R: ReadModel> Place<R> {
 
     /// Notes how far the tables are.
     pub(super) async fn mark(&self, checkpoint: &Checkpoint, stage: Stage) -> Result<(), Error> {
-        let transaction = self.database.begin().await?;
+        let transaction = self.holding(checkpoint).await?;
         let client = transaction.client()?;
-        checkpoint.hold(client).await?;
         let mark = "update {schema}.projections set unfinished = $2 where name = $1";
         let (mark, unfinished) = (self.sql(mark), stage == Stage::Begun);
         let marked = client.execute(&mark, &[&self.names.next, &unfinished]).await;
@@ -263,9 +292,8 @@ impl<R: ReadModel> Place<R> {
             return Err(failure.into());
         }
         tracing::error!(error = %failure, "an event failed in a rebuild; its stream is parked");
-        let transaction = self.database.begin().await?;
+        let transaction = self.holding(checkpoint).await?;
         let client = transaction.client()?;
-        checkpoint.hold(client).await?;
         let at = parking::park(&self.database, client, &self.names.next, &failure).await?;
         transaction.commit().await?;
         parked.insert(failure.stream.clone(), at);
@@ -274,6 +302,7 @@ impl<R: ReadModel> Place<R> {
 
     /// Drops what is beside the tables in use.
     pub(super) async fn discard(&self) -> Result<(), Error> {
+        self.end_predecessors().await?;
         let transaction = self.transaction().await?;
         let client = transaction.client()?;
         self.lease.hold(client).await?;

@@ -16,7 +16,10 @@ use futures::SinkExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{copy::Encoder, place::Place};
+use super::{
+    copy::Encoder,
+    place::{PATIENCE, Place},
+};
 use crate::{
     SqlValue,
     engine::{Rows, failed},
@@ -93,7 +96,8 @@ impl<R: ReadModel> Shard<R> {
         let client = transaction.client()?;
         // It need not be on the disk before the checkpoint is, and the commit that moves that one flushes
         // all before it. If the server dies earlier, it would be deleted anyway.
-        let lazily = client.batch_execute("set local synchronous_commit = off").await;
+        let lazily = format!("set local synchronous_commit = off; {PATIENCE}");
+        let lazily = client.batch_execute(&lazily).await;
         lazily.map_err(failed::<R>("copy rows"))?;
         // Whoever took the rebuild over deletes what was copied before, and not what comes later.
         self.checkpoint.hold(client).await?;

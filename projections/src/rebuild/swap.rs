@@ -1,6 +1,6 @@
 //! Putting tables in the place of others, in one transaction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_eventstore::{
     Position,
@@ -24,8 +24,11 @@ use crate::{
 
 /// How long to wait for those who use a table: whoever comes behind waits as long.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
-/// How often to try for that.
-const TRIES: u32 = 30;
+/// The same while others wait for what is locked already. They may be those that are waited for: it is shorter
+/// than the time after which PostgreSQL would look for a deadlock, and fail one of them.
+const SHORT_LOCK_TIMEOUT: &str = "set local lock_timeout = '100ms'";
+/// For how long to try for that.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// For how long others have the table in between.
 const BETWEEN: Duration = Duration::from_millis(200);
 
@@ -34,20 +37,26 @@ pub(super) async fn swap<R: ReadModel>(
     place: &Place<R>,
     checkpoint: &mut Checkpoint,
 ) -> Result<(), Error> {
-    for _ in 1..TRIES {
+    let started = Instant::now();
+    loop {
         // As far as can be without holding anybody up.
         follow(place, checkpoint).await?;
         match try_swap(place, checkpoint).await {
-            Err(error) if is_locked(&error) => tokio::time::sleep(BETWEEN).await,
+            Err(error) if is_locked(&error) && started.elapsed() < PATIENCE => {
+                tokio::time::sleep(BETWEEN).await;
+            }
             outcome => return outcome,
         }
     }
-    try_swap(place, checkpoint).await
 }
 
+/// Whether others were in the way.
 pub(super) fn is_locked(error: &Error) -> bool {
-    matches!(error, Error::Database { source, .. } | Error::Bookkeeping { source, .. }
-        if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    let (Error::Database { source, .. } | Error::Bookkeeping { source, .. }) = error else {
+        return false;
+    };
+    let codes = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
+    source.code().is_some_and(|code| codes.contains(code))
 }
 
 async fn try_swap<R: ReadModel>(
@@ -96,11 +105,17 @@ async fn replace<R: ReadModel>(
     let of = |schema: &Schema| Table::of::<R>(place.database.schema(), schema);
     let (new, live, old) = (of(&place.next), of(into), of(away));
     place.create(client, away).await?;
-    run(&format!("{}; {};", old.drop, old.drop_history)).await?;
     let dependents = match is_there::<R>(client, &live.exists()).await? {
-        true => Some(Dependents::of::<R>(client, &live, &new).await?),
+        true => {
+            let kept = is_there::<R>(client, &live.has_history()).await?;
+            let mut all = Dependents::views::<R>(client, &live).await?;
+            all.extend([live.name.clone()].into_iter().chain(kept.then(|| live.history.clone())));
+            lock_all::<R>(client, &all).await?;
+            Some(Dependents::of::<R>(client, &live, &new).await?)
+        }
         false => None,
     };
+    run(&format!("{}; {};", old.drop, old.drop_history)).await?;
     if let Some(dependents) = &dependents {
         run(&dependents.drop).await?;
         let fits = tables_fit::<R>(client, into).await?;
@@ -126,6 +141,16 @@ async fn replace<R: ReadModel>(
     run(&sql.replace("{positions}", &format!("{{{}}}", positions.join(",")))).await
 }
 
+/// Locks views and tables, in the order in which those who read them do: first the views.
+async fn lock_all<R: ReadModel>(client: &Client, all: &[String]) -> Result<(), Error> {
+    let lock = |name: &String| format!("lock table {name} in access exclusive mode;");
+    let mut all = all.iter().map(lock);
+    let first = all.next().unwrap_or_default();
+    let sql = format!("{first} {SHORT_LOCK_TIMEOUT}; {}", all.collect::<String>());
+    let locked = client.batch_execute(&sql).await;
+    locked.map_err(failed::<R>("lock the tables"))
+}
+
 async fn is_there<R: ReadModel>(client: &Client, sql: &str) -> Result<bool, Error> {
     let there = client.query_one(sql, &[]).await;
     Ok(there.map_err(failed::<R>("look for tables"))?.get(0))
@@ -138,11 +163,10 @@ fn moved(table: &str, into: &Schema) -> String {
 /// Puts back what was replaced last.
 pub(super) async fn rollback<R: ReadModel>(place: &Place<R>) -> Result<(), Error> {
     place.must_not_be_inline().await?;
-    let mut tries = 1;
+    let started = Instant::now();
     loop {
         match try_rollback(place).await {
-            Err(error) if is_locked(&error) && tries < TRIES => {
-                tries += 1;
+            Err(error) if is_locked(&error) && started.elapsed() < PATIENCE => {
                 tokio::time::sleep(BETWEEN).await;
             }
             outcome => return outcome,

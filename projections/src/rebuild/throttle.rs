@@ -18,6 +18,11 @@ impl Throttle {
         Self { per_second, started: Instant::now(), events: AtomicU64::new(0) }
     }
 
+    /// How many events to take at once, of at most so many: what is due in a short while.
+    pub(super) fn at_once(&self, most: usize) -> usize {
+        self.per_second.map_or(most, |per_second| most.min(per_second.div_ceil(4) as usize))
+    }
+
     /// Waits until so many more events are due.
     pub(super) async fn took(&self, events: usize) {
         let events = events as u64;

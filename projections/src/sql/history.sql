@@ -66,7 +66,7 @@ end $$;
 -- null if it still does.
 create or replace function {versions}()
 returns table ({types}, valid_from bigint, valid_to bigint) language sql stable as $$
-    select {columns}, h.valid_from, h.valid_to from {history} h
+    select {columns}, h.valid_from, null::bigint from {table} h
     union all
-    select {columns}, h.valid_from, null from {table} h
+    select {columns}, h.valid_from, h.valid_to from {history} h
 $$;

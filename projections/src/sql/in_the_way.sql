@@ -17,12 +17,12 @@ with recursive own (class, oid) as (
     select 'pg_proc'::regclass, p.oid from pg_proc p join pg_class t on t.oid = to_regclass($1)
     where p.pronamespace = t.relnamespace
       and p.proname in (t.relname || '_as_of', t.relname || '_changes', t.relname || '_versions')
-), dependents (class, oid, sub, through) as (
-    select d.classid, d.objid, d.objsubid, d.refclassid from own o
+), dependents (class, oid, sub) as (
+    select d.classid, d.objid, d.objsubid from own o
     join pg_depend d on d.refclassid = o.class and d.refobjid = o.oid
     where d.deptype in ('n', 'a', 'x')
     union
-    select d.classid, d.objid, d.objsubid, d.refclassid
+    select d.classid, d.objid, d.objsubid
     from dependents v
     join pg_rewrite r on v.class = 'pg_rewrite'::regclass and r.oid = v.oid
     join pg_depend d on d.deptype in ('n', 'a') and (
@@ -33,7 +33,10 @@ with recursive own (class, oid) as (
 select pg_describe_object(d.class, d.oid, d.sub)
 from dependents d
 where not exists (select from own o where o.class = d.class and o.oid = d.oid)
-  -- Views' own rules, unless the view holds rows.
+  -- Views and their own rules, unless the view holds rows.
+  and not exists (
+      select from pg_class c
+      where d.class = 'pg_class'::regclass and c.oid = d.oid and c.relkind = 'v')
   and not exists (
       select from pg_rewrite r join pg_class c on c.oid = r.ev_class
       where d.class = 'pg_rewrite'::regclass and r.oid = d.oid and c.relkind = 'v')

@@ -27,5 +27,5 @@ select
             || case when a.is_grantable then ' with grant option' else '' end), '')
         from aclexplode(c.relacl) a where a.grantee <> c.relowner), '')
 from (select oid, max(depth) as depth from views group by oid) v
-join pg_class c on c.oid = v.oid
+join pg_class c on c.oid = v.oid and c.relkind = 'v'
 order by v.depth

@@ -287,11 +287,12 @@ impl Sql {
     /// All versions of one key's row, from the first on, with their ranges.
     pub(crate) fn versions(&self) -> String {
         let (names, key) = (self.names(""), self.key_params(1));
+        // As everywhere, the table is locked before its history.
         format!(
-            "select {names}, valid_from, valid_to from {} where {key} union all \
-             select {names}, valid_from, null from {} where {key} order by valid_from",
-            self.name("_history"),
+            "select {names}, valid_from, null::bigint as valid_to from {} where {key} union all \
+             select {names}, valid_from, valid_to from {} where {key} order by valid_from",
             self.name(""),
+            self.name("_history"),
         )
     }
 

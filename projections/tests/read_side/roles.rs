@@ -4,7 +4,7 @@ use annals_eventstore::{
     Aggregate, Apply, AsOf, Error as StoreError, EventStore, ExpectedVersion, Position, StreamId,
     postgres::Roles,
 };
-use annals_projections::{ProjectionError, QueryReadModels, reset};
+use annals_projections::{ProjectionError, QueryReadModels, Rebuild, reset};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,39 @@ async fn each_role_can_do_its_job() {
     reset::<Tally>(&projector).await.unwrap();
     catch_up::<Tally>(&projector).await;
     assert_eq!(reader.query::<Tally>().all().await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_projector_rebuilds_and_the_reader_reads_on() {
+    let roles = TestRoles::at_work("rebuilds").await;
+    let (projector, reader) = (roles.store(PROJECTOR).await, roles.store(READER).await);
+    let client = roles.client(READER).await;
+    let rows = async || {
+        let rows = reader.query::<Tally>().all().await.unwrap().len();
+        let past: i64 = value(&client, "select count(*) from tallies_as_of(1)").await;
+        let versions: i64 = value(&client, "select count(*) from tallies_versions()").await;
+        let changes: i64 = value(&client, "select count(*) from tallies_changes(0, 1)").await;
+        assert_eq!((rows, past, versions, changes), (1, 1, 1, 1));
+    };
+    rows().await;
+    let rebuild = Rebuild::<Tally>::of(&projector);
+    rebuild.run().await.unwrap();
+    rows().await;
+    rebuild.rollback().await.unwrap();
+    rows().await;
+    rebuild.build().await.unwrap();
+    let half_built = "select * from annals_rebuild.tallies";
+    assert_eq!(refusal(&client, half_built).await.0, "42501");
+    assert!(rebuild.compare().await.unwrap().is_same());
+    rebuild.discard().await.unwrap();
+    // Also where there was nothing before.
+    reset::<Tally>(&projector).await.unwrap();
+    rebuild.run().await.unwrap();
+    rows().await;
+    for role in [WRITER, READER] {
+        let refused = Rebuild::<Tally>::of(&roles.store(role).await).run().await.unwrap_err();
+        assert!(text(&refused).contains("permission denied"), "{refused:?}");
+    }
 }
 
 /// A ledger with snapshots by hand.

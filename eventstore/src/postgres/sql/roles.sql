@@ -45,6 +45,16 @@ alter default privileges for role {projector} in schema {read_models}
 alter default privileges for role {projector} in schema {read_models}
     grant execute on functions to {reader};
 
+-- Rebuilds make tables beside those in use, which go to them, and keep those that they replace. The reader sees
+-- neither, but has its right to the tables wherever they are.
+do $$ begin
+    if to_regnamespace('{rebuild}') is null then create schema {rebuild}; end if;
+    if to_regnamespace('{replaced}') is null then create schema {replaced}; end if;
+end $$;
+grant usage, create on schema {rebuild}, {replaced} to {projector};
+alter default privileges for role {projector} in schema {rebuild}
+    grant select on tables to {reader};
+
 -- PostgreSQL lets everybody execute new functions. Not these.
 alter default privileges for role {owner} revoke execute on functions from public;
 alter default privileges for role {projector} revoke execute on functions from public;

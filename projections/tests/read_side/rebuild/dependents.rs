@@ -63,13 +63,14 @@ async fn views_and_grants_go_along() {
         create view "Reports"."All totals" with (security_barrier = true) as
             select ledger, total from tallies where total > 0;
         create view upper_totals as select upper(ledger) as ledger from "Reports"."All totals";
-        create view then as select * from tallies_as_of(1) join "Reports"."All totals" using (ledger);
+        create view past as
+            select a.* from tallies_as_of(1) a join "Reports"."All totals" using (ledger);
         create view versions as select count(*) from tallies_versions();
         create view differences as select change, (after).total from tallies_changes(0, 1);
         create view row_of as select t from tallies t;
-        create view both as select 1 as one from upper_totals, then, row_of, tallies_history;
+        create view several as select 1 as one from upper_totals, past, row_of, tallies_history;
         grant usage on schema "Reports" to {name};
-        grant select on "Reports"."All totals", upper_totals, then, versions, differences to {name};
+        grant select on "Reports"."All totals", upper_totals, past, versions, differences to {name};
         grant select on tallies to {name} with grant option;
         grant select (ledger), update (total) on tallies_history to public;
         grant execute on function tallies_changes(bigint, bigint) to {name};

@@ -193,15 +193,15 @@ async fn with_few_connections() {
 async fn into_schemas_of_the_programs_choice() {
     let database = TestDatabase::create().await;
     let client = database.client().await;
-    client.batch_execute("create schema \"Reports\"").await.unwrap();
-    let options = EventStore::options().schema("books").read_models_schema("Reports");
+    client.batch_execute("create schema reports").await.unwrap();
+    let options = EventStore::options().schema("books").read_models_schema("reports");
     let store = database.store_with(options).await;
     add(&store, "a", 1).await;
     catch_up::<Tally>(&store).await;
     rebuild::<Tally>(&store).run().await.unwrap();
-    client.batch_execute("set search_path = \"Reports\"").await.unwrap();
+    client.batch_execute("set search_path = reports").await.unwrap();
     assert_exact::<Tally>(&store, &client).await;
-    let schemas = "select string_agg(schemaname::text, ' ' order by 1) from pg_tables
+    let schemas = "select string_agg(schemaname::text, ' ' order by schemaname) from pg_tables
         where tablename = 'tallies'";
-    assert_eq!(value::<String>(&client, schemas).await, "Reports books_replaced");
+    assert_eq!(value::<String>(&client, schemas).await, "books_replaced reports");
 }
