@@ -105,7 +105,7 @@ pub use self::{
         Change, ColumnDef, History, IndexDef, KeyError, Keys, Project, ReadModel, RowKey, Source,
         Step, StepError,
     },
-    rebuild::{Built, Comparison, Difference, Phase, Progress, Rebuild},
+    rebuild::{Built, Comparison, Difference, Phase, Progress, Rebuild, Replayed},
     sql_projection::reset_sql,
     start::Start,
     worker::{OnFailure, Worker},

@@ -100,12 +100,14 @@ impl<R: ReadModel> Batch<R> {
     }
 }
 
+type Failure = Box<EventFailure>;
+
 /// What a page of events makes of the rows, up to the first event that cannot be decoded, if there is one.
 pub(crate) fn fold<R: ReadModel>(
     steps: &Steps<R>,
     rows: &Rows<R>,
     events: Vec<Recorded>,
-) -> Result<(Batch<R>, Option<Box<EventFailure>>), Box<EventFailure>> {
+) -> Result<(Batch<R>, Option<Failure>), Failure> {
     let (steps, failure) = steps.of(events);
     let mut batch = Batch::default();
     steps.iter().try_for_each(|step| batch.step(rows, step))?;

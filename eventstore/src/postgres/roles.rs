@@ -117,6 +117,7 @@ impl Roles {
             .sql(template)
             .replace("{rebuild}", &beside("rebuild")?)
             .replace("{replaced}", &beside("replaced")?)
+            .replace("{past}", &beside("past")?)
             .replace("{read_models}", &read_models)
             .replace("{owner}", &quoted(&self.owner)?)
             .replace("{writer}", &quoted(&self.writer)?)

@@ -6,10 +6,11 @@ mod wait;
 
 use std::{marker::PhantomData, time::Duration};
 
-use annals_eventstore::{AsOf, EventStore, Position};
+use annals_eventstore::{AsOf, EventStore, Position, postgres::Schema};
 use futures::{Stream, StreamExt, TryStreamExt};
 use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
+pub(crate) use self::moment::position_of;
 pub use self::{
     history::{RowDifference, RowVersion, forget_history},
     wait::WaitForReadModel,
@@ -73,6 +74,8 @@ pub struct Query<'a, R> {
     params: &'a [&'a (dyn ToSql + Sync)],
     order: &'static str,
     limit: Option<i64>,
+    /// Where the tables are if not among the read models, and up to which position they have come.
+    elsewhere: Option<(Schema, Position)>,
     row: PhantomData<fn() -> R>,
 }
 
@@ -87,6 +90,18 @@ impl<R> std::fmt::Debug for Query<'_, R> {
 }
 
 impl<'a, R: ReadModel> Query<'a, R> {
+    /// Of tables in another schema, that were filled up to a position and do not change.
+    pub(crate) fn elsewhere(store: &'a EventStore, schema: Schema, position: Position) -> Self {
+        Self { elsewhere: Some((schema, position)), ..Self::new(store) }
+    }
+
+    fn schema(&self) -> Result<&Schema, Error> {
+        match &self.elsewhere {
+            Some((schema, _)) => Ok(schema),
+            None => Ok(self.store.database()?.read_models()),
+        }
+    }
+
     fn new(store: &'a EventStore) -> Self {
         Self {
             store,
@@ -96,6 +111,7 @@ impl<'a, R: ReadModel> Query<'a, R> {
             params: &[],
             order: "",
             limit: None,
+            elsewhere: None,
             row: PhantomData,
         }
     }
@@ -160,8 +176,8 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`],
     /// [`Error::Forgotten`], or a failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
-        if let (Some(as_of), Consistency::Eventual, History::Kept) =
-            (self.as_of, self.consistency, R::HISTORY)
+        if let (Some(as_of), Consistency::Eventual, History::Kept, None) =
+            (self.as_of, self.consistency, R::HISTORY, &self.elsewhere)
         {
             let at = moment::position_of(self.store, as_of).await?;
             if let Some(row) = self.get_as_of(key, at).await? {
@@ -170,7 +186,7 @@ impl<'a, R: ReadModel> Query<'a, R> {
         }
         let at = self.position().await?.map(Position::get);
         let params = self.params.len();
-        let sql = Sql::of::<R>(self.store.database()?.read_models());
+        let sql = Sql::of::<R>(self.schema()?);
         let sql = sql.get(params + 1, at.map(|_| params + 1 + R::Key::COLUMNS), self.filter);
         let at = at.as_ref().map(|at| at as &(dyn ToSql + Sync));
         let rows = self.rows_of(key, &sql, at.into_iter().collect()).await?;
@@ -266,7 +282,7 @@ impl<'a, R: ReadModel> Query<'a, R> {
         make: impl FnOnce(&Sql, Option<usize>, &str) -> String,
     ) -> Result<(String, Option<i64>), Error> {
         let at = self.position().await?.map(Position::get);
-        let sql = Sql::of::<R>(self.store.database()?.read_models());
+        let sql = Sql::of::<R>(self.schema()?);
         let order = if self.order.is_empty() { sql.keys() } else { self.order.to_owned() };
         let mut condition = format!("({}) order by {order}", self.filter);
         if let Some(limit) = self.limit {

@@ -23,6 +23,15 @@ impl<R: ReadModel> Query<'_, R> {
             }
             Some(as_of) => Some(position_of(self.store, as_of).await?),
         };
+        if let Some((_, reached)) = self.elsewhere {
+            // They are as they are.
+            return match at {
+                Some(needed) if needed > reached => {
+                    Err(Error::NotReached { projection: R::TABLE, reached, needed })
+                }
+                at => Ok(at),
+            };
+        }
         if let Some(needed) = at {
             let kept_from = kept_from::<R>(database).await?;
             if needed < kept_from {
@@ -57,7 +66,7 @@ impl<R: ReadModel> Query<'_, R> {
 }
 
 /// The position that a moment is.
-pub(super) async fn position_of(store: &EventStore, as_of: AsOf) -> Result<Position, Error> {
+pub(crate) async fn position_of(store: &EventStore, as_of: AsOf) -> Result<Position, Error> {
     match as_of {
         AsOf::Time(time) => Ok(store.position_at(time).await?),
         AsOf::Position(position) => Ok(position),

@@ -13,6 +13,7 @@ mod follow;
 mod pages;
 mod place;
 mod progress;
+mod replay;
 mod shard;
 mod swap;
 mod throttle;
@@ -28,9 +29,10 @@ use tokio::task::JoinSet;
 pub use self::{
     compare::{Comparison, Difference},
     progress::{Phase, Progress},
+    replay::Replayed,
 };
 use self::{
-    place::{Place, Stage},
+    place::{Place, Purpose, Stage},
     progress::Reporter,
 };
 use crate::{error::Error, install::install, read_model::ReadModel, worker::keep};
@@ -215,14 +217,23 @@ impl<R: ReadModel> Rebuild<R> {
         &self,
         work: impl AsyncFnOnce(&Place<R>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.alone_for(Purpose::Rebuild, work).await
+    }
+
+    async fn alone_for<T>(
+        &self,
+        purpose: Purpose,
+        work: impl AsyncFnOnce(&Place<R>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let database = self.store.database()?;
-        let name = place::Names::of::<R>().next;
+        let name = place::Names::of::<R>(purpose).next;
         let lease = Lease::try_acquire(database, &name, self.options.lease).await?;
         let lease = Arc::new(lease.ok_or(Error::RebuildRuns { projection: R::TABLE })?);
         let mut renewing = JoinSet::new();
         renewing.spawn(keep(lease.clone()));
         let outcome = {
-            let place = Place::of(&self.store, lease.clone(), self.options, self.reporter.clone())?;
+            let (lease, reporter) = (lease.clone(), self.reporter.clone());
+            let place = Place::of(&self.store, lease, self.options, reporter, purpose)?;
             tokio::select! {
                 outcome = work(&place) => outcome,
                 Some(Ok(error)) = renewing.join_next() => Err(error.into()),
@@ -239,7 +250,8 @@ impl<R: ReadModel> Rebuild<R> {
 
 /// Brings the new tables to the end of the log.
 async fn bring_up<R: ReadModel>(place: &Place<R>) -> Result<(Built, Checkpoint), Error> {
-    let (mut checkpoint, stage) = place.begin().await?;
+    place.must_not_be_inline().await?;
+    let (mut checkpoint, stage) = place.begin(Position::new(i64::MAX)).await?;
     place.reporter.begin(checkpoint.position());
     let mut events = 0;
     let mut end = place.store.safe_position().await?;

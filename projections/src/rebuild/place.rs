@@ -55,10 +55,28 @@ pub(super) struct Names {
     pub(super) replaced: String,
 }
 
+/// What the new tables are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To replace those in use.
+    Rebuild,
+    /// To show what was at a moment of the past.
+    Past,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rebuild => "rebuild",
+            Self::Past => "past",
+        }
+    }
+}
+
 impl Names {
-    pub(super) fn of<R: ReadModel>() -> Self {
+    pub(super) fn of<R: ReadModel>(purpose: Purpose) -> Self {
         let of = |what| format!("{what}:{}", R::TABLE);
-        Self { live: checkpoint_name::<R>(), next: of("rebuild"), replaced: of("replaced") }
+        Self { live: checkpoint_name::<R>(), next: of(purpose.name()), replaced: of("replaced") }
     }
 
     /// Puts them into SQL.
@@ -84,17 +102,18 @@ impl<R: ReadModel> Place<R> {
         lease: Arc<Lease>,
         options: Options,
         reporter: Arc<Reporter>,
+        purpose: Purpose,
     ) -> Result<Self, Error> {
         let database = store.database()?.clone();
         let beside = |what| database.schema().beside(what);
-        let (next, replaced) = (beside("rebuild")?, beside("replaced")?);
+        let (next, replaced) = (beside(purpose.name())?, beside("replaced")?);
         Ok(Self {
             store: store.clone(),
             lease,
             options,
             reporter,
             throttle: Throttle::new(options.events_per_second),
-            names: Names::of::<R>(),
+            names: Names::of::<R>(purpose),
             rows: Arc::new(Rows::of(database.schema(), &next)),
             steps: Arc::new(Steps::new()),
             database,
@@ -150,17 +169,16 @@ impl<R: ReadModel> Place<R> {
         }
     }
 
-    /// Begins a rebuild, or goes on with one by the same code.
-    pub(super) async fn begin(&self) -> Result<(Checkpoint, Stage), Error> {
-        self.must_not_be_inline().await?;
+    /// Begins a rebuild, or goes on with one by the same code that has not passed a position.
+    pub(super) async fn begin(&self, end: Position) -> Result<(Checkpoint, Stage), Error> {
         self.end_predecessors().await?;
         let transaction = self.transaction().await?;
         let client = transaction.client()?;
         self.lease.hold(client).await?;
         let mut checkpoint = self.take_over(client).await?;
         let stage = match self.stage(client).await? {
-            Some(stage) => stage,
-            None => {
+            Some(stage) if checkpoint.position() <= end => stage,
+            _ => {
                 self.restart(client).await?;
                 checkpoint.moved(Position::START);
                 Stage::Begun
@@ -298,6 +316,19 @@ impl<R: ReadModel> Place<R> {
         transaction.commit().await?;
         parked.insert(failure.stream.clone(), at);
         Ok(())
+    }
+
+    /// Forgets how the tables came to be: they stay as they are.
+    pub(super) async fn finish(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let transaction = self.holding(checkpoint).await?;
+        let client = transaction.client()?;
+        let forget = self.sql(
+            "delete from {schema}.checkpoints where name = '{next}';
+             delete from {schema}.parked_streams where projection = '{next}';
+             delete from {schema}.projections where name = '{next}'",
+        );
+        client.batch_execute(&forget).await.map_err(failed::<R>("finish a replay"))?;
+        Ok(transaction.commit().await?)
     }
 
     /// Drops what is beside the tables in use.

@@ -276,11 +276,14 @@ impl Sql {
         let Some(at) = at else {
             return format!("select {names} from {table} where {key} and ({condition})");
         };
+        // Versions of a row do not overlap: only the last that began by then can have held.
         let history = self.name("_history");
         format!(
             "select {names} from {table} where {key} and valid_from <= ${at} and ({condition}) \
-             union all select {names} from {history} \
-             where {key} and valid_from <= ${at} and valid_to > ${at} and ({condition})"
+             union all select {names} from ( \
+                 select * from {history} where {key} and valid_from <= ${at} \
+                 order by valid_from desc limit 1) last \
+             where valid_to > ${at} and ({condition})"
         )
     }
 

@@ -21,6 +21,7 @@ mod paused;
 mod pausing;
 mod reactors;
 mod rebuild;
+mod replay;
 mod restore;
 mod roles;
 mod rows;

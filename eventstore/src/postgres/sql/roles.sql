@@ -46,13 +46,15 @@ alter default privileges for role {projector} in schema {read_models}
     grant execute on functions to {reader};
 
 -- Rebuilds make tables beside those in use, which go to them, and keep those that they replace. The reader sees
--- neither, but has its right to the tables wherever they are.
+-- neither, but has its right to the tables wherever they are. What is replayed of the past, it reads where it is.
 do $$ begin
     if to_regnamespace('{rebuild}') is null then create schema {rebuild}; end if;
     if to_regnamespace('{replaced}') is null then create schema {replaced}; end if;
+    if to_regnamespace('{past}') is null then create schema {past}; end if;
 end $$;
-grant usage, create on schema {rebuild}, {replaced} to {projector};
-alter default privileges for role {projector} in schema {rebuild}
+grant usage, create on schema {rebuild}, {replaced}, {past} to {projector};
+grant usage on schema {past} to {reader};
+alter default privileges for role {projector} in schema {rebuild}, {past}
     grant select on tables to {reader};
 
 -- PostgreSQL lets everybody execute new functions. Not these.
