@@ -20,6 +20,7 @@ pub struct Checkpoint {
     epoch: i64,
     advance: String,
     close: String,
+    check: String,
     hold: String,
 }
 
@@ -57,6 +58,8 @@ impl Checkpoint {
     }
 
     fn at(database: &Database, name: &str, position: Position, epoch: i64) -> Self {
+        let check = "select from {schema}.checkpoints where name = $1 and epoch = $2";
+        let check = database.schema().sql(check);
         Self {
             name: name.to_owned(),
             position,
@@ -65,9 +68,8 @@ impl Checkpoint {
                 "update {schema}.checkpoints set position = $3, updated_at = clock_timestamp()
                  where name = $1 and position = $2 and epoch = $4",
             ),
-            hold: database
-                .schema()
-                .sql("select from {schema}.checkpoints where name = $1 and epoch = $2 for share"),
+            hold: format!("{check} for share"),
+            check,
             close: database.schema().sql(
                 "update {schema}.checkpoints set epoch = $3, updated_at = clock_timestamp()
                  where name = $1 and position = $2 and epoch = $4",
@@ -158,6 +160,16 @@ impl Checkpoint {
     pub async fn hold(&self, transaction: &impl GenericClient) -> Result<(), Error> {
         let held = transaction.query(&self.hold, &[&self.name, &self.epoch]).await;
         let held = held.map_err(|error| database_error("hold a checkpoint", error))?;
+        if held.len() == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
+    }
+
+    /// Makes sure that no other reader has taken over by now. One that has nothing to write would not notice.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another reader has taken over.
+    pub async fn check(&self, client: &impl GenericClient) -> Result<(), Error> {
+        let held = client.query(&self.check, &[&self.name, &self.epoch]).await;
+        let held = held.map_err(|error| database_error("check a checkpoint", error))?;
         if held.len() == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
     }
 

@@ -97,6 +97,8 @@ impl Runner<'_> {
                 if self.is_paused().await? {
                     break;
                 }
+                // Its tables may be others by now, which have not come as far.
+                self.checkpoint.check(&self.context.database.client().await?).await?;
                 self.looked = Some(Instant::now());
             }
             let part = match next.take() {

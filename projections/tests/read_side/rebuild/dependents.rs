@@ -90,7 +90,9 @@ async fn views_and_grants_go_along() {
             select format('%s.%s %s', attrelid::regclass, attname, attacl) from pg_attribute
             where attrelid in ('tallies'::regclass, 'tallies_history'::regclass) and attnum > 0
             union all
-            select format('%s %s', p.oid::regprocedure, p.proacl) from pg_proc p
+            select format('%s %s', p.oid::regprocedure,
+                (select array_agg(a::text order by a::text) from unnest(p.proacl) a))
+            from pg_proc p
             where proname like 'tallies%') s";
     let before: String = value(&client, state).await;
     assert!(before.contains("with grant option") || before.contains("r*"), "{before}");
