@@ -119,7 +119,7 @@ impl<R: ReadModel> Filling<'_, R> {
             self.reached = page.to;
             for failure in page.failures {
                 if !self.parked.contains_key(&failure.stream) {
-                    self.place.park(checkpoint, &mut self.parked, failure).await?;
+                    self.place.park(checkpoint, &mut self.parked, failure.into()).await?;
                 }
             }
             for (shard, mut steps) in std::iter::zip(&self.shards, page.steps) {

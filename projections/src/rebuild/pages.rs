@@ -27,7 +27,7 @@ pub(super) struct Page<R: ReadModel> {
     /// What each shard gets.
     pub(super) steps: Vec<Vec<Step<R>>>,
     /// Events that cannot be decoded, or whose rows cannot be made out.
-    pub(super) failures: Vec<Box<EventFailure>>,
+    pub(super) failures: Vec<EventFailure>,
 }
 
 /// The log between two positions, of which the second is safe to read.
@@ -81,7 +81,7 @@ fn decode<R: ReadModel>(
         // Later events of a stream that failed are left out where the pages are taken in order.
         match steps.step(event) {
             Ok(decoded) => decoded.into_iter().flatten().for_each(|step| page.add(hash, step)),
-            Err(failure) => page.failures.push(failure),
+            Err(failure) => page.failures.push(*failure),
         }
     }
     page
