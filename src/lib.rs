@@ -48,6 +48,9 @@ mod guide {
     #[doc = include_str!("../docs/guide/reading.md")]
     mod reading {}
 
+    #[doc = include_str!("../docs/guide/rebuild.md")]
+    mod rebuild {}
+
     #[doc = include_str!("../docs/guide/roles.md")]
     mod roles {}
 

@@ -2,7 +2,12 @@
 
 use annals_eventstore::postgres::Client;
 
-use crate::{engine::failed, error::Error, read_model::ReadModel, table::Table};
+use crate::{
+    engine::failed,
+    error::Error,
+    read_model::{History, ReadModel},
+    table::Table,
+};
 
 const VIEWS: &str = include_str!("../sql/views.sql");
 /// Names are told with their schemas then.
@@ -29,16 +34,24 @@ impl Dependents {
         Ok(views.iter().rev().map(|view| view.get(0)).collect())
     }
 
-    /// Finds them, and gives those who may use the table in use the same rights to the new one.
+    /// Finds them, and gives those who may use the table in use the same rights to the new one, and to its
+    /// history. `kept` says whether there is a history now.
     pub(super) async fn of<R: ReadModel>(
         client: &Client,
         live: &Table,
         new: &Table,
+        kept: bool,
     ) -> Result<Self, Error> {
         let failed = || failed::<R>("look for what depends on the tables");
-        let grants = include_str!("../sql/copy_grants.sql");
-        let grants = grants.replace("{from}", &live.name).replace("{to}", &new.name);
-        let prepare = format!("{grants}; {WHOLE_NAMES}");
+        let copy = |from: &str, to: &str| {
+            include_str!("../sql/copy_grants.sql").replace("{from}", from).replace("{to}", to)
+        };
+        let mut prepare = format!("{}; {WHOLE_NAMES};", copy(&live.name, &new.name));
+        if R::HISTORY == History::Kept {
+            // Who reads rows reads what they were, if nothing is said of it.
+            let from = if kept { &live.history } else { &live.name };
+            prepare += &copy(from, &new.history);
+        }
         client.batch_execute(&prepare).await.map_err(failed())?;
         let tables: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&live.name, &live.history];
         let in_the_way = client.query(include_str!("../sql/in_the_way.sql"), tables).await;

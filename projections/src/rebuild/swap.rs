@@ -105,13 +105,13 @@ async fn replace<R: ReadModel>(
     let of = |schema: &Schema| Table::of::<R>(place.database.schema(), schema);
     let (new, live, old) = (of(&place.next), of(into), of(away));
     place.create(client, away).await?;
+    let kept = is_there::<R>(client, &live.has_history()).await?;
     let dependents = match is_there::<R>(client, &live.exists()).await? {
         true => {
-            let kept = is_there::<R>(client, &live.has_history()).await?;
             let mut all = Dependents::views::<R>(client, &live).await?;
             all.extend([live.name.clone()].into_iter().chain(kept.then(|| live.history.clone())));
             lock_all::<R>(client, &all).await?;
-            Some(Dependents::of::<R>(client, &live, &new).await?)
+            Some(Dependents::of::<R>(client, &live, &new, kept).await?)
         }
         false => None,
     };
@@ -122,7 +122,6 @@ async fn replace<R: ReadModel>(
         // Functions that stay what they are keep their identity, so that whoever calls them at this moment
         // finds them.
         run(if fits { &live.drop_changes } else { &live.drop_functions }).await?;
-        let kept = is_there::<R>(client, &live.has_history()).await?;
         run(&moved(&live.name, away)).await?;
         if kept {
             run(&moved(&live.history, away)).await?;
