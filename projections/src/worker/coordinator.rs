@@ -107,6 +107,10 @@ impl Coordinator {
         self.install().await?;
         let slices = self.projection.slices();
         let context = self.context.clone();
+        if context.stop.is_cancelled() {
+            // Perhaps while it stood by.
+            return Ok(());
+        }
         loop {
             let share = if slices == 1 { 1 } else { self.share(slices).await? };
             self.give_up_above(share);
