@@ -111,7 +111,7 @@ impl Coordinator {
         self.install().await?;
         let slices = self.projection.slices();
         let context = self.context.clone();
-        // It may have been told to stop in the middle of a rebuild.
+        // It may have been told to stop in the middle of a rebuild, or while it stood by.
         while !context.stop.is_cancelled() {
             let share = if slices == 1 { 1 } else { self.share(slices).await? };
             self.give_up_above(share);

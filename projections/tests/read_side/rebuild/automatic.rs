@@ -130,6 +130,23 @@ async fn an_earlier_version_that_starts_later_is_refused() {
     assert_exact::<recounted::Sum>(&store, &client).await;
 }
 
+/// Its checkpoint would let it go on, with the code of the version before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_come_exactly_as_far_is_fenced_too() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    add(&store, "a", 1).await;
+    let mut old = Running::start(worker::<First>(&store));
+    old.caught_up::<First>(&store).await;
+    rebuild::<recounted::Sum>(&store).run().await.unwrap();
+    add(&store, "a", 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    catch_up::<recounted::Sum>(&store).await;
+    assert_exact::<recounted::Sum>(&store, &client).await;
+    assert!(old.is_running());
+    old.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_stays() {
     let database = TestDatabase::create().await;
