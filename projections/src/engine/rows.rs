@@ -6,7 +6,7 @@ use annals_eventstore::{
     Position,
     postgres::{Client, GenericClient, Schema},
 };
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 use crate::{
     SqlParam,
@@ -63,13 +63,28 @@ impl<R: ReadModel> Rows<R> {
     /// different rows.
     pub(crate) async fn write(&self, client: &Client, folding: &Folding<R>) -> Result<(), Error> {
         let Changes { new, changed, gone } = folding.changes();
-        tokio::try_join!(
-            self.put(client, "insert rows", &self.table.insert, &new),
-            self.put(client, "update rows", &self.table.update, &changed),
+        let Table { insert, update, delete, keep, .. } = &self.table;
+        let wanted = [
+            (insert, new.is_empty()),
+            (update, changed.is_empty()),
+            (delete, gone.is_empty()),
+            (keep, folding.past.is_empty()),
+        ];
+        // Before any is sent: one that fails leaves nothing that could be prepared.
+        for (sql, _) in wanted.into_iter().filter(|(_, is_needless)| !is_needless) {
+            client.prepare_cached(sql).await.map_err(failed::<R>("write rows"))?;
+        }
+        let written = tokio::join!(
+            self.put(client, "insert rows", insert, &new),
+            self.put(client, "update rows", update, &changed),
             self.remove(client, &gone),
             self.keep(client, &folding.past),
-        )?;
-        Ok(())
+        );
+        let failures =
+            [written.0, written.1, written.2, written.3].into_iter().filter_map(Result::err);
+        // What comes behind one that failed fails too, and says only that.
+        let (follows, fails): (Vec<_>, Vec<_>) = failures.partition(is_consequence);
+        fails.into_iter().chain(follows).next().map_or(Ok(()), Err)
     }
 
     /// Writes what changed of rows that were there.
@@ -138,6 +153,12 @@ impl<R: ReadModel> Rows<R> {
         let rows = client.query(&statement, &params(&columns)).await.map_err(failed())?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
+}
+
+/// True if a statement failed because one before it in the transaction did.
+fn is_consequence(error: &Error) -> bool {
+    matches!(error, Error::Database { source, .. }
+        if source.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION))
 }
 
 /// Reads a row of the table, with its beginning where history is kept.
