@@ -76,6 +76,7 @@ mod cloud_events;
 mod options;
 mod producer;
 mod progress;
+mod progress_record;
 mod publisher;
 mod receipts;
 mod recovery;
@@ -85,5 +86,6 @@ mod worker;
 pub use self::{
     options::Builder,
     progress::{Progress, State},
+    progress_record::{LastEvent, ProgressRecord, ProgressRecordError},
     publisher::Publisher,
 };
