@@ -2,11 +2,10 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use annals_eventstore::{EventStore, StreamId, postgres::Database};
+use annals_eventstore::{EventStore, StreamId, breaker::BreakerOptions, postgres::Database};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::breaker::BreakerOptions;
 use crate::{
     engine::Engine, error::Error, install::install, read_model::ReadModel,
     rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
