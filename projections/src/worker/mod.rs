@@ -18,6 +18,7 @@ mod reacting;
 mod reactor;
 mod runner;
 mod search;
+mod slice;
 mod sql;
 
 use std::{sync::Arc, time::Duration};
@@ -35,9 +36,7 @@ use self::{
     sql::SqlWorker,
 };
 pub(crate) use self::{
-    coordinator::keep,
-    failure::may_be_of_an_event,
-    projection::{Projection, slice_of},
+    coordinator::keep, failure::may_be_of_an_event, projection::Projection, slice::slice_of,
 };
 use crate::{error::Error, reactor::Reactor, read_model::ReadModel};
 
