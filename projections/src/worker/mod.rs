@@ -17,6 +17,7 @@ mod reacting;
 mod reactor;
 mod runner;
 mod search;
+mod slice;
 mod sql;
 
 use std::{sync::Arc, time::Duration};
@@ -31,9 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::failure::OnFailure;
 pub(crate) use self::{
-    coordinator::keep,
-    failure::may_be_of_an_event,
-    projection::{Projection, slice_of},
+    coordinator::keep, failure::may_be_of_an_event, projection::Projection, slice::slice_of,
 };
 use self::{feed::Feed, projection::RowProjection, reactor::Reactions, sql::SqlWorker};
 use crate::{error::Error, reactor::Reactor, read_model::ReadModel};
