@@ -17,7 +17,7 @@ mod account;
 mod cache;
 mod daemon;
 mod java;
-mod kafka;
+pub(crate) mod kafka;
 mod layout;
 pub(crate) mod packages;
 pub(crate) mod pooler;
