@@ -24,7 +24,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     // The demo can do without Kafka, the tests cannot: they would pass without having tested.
     command.env("KAFKA_BROKERS", services.kafka_brokers?);
     // Some start brokers of their own.
-    command.envs(services::kafka::programs()?);
+    command.envs(services::kafka_programs()?);
     Err(cargo::become_command(command))
 }
 

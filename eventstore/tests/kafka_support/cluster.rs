@@ -27,8 +27,7 @@ const CLUSTER_ID: &str = "YW5uYWxzLWNsdXN0ZXItMQ";
 pub(crate) const INTERNAL: &str = "INTERNAL";
 const CONTROLLER: &str = "CONTROLLER";
 /// As little as a broker for tests can do with, and a quick start.
-const JVM: [&str; 4] =
-    ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+const JVM: [&str; 4] = ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 /// Starts a program, says its number, and kills it with -9 as soon as nobody holds our input any
 /// more: a test that is killed leaves no broker behind.
 const KEEPER: &str = r#""$@" >>broker.log 2>&1 & echo $!; read -r _; kill -9 $!; wait $!"#;
