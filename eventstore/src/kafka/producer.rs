@@ -36,8 +36,8 @@ pub(super) enum Report {
     Unreachable(String),
     /// It answers again.
     Reachable,
-    /// The thread is done with what it was given to do last.
-    Done,
+    /// The thread is done with what it was given to do last: so many events of it are published.
+    Done(usize),
     /// The thread has ended.
     Failed(Failure),
 }
@@ -57,14 +57,15 @@ impl Drop for Producer {
 }
 
 impl Producer {
-    /// Starts the thread. Its first [`Report::Done`] says that it has reached the broker.
-    pub(super) fn start(settings: Arc<Settings>) -> Result<Self, Error> {
+    /// Starts the thread, for a log that has these categories now. Its first [`Report::Done`] says that
+    /// it has reached the broker and that the topics are there.
+    pub(super) fn start(settings: Arc<Settings>, categories: Vec<String>) -> Result<Self, Error> {
         let (batches, jobs) = mpsc::channel();
         let (news, reports) = unbounded_channel();
         let abandoned = Arc::new(AtomicBool::new(false));
         let worker_abandoned = abandoned.clone();
         let work = move || {
-            let worker = Worker::new(settings, news.clone(), worker_abandoned);
+            let worker = Worker::new(settings, categories, news.clone(), worker_abandoned);
             if let Err(failure) = worker.and_then(|worker| worker.serve(&jobs)) {
                 // Nobody may be there to hear it.
                 let _ = news.send(Report::Failed(failure));

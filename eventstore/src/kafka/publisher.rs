@@ -83,8 +83,9 @@ impl Publisher {
     /// be published again later; the next publisher has to wait for the end of the lease.
     ///
     /// # Errors
-    /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, or
-    /// refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
+    /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, or topics are
+    /// not as declared (its source is [`TopicDifferences`](super::TopicDifferences) then), or an event has
+    /// no public form ([`Builder::map`]) or no topic ([`Builder::route`]), or the broker refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
     /// names event, stream, position and size; the events behind it in its stream are not
     /// published); or a failure of the database that is not [retryable](Error::is_retryable).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
@@ -162,7 +163,8 @@ impl Publisher {
         let mut checkpoint = Checkpoint::take_over(database, Self::CHECKPOINT, epoch).await?;
         self.reporter.position(checkpoint.position());
         self.reporter.state(State::Connecting);
-        let mut producer = Producer::start(self.settings.clone())?;
+        let categories = database.categories().await?;
+        let mut producer = Producer::start(self.settings.clone(), categories)?;
         self.done(&mut producer).await?;
         self.reporter.state(State::Publishing);
 
@@ -183,19 +185,20 @@ impl Publisher {
             producer.send(page.events.clone());
             // The next page is read while this one is on its way.
             let (delivered, next) = tokio::join!(self.done(&mut producer), self.page(page.end));
-            delivered?;
+            let published = delivered?;
             self.advance(database, &mut checkpoint, page.end).await?;
-            self.reporter.published(page.events.len(), page.end);
+            self.reporter.published(published, page.end);
             page = next?;
         }
         Ok(())
     }
 
-    /// Waits until the producer is done, and passes on what it says meanwhile.
-    async fn done(&self, producer: &mut Producer) -> Result<(), Failure> {
+    /// Waits until the producer is done, and passes on what it says meanwhile. How many events are
+    /// published.
+    async fn done(&self, producer: &mut Producer) -> Result<usize, Failure> {
         loop {
             match producer.report().await {
-                Report::Done => return Ok(()),
+                Report::Done(published) => return Ok(published),
                 Report::Failed(failure) => return Err(failure),
                 Report::Reachable => self.reporter.state(State::Publishing),
                 Report::Unreachable(reason) => {
@@ -212,7 +215,8 @@ impl Publisher {
         if safe <= after {
             return Ok(Page { events: Arc::new([]), end: after });
         }
-        let events = self.store.read_page(None, after, safe, self.settings.batch).await?;
+        let categories = self.settings.publication.categories();
+        let events = self.store.read_page(categories, after, safe, self.settings.batch).await?;
         let end = match events.last() {
             Some(last) if events.len() == self.settings.batch => last.position,
             _ => safe,

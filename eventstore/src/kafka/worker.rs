@@ -21,8 +21,10 @@ use super::{
     cloud_events::{Headers, MAX_HEADERS},
     options::Settings,
     producer::{Failure, Report, broker_error},
+    progress_record::ProgressRecord,
+    publication::Router,
     receipts::{Receipts, Undelivered, is_consequence, is_permanent},
-    topics::{self, Topics},
+    topics::{Topics, Unready},
 };
 use crate::{error::Error, event::Recorded};
 
@@ -42,6 +44,9 @@ pub(super) struct Worker {
     abandoned: Arc<AtomicBool>,
     producer: BaseProducer<Receipts>,
     topics: Topics,
+    router: Router,
+    /// The topics to see to at the start.
+    known: Vec<Arc<str>>,
     headers: Headers,
     /// Whether the last report was that it cannot be reached.
     unreachable: bool,
@@ -50,6 +55,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         settings: Arc<Settings>,
+        categories: Vec<String>,
         reports: UnboundedSender<Report>,
         abandoned: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
@@ -57,9 +63,24 @@ impl Worker {
             .client
             .create_with_context(Receipts::default())
             .map_err(|error| Failure::Refused(broker_error("create a producer", error)))?;
-        let headers = Headers::new(&settings.context, settings.disclosure);
-        let topics = Topics::default();
-        Ok(Self { settings, reports, abandoned, producer, topics, headers, unreachable: false })
+        let headers =
+            Headers::new(&settings.context, settings.disclosure, settings.schemas.clone());
+        let mut router = Router::new(&settings.context, &settings.publication);
+        let in_log = settings.publication.with_known_topics(categories);
+        let in_log = in_log.iter().map(|category| router.of_category(category));
+        let mut known: Vec<_> = in_log.chain(settings.plan.declared().map(Arc::from)).collect();
+        known.push(ProgressRecord::topic(&settings.context).into());
+        Ok(Self {
+            settings,
+            reports,
+            abandoned,
+            producer,
+            topics: Topics::default(),
+            router,
+            known,
+            headers,
+            unreachable: false,
+        })
     }
 
     /// Finds the broker, then delivers batches until something fails.
@@ -71,12 +92,14 @@ impl Worker {
             self.check(&[])?;
             self.producer.poll(PAUSE);
         }
-        self.tell(Report::Done);
+        let known = std::mem::take(&mut self.known);
+        self.prepare(&known, &[])?;
+        self.tell(Report::Done(0));
         loop {
             match batches.recv_timeout(PAUSE) {
                 Ok(batch) => {
-                    self.deliver(&batch)?;
-                    self.tell(Report::Done);
+                    let published = self.deliver(&batch)?;
+                    self.tell(Report::Done(published));
                 }
                 // What librdkafka has to say must not pile up.
                 Err(mpsc::RecvTimeoutError::Timeout) => self.producer.poll(STEP),
@@ -85,14 +108,21 @@ impl Worker {
         }
     }
 
-    /// Sends a batch and waits until the broker has acknowledged all of it.
-    fn deliver(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
+    /// Sends what is published of a batch, and waits until the broker has acknowledged all of it. The number
+    /// of records.
+    fn deliver(&mut self, batch: &[Recorded]) -> Result<usize, Failure> {
+        let settings = self.settings.clone();
+        let mut sent = 0;
         self.producer.context().start_batch();
-        for (index, event) in batch.iter().enumerate() {
-            if self.topics.ready(event.stream.category()).is_none() {
-                self.prepare_topic(event.stream.category(), batch)?;
+        for (index, stored) in batch.iter().enumerate() {
+            if let Some(event) = settings.publication.publish(stored).map_err(Failure::Refused)? {
+                let topic = self.router.topic(stored).map_err(Failure::Refused)?;
+                if !self.topics.are_ready(&topic) {
+                    self.prepare(std::slice::from_ref(&topic), batch)?;
+                }
+                self.send(index, &event, &topic, batch)?;
+                sent += 1;
             }
-            self.send(index, event, batch)?;
             if index % 1024 == 1023 {
                 self.producer.poll(Duration::ZERO);
                 self.check(batch)?;
@@ -113,18 +143,22 @@ impl Worker {
         }
         self.check(batch)?;
         let acknowledged = self.producer.context().acknowledged();
-        if acknowledged == batch.len() {
-            return Ok(());
+        if acknowledged == sent {
+            return Ok(sent);
         }
-        let missing = format!("{acknowledged} of {} are acknowledged", batch.len());
+        let missing = format!("{acknowledged} of {sent} are acknowledged");
         let action = "account for all messages".to_owned();
         Err(Failure::Interrupted(Error::Broker { action, source: missing.into() }))
     }
 
     /// Puts a message into the producer's queue, when there is room.
-    fn send(&mut self, index: usize, event: &Recorded, batch: &[Recorded]) -> Result<(), Failure> {
-        // Put there before.
-        let topic = self.topics.ready(event.stream.category()).unwrap_or_default();
+    fn send(
+        &mut self,
+        index: usize,
+        event: &Recorded,
+        topic: &str,
+        batch: &[Recorded],
+    ) -> Result<(), Failure> {
         let mut headers = Some(OwnedHeaders::new_with_capacity(MAX_HEADERS));
         self.headers.write(event, |key, value| {
             headers = headers.take().map(|all| all.insert(Header { key, value: Some(value) }));
@@ -151,25 +185,26 @@ impl Worker {
         }
     }
 
-    /// Sees to the topic of a category: it is there, or is created.
-    fn prepare_topic(&mut self, category: &str, batch: &[Recorded]) -> Result<(), Failure> {
-        let topic = topics::topic_name(&self.settings.context, category);
-        let layout = self.settings.layout;
-        while !self.topics.adopt(category, &topic, layout) {
-            match topics::create(&self.settings.client, &topic, layout, BROKER_TIMEOUT) {
-                Ok(true) => {
-                    self.topics.created(category, &topic);
-                    break;
+    /// Sees to topics, for as long as that takes.
+    fn prepare(&mut self, names: &[Arc<str>], batch: &[Recorded]) -> Result<(), Failure> {
+        let settings = self.settings.clone();
+        loop {
+            let client = self.producer.client();
+            let prepared = self.topics.prepare(
+                names,
+                &settings.plan,
+                client,
+                &settings.client,
+                BROKER_TIMEOUT,
+            );
+            match prepared {
+                Ok(()) => break,
+                Err(Unready::Changing) => {}
+                Err(Unready::Refused(error)) => return Err(Failure::Refused(error)),
+                Err(Unready::Failed(error)) if code_of(&error).is_none_or(is_permanent) => {
+                    return Err(Failure::Refused(broker_error("see to the topics", error)));
                 }
-                // Created by somebody else since we looked.
-                Ok(false) => {
-                    self.reaches_broker();
-                }
-                Err(error) if code_of(&error).is_none_or(is_permanent) => {
-                    let action = format!("create the topic {topic}");
-                    return Err(Failure::Refused(broker_error(action, error)));
-                }
-                Err(error) => self.missed(&error),
+                Err(Unready::Failed(error)) => self.missed(&error),
             }
             self.producer.poll(PAUSE);
             self.check(batch)?;
@@ -178,11 +213,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks the broker for what it has, and reports whether it answers.
+    /// Asks the broker whether it is there, and reports whether it answers.
     fn reaches_broker(&mut self) -> bool {
         match self.producer.client().fetch_metadata(None, BROKER_TIMEOUT) {
-            Ok(metadata) => {
-                self.topics.learn(&self.settings.context, &metadata);
+            Ok(_) => {
                 self.reached();
                 true
             }

@@ -77,9 +77,15 @@ impl Message {
 
 /// Everything that a topic holds, each partition in order. None, if there is no such topic.
 pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", brokers);
+    read_topic_as(client, topic)
+}
+
+/// The same with settings of its own.
+pub(crate) fn read_topic_as(mut client: ClientConfig, topic: &str) -> Vec<Message> {
     let timeout = Duration::from_secs(20);
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
+    let consumer: BaseConsumer = client
         .set("group.id", "annals-tests")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false")
@@ -114,6 +120,15 @@ pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
         });
     }
     messages
+}
+
+/// How many partitions a topic has; 0 if there is no such topic.
+pub(crate) fn partitions(brokers: &str, topic: &str) -> usize {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(20)).unwrap();
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    found.map_or(0, |topic| topic.partitions().len())
 }
 
 /// Where a Java client puts a key: `toPositive(murmur2(key)) % partitions`.
