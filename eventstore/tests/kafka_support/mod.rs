@@ -3,6 +3,8 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod cluster;
+pub(crate) mod link;
 mod topic;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use annals_eventstore::{Position, Recorded};
+use annals_eventstore::{Position, Recorded, kafka::RecordReader};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -22,6 +22,12 @@ pub(crate) struct Message {
 impl Message {
     pub(crate) fn position(&self) -> Position {
         Position::new(self.headers["ce_sequence"].parse().unwrap())
+    }
+
+    /// The event that it was made of, as a consumer learns of it.
+    pub(crate) fn read(&self, context: &str) -> Recorded {
+        let headers = self.headers.iter().map(|(name, value)| (&**name, Some(value.as_bytes())));
+        RecordReader::new(context).read(Some(&self.key), Some(&self.payload), headers).unwrap()
     }
 
     /// Compares it with what is recorded: bytes, key, place, headers.
@@ -46,10 +52,11 @@ impl Message {
             ("ce_subject", key.to_owned()),
             ("ce_partitionkey", key.to_owned()),
             ("ce_time", time(event.occurred_at.unwrap_or(event.recorded_at))),
-            ("ce_recordedtime", time(event.recorded_at)),
             ("ce_sequence", format!("{:020}", event.position.get())),
             ("ce_streamversion", event.version.to_string()),
         ]);
+        let recorded = event.occurred_at.map(|_| time(event.recorded_at));
+        expected.extend(recorded.map(|time| ("ce_recordedtime", time)));
         let metadata = event.metadata.clone();
         for (name, value) in [
             ("ce_correlationid", metadata.correlation_id),
@@ -61,6 +68,10 @@ impl Message {
         let headers: BTreeMap<_, _> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         assert_eq!(headers, expected);
+        let mut public = event.clone();
+        public.metadata.actor = None;
+        public.metadata.custom.clear();
+        assert_eq!(self.read(context), public);
     }
 }
 
