@@ -60,6 +60,17 @@ pub enum FeedError {
         /// The number of its partitions.
         others: i32,
     },
+    /// A topic was given more partitions than it had.
+    #[error(
+        "the topic {topic} was given more partitions: {partition} is new; keys are in others since, and \
+         the order of streams is torn apart. Publish to a new topic, and read that"
+    )]
+    PartitionAdded {
+        /// The topic.
+        topic: String,
+        /// A partition that is new.
+        partition: i32,
+    },
     /// The publisher's progress cannot be understood.
     #[error("the progress of the publisher in {topic}, at offset {offset}, cannot be understood")]
     Progress {
@@ -101,7 +112,10 @@ impl FeedError {
         Self::Broker { action: action.into(), source: Arc::new(error), retryable }
     }
 
-    pub(super) fn option(option: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(super) fn option(
+        option: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Option { option: option.into(), source: Arc::from(source.into()) }
     }
 }

@@ -103,7 +103,11 @@ impl<E> Merge<E> {
 
     /// What is published up to `known` lies before these offsets, lane by lane; where a lane is not named,
     /// before its last target.
-    pub(super) fn know(&mut self, known: Position, targets: impl IntoIterator<Item = (usize, i64)>) {
+    pub(super) fn know(
+        &mut self,
+        known: Position,
+        targets: impl IntoIterator<Item = (usize, i64)>,
+    ) {
         self.known = self.known.max(known);
         for (lane, target) in targets {
             let lane = &mut self.lanes[lane];
@@ -140,7 +144,8 @@ impl<E> Merge<E> {
             }
             if events.len() >= limit.max(1) || bytes >= limit_bytes.max(1) {
                 // There is a last event, since the limits let one through.
-                self.end = events.last().map_or(self.end, |(_, last): &(_, Entry<E>)| last.position);
+                self.end =
+                    events.last().map_or(self.end, |(_, last): &(_, Entry<E>)| last.position);
                 break;
             }
             let lane = &mut self.lanes[number];
@@ -178,6 +183,11 @@ impl<E> Merge<E> {
         self.lanes[lane].reached
     }
 
+    /// The last position that was seen in a lane.
+    pub(super) fn last(&self, lane: usize) -> Position {
+        self.lanes[lane].last
+    }
+
     /// How many records lie between what was taken and what is known to be published.
     pub(super) fn lag(&self) -> u64 {
         let of = |lane: usize| self.lanes[lane].target.saturating_sub(self.resume(lane));
@@ -187,7 +197,8 @@ impl<E> Merge<E> {
     /// How many events wait here, and how much memory they take.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let lanes = self.lanes.iter();
-        lanes.fold((0, 0), |(events, bytes), lane| (events + lane.waiting.len(), bytes + lane.bytes))
+        lanes
+            .fold((0, 0), |(events, bytes), lane| (events + lane.waiting.len(), bytes + lane.bytes))
     }
 
     /// How much memory the events of a lane take.

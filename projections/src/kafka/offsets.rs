@@ -141,9 +141,8 @@ mod tests {
     #[test]
     fn slices_share_the_partitions_out() {
         for partition in 0..12 {
-            let slices = (0..3).filter(|&slice| {
-                Partitions::Slice { slice, slices: 3 }.contains(partition)
-            });
+            let slices =
+                (0..3).filter(|&slice| Partitions::Slice { slice, slices: 3 }.contains(partition));
             assert_eq!(slices.collect::<Vec<_>>(), [u16::try_from(partition % 3).unwrap()]);
         }
         assert!(Partitions::These([2, 5].into()).contains(5));

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     client::Connections,
-    error::{FeedError, code_of, is_permanent},
+    error::FeedError,
     offsets::{Offsets, Partitions, Start},
     subscription::Subscription,
     topics::{self, Place},
@@ -98,7 +98,13 @@ impl Source {
         }
         client.set("bootstrap.servers", brokers);
         let group = format!("annals.{context}");
-        Ok(Self { context: context.into(), client, group, topics: BTreeMap::new(), buffer: 32 << 20 })
+        Ok(Self {
+            context: context.into(),
+            client,
+            group,
+            topics: BTreeMap::new(),
+            buffer: 32 << 20,
+        })
     }
 
     /// Says in which topic events of a category are, where that is not `{context}.{category}.events.v1`.
@@ -198,7 +204,7 @@ impl Source {
     ) -> Result<T, FeedError> {
         let consumer = self.consumer()?;
         let names = self.topics_of(categories);
-        let (mut answer, answered) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         let asking = move || {
             let mut told = false;
             while !answer.is_closed() {
@@ -260,21 +266,6 @@ impl Source {
         }
         BaseConsumer::from_config_and_context(&client, context)
             .map_err(|error| FeedError::option("of the consumer", error))
-    }
-
-    /// The properties for clients of another kind: those that consumers alone have are left out.
-    pub(super) fn connection(&self) -> ClientConfig {
-        let mut client = ClientConfig::new();
-        let of_consumers = |key: &str| {
-            let fixed = FIXED.iter().chain(&DEFAULTS[..5]).any(|(fixed, _)| *fixed == key);
-            fixed || ["fetch.", "queued.", "max.poll.", "session.", "heartbeat."]
-                .iter()
-                .any(|start| key.starts_with(start))
-        };
-        for (key, value) in self.client.config_map().iter().filter(|(key, _)| !of_consumers(key)) {
-            client.set(*key, *value);
-        }
-        client
     }
 }
 
@@ -411,15 +402,5 @@ mod tests {
         let topics = source.topics_of(&["loan".into(), "card".into()]);
         let topics: Vec<_> = topics.iter().map(|topic| &**topic).collect();
         assert_eq!(topics, ["cards.new", "cards.old", "lending.loan.events.v1"]);
-    }
-
-    #[test]
-    fn a_producer_gets_the_connections_properties_only() {
-        let source = source().config("client.id", "reader").unwrap();
-        let connection = source.connection();
-        assert_eq!(connection.get("client.id"), Some("reader"));
-        assert_eq!(connection.get("bootstrap.servers"), Some("localhost:9092"));
-        assert_eq!(connection.get("isolation.level"), None);
-        assert_eq!(connection.get("fetch.wait.max.ms"), None);
     }
 }

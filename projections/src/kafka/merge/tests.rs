@@ -189,9 +189,10 @@ impl<'a> Reader<'a> {
         let Some((known, ends)) = self.published.marks.get(self.marks) else { return false };
         let before = self.marks.checked_sub(1).map(|n| &self.published.marks[n].1);
         // It names those lanes only that have moved.
-        let moved = ends.iter().enumerate().filter(|(lane, end)| {
-            before.map_or(0, |before| before[*lane]) != **end
-        });
+        let moved = ends
+            .iter()
+            .enumerate()
+            .filter(|(lane, end)| before.map_or(0, |before| before[*lane]) != **end);
         self.merge.know(Position::new(*known), moved.map(|(lane, end)| (lane, *end)));
         self.marks += 1;
         true
