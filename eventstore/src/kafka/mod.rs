@@ -83,6 +83,7 @@ mod options;
 mod partitioner;
 mod producer;
 mod progress;
+mod progress_record;
 mod publisher;
 mod receipts;
 mod record;
@@ -95,6 +96,7 @@ pub use self::{
     cloud_events::Disclosure,
     options::Builder,
     progress::{Progress, State},
+    progress_record::{LastEvent, ProgressRecord, ProgressRecordError},
     publisher::Publisher,
     record::{RecordError, RecordReader},
 };
