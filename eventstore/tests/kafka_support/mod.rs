@@ -1,7 +1,7 @@
 //! What the tests of the publisher share: a store and a context of their own, and a topic's content.
 
 // Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub(crate) mod cluster;
 pub(crate) mod link;

@@ -239,7 +239,6 @@ impl Reader {
         // Also those at their end: a topic in use grows.
         ahead.extend(ended);
         if !ahead.is_empty() {
-            eprintln!("PAUSE {ahead:?}");
             consumer.pause(&self.list(&ahead))?;
         }
         Ok(taken)
