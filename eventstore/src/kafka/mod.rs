@@ -80,6 +80,7 @@
 
 mod cloud_events;
 mod options;
+mod partitioner;
 mod producer;
 mod progress;
 mod progress_record;
@@ -88,6 +89,7 @@ mod receipts;
 mod record;
 mod recovery;
 mod topics;
+pub mod verify;
 mod worker;
 
 pub use self::{
