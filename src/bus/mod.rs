@@ -2,7 +2,7 @@
 //!
 //! A store executes commands. A service that the world can reach needs more: limits, so that no caller and no
 //! kind of command takes all there is; an end to waiting; another try after a failure that passes; a key, so
-//! that another try is safe; and a trace of it all. Each of these is a [policy](policy), each policy is a layer
+//! that another try is safe; and a trace of it all. Each of these is a [policy], each policy is a layer
 //! of [tower], and the layers make one service:
 //!
 //! ```

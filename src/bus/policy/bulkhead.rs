@@ -21,11 +21,13 @@ const KEPT: usize = 1024;
 /// Gives each kind of command, or each tenant, a compartment of its own: so many commands run in it at once,
 /// so many wait, and more are refused. What hangs in one leaves the places of the others free.
 pub struct Bulkhead {
-    compartment_of: Box<dyn Fn(&'static str, &Origin) -> String + Send + Sync>,
+    compartment_of: Box<CompartmentOf>,
     running: usize,
     waiting: usize,
     compartments: Mutex<HashMap<String, Arc<Compartment>>>,
 }
+
+type CompartmentOf = dyn Fn(&'static str, &Origin) -> String + Send + Sync;
 
 struct Compartment {
     places: Semaphore,
