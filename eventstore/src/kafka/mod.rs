@@ -109,6 +109,7 @@ mod cloud_events;
 mod declare;
 mod mapping;
 mod options;
+mod partitioner;
 mod producer;
 mod progress;
 mod progress_record;
@@ -120,6 +121,7 @@ mod recovery;
 mod security;
 mod topic_spec;
 mod topics;
+pub mod verify;
 mod worker;
 
 pub use self::{

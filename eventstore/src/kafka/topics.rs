@@ -44,6 +44,11 @@ pub(super) fn invalid_topic(name: &str) -> Option<&'static str> {
     (name.len() > MAX_TOPIC_BYTES).then_some("the name of a topic has at most 249 characters")
 }
 
+/// Whether a topic is one of a context, by its name.
+pub(super) fn is_of(context: &str, topic: &str) -> bool {
+    topic.strip_prefix(context).is_some_and(|rest| rest.starts_with('.')) && topic.ends_with(SUFFIX)
+}
+
 /// Refuses a context after which no topic could be named.
 pub(super) fn check_context(context: &str) -> Result<(), Error> {
     let most = MAX_TOPIC_BYTES - SUFFIX.len() - 1 - MAX_CATEGORY_BYTES;

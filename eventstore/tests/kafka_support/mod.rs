@@ -1,7 +1,7 @@
 //! What the tests of the publisher share: a store and a context of their own, and a topic's content.
 
 // Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub(crate) mod cluster;
 pub(crate) mod link;
@@ -21,7 +21,7 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub(crate) use self::topic::{Message, partitions, read_topic};
+pub(crate) use self::topic::{Message, java_partition, partitions, read_topic};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const PARTITIONS: u16 = 4;
