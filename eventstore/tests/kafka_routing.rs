@@ -202,6 +202,32 @@ async fn a_route_chooses_the_topic_of_a_stream() {
     }
 }
 
+/// The checker of topics knows what the publisher was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_verified_by_the_same_options() {
+    let setup = Setup::new().await;
+    append(&setup, "loan", "eu:1", vec![raw("lent", 1, r#"{"euros":2}"#)]).await;
+    append(&setup, "loan", "eu:1", vec![raw("scored", 1, r#"{"score":7}"#)]).await;
+    append(&setup, "member_card", "1", vec![event("{}"), event("[]")]).await;
+    let elsewhere = format!("{}.elsewhere", setup.context);
+    let topic = elsewhere.clone();
+    let builder = setup
+        .publisher()
+        .map("loan", public)
+        .filter(|event| event.event.as_bytes() != b"[]")
+        .route(move |stream| (stream.category() == "loan").then(|| topic.clone()))
+        .schemas("https://schemas.example.org/lending/");
+    setup.publish_all(builder.clone()).await;
+    let verification = builder.clone().verify(&setup.store).unwrap().run().await.unwrap();
+    assert!(verification.is_sound(), "{:?}", verification.findings);
+    assert_eq!(verification.records, 2);
+
+    let stricter = builder.topic(elsewhere, TopicSpec::new()).filter(|_| false);
+    let verification = stricter.verify(&setup.store).unwrap().run().await.unwrap();
+    let kinds: Vec<_> = verification.findings.iter().map(|finding| finding.kind()).collect();
+    assert_eq!(kinds, ["withheld"; 2], "{:?}", verification.findings);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_did_it_is_published_on_request() {
     let setup = Setup::new().await;

@@ -94,6 +94,12 @@ impl fmt::Debug for Publication {
     }
 }
 
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
 /// Finds the topic of a stream, and makes each name once.
 pub(super) struct Router {
     context: String,
