@@ -216,8 +216,8 @@ async fn who_does_not_is_told_why() {
     let security = tls().sasl(scram(PASSWORD));
     secured.assert_kept_out(MISNAMED, security, "certificate verify failed").await;
     // Plain text to a listener with TLS, TLS without a user, no certificate of one's own.
-    secured.assert_kept_out(SECURE, Security::new(), "ssl").await;
-    secured.assert_kept_out(SECURE, tls(), "sasl").await;
+    secured.assert_kept_out(SECURE, Security::new(), "a listener for tls or sasl").await;
+    secured.assert_kept_out(SECURE, tls(), "a listener for tls or sasl").await;
     secured.assert_kept_out(MUTUAL, tls(), "certificate").await;
 
     // One who is let in and has no rights.

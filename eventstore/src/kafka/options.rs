@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rdkafka::{ClientConfig, error::KafkaError};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::{
     Publisher,
@@ -145,6 +145,8 @@ impl Builder {
         let plan = self.plan.of(&self.context)?;
         let schemas = self.schemas.as_deref().map(Schemas::below).transpose()?;
         let mut client = ClientConfig::new();
+        // What it logs is also why a broker is not reached; how much of it is shown is decided here.
+        client.set_log_level(RDKafkaLogLevel::Info);
         let messages = self.batch.clamp(100_000, 10_000_000).to_string();
         for (key, value) in [
             ("bootstrap.servers", self.brokers.as_str()),
