@@ -154,10 +154,9 @@ async fn an_event_without_a_public_form_stops_the_publisher_and_nothing_passes_i
     {
         assert!(error.contains(part), "{error}");
     }
-    // The batch before it is published.
-    assert_eq!(setup.checkpoint().await, 50);
-    let beyond = setup.topic_content("loan").iter().filter(|m| m.position().get() > 69).count();
-    assert_eq!(beyond, 0);
+    // The batch before it is published; the checkpoint may be on its way there.
+    assert!(setup.checkpoint().await <= 50);
+    assert_eq!(setup.topic_content("loan").len(), 50);
 
     // A mapping that can do without the payload goes on where the other one stopped.
     #[derive(Event, Serialize, Deserialize)]

@@ -11,6 +11,11 @@ use crate::error::Error;
 /// How many partitions a topic gets when nothing is declared.
 const PARTITIONS: u16 = 4;
 
+/// The topic of the progress keeps the last record of each store, and little else. It gets a record for
+/// each transaction, so it is compacted before it is large.
+const PROGRESS: [(&str, &str); 2] =
+    [("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
+
 /// What a topic is to be like: what is declared here it is created with, and held to later.
 ///
 /// ```
@@ -216,6 +221,11 @@ impl TopicPlan {
     /// The topics that are needed whatever is in the log.
     pub(super) fn declared(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
+    }
+
+    /// What a topic is created with besides, and not held to.
+    pub(super) fn suggested(&self, topic: &str) -> &'static [(&'static str, &'static str)] {
+        if topic == self.progress { &PROGRESS } else { &[] }
     }
 
     /// What a topic is to be like.

@@ -77,7 +77,7 @@ pub(super) enum Unready {
 }
 
 /// The topics that have been seen to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Topics(HashSet<Arc<str>>);
 
 impl Topics {
@@ -170,7 +170,8 @@ impl Admin {
             .map(|(name, spec)| {
                 let replication = TopicReplication::Fixed(spec.replication_to_create());
                 let topic = NewTopic::new(name, spec.partitions_to_create(), replication);
-                spec.properties().fold(topic, |topic, (property, value)| topic.set(property, value))
+                let properties = spec.properties().chain(plan.suggested(name).iter().copied());
+                properties.fold(topic, |topic, (property, value)| topic.set(property, value))
             })
             .collect();
         let results = block_on(self.client.create_topics(&topics, &self.options));
