@@ -211,7 +211,7 @@ impl Builder {
             }
             client.set(key, value);
         }
-        can_be_secured(&self.security)?;
+        self.security.check()?;
         for (key, value) in security {
             client.set(key, value);
         }
@@ -251,19 +251,6 @@ impl fmt::Debug for Builder {
 
 fn refused(what: String, reason: &str) -> Error {
     Error::Broker { action: format!("use the option {what}"), source: reason.into() }
-}
-
-/// Refuses what librdkafka would refuse too, without saying what to do.
-fn can_be_secured(security: &Security) -> Result<(), Error> {
-    let native = ClientConfig::new().create_native_config();
-    let features = native.and_then(|native| native.get("builtin.features")).map_err(unusable)?;
-    for needed in security.needs() {
-        if !features.split(',').any(|feature| feature == needed) {
-            let reason = "librdkafka is built without it; turn on the feature kafka-tls";
-            return Err(refused(format!("security ({needed})"), reason));
-        }
-    }
-    Ok(())
 }
 
 /// What librdkafka says of an option, without the value, which may be a secret.

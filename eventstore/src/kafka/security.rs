@@ -2,6 +2,11 @@
 
 use std::{fmt, path::PathBuf};
 
+use rdkafka::ClientConfig;
+
+use super::producer::broker_error;
+use crate::error::Error;
+
 /// TLS and SASL towards the brokers. Nothing of either unless set.
 ///
 /// ```no_run
@@ -98,8 +103,26 @@ impl Security {
         properties
     }
 
+    /// Makes sure that the program is built for it. (A [`Publisher`](super::Publisher) does so by itself.)
+    ///
+    /// # Errors
+    /// [`Error::Broker`] if librdkafka is built without TLS or SCRAM, and it is asked for.
+    pub fn check(&self) -> Result<(), Error> {
+        let native = ClientConfig::new().create_native_config();
+        let features = native.and_then(|native| native.get("builtin.features"));
+        let features = features.map_err(|error| broker_error("look at librdkafka", error))?;
+        for needed in self.needs() {
+            if !features.split(',').any(|feature| feature == needed) {
+                let action = format!("use the security settings ({needed})");
+                let reason = "librdkafka is built without it; turn on the feature kafka-tls";
+                return Err(Error::Broker { action, source: reason.into() });
+            }
+        }
+        Ok(())
+    }
+
     /// What librdkafka has to be built with, by its own names.
-    pub(super) fn needs(&self) -> impl Iterator<Item = &'static str> {
+    fn needs(&self) -> impl Iterator<Item = &'static str> {
         let scram = self.sasl.as_ref().is_some_and(|sasl| sasl.mechanism != PLAIN);
         self.tls.as_ref().map(|_| "ssl").into_iter().chain(scram.then_some("sasl_scram"))
     }
