@@ -373,6 +373,8 @@ impl Worker {
                 }
                 Err(Unready::Failed(error)) => self.missed(&error),
             }
+            self.producer.poll(PAUSE);
+            self.check(batch)?;
         }
         self.reached();
         Ok(())
