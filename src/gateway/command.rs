@@ -104,7 +104,14 @@ async fn read<C: DeserializeOwned>(parts: &mut Parts, body: Body) -> Result<C, P
     let path = path.map_err(|error| Problem::bad_request(error.body_text()))?;
     let mut numbers = Map::new();
     for (name, text) in &path {
-        if fields.get(name).is_some_and(|field| field != text && field.to_string() != text) {
+        let differs = |field: &Value| {
+            let written = match field {
+                Value::String(field) => field.clone(),
+                field => field.to_string(),
+            };
+            written != text
+        };
+        if fields.get(name).is_some_and(differs) {
             let detail = format!("{name:?} is one thing in the path and another in the body");
             return Err(Problem::bad_request(detail));
         }

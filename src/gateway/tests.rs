@@ -259,8 +259,8 @@ async fn only_who_may_gets_in() {
 #[tokio::test]
 async fn too_much_is_told_with_when_to_come_back() {
     let store = EventStore::in_memory();
-    let mut policies = Policies::default();
-    policies.rate_limit = RateLimit::with_burst(1, 1);
+    let rate_limit = RateLimit::with_burst(1, 1);
+    let policies = Policies { rate_limit, ..Policies::default() };
     let router = gateway(Bus::with(policies, &store), &store).router();
     let path = "/accounts/7/deposits";
     assert_eq!(post(&router, path, &[], json!({ "amount": 5 })).await.status.as_u16(), 201);
