@@ -75,7 +75,10 @@ struct Reader<'a> {
     /// Where lanes begin that are not there yet.
     start: Start,
     shared: &'a Shared,
+    /// It is assigned partitions once. librdkafka aborts the process where a partition is taken from a consumer for the
+    /// second time before it has stopped to fetch it for the first (librdkafka #5573).
     consumer: BaseConsumer<Connections>,
+    is_assigned: bool,
     intake: Intake,
     /// Topics that did not exist when they were looked for last.
     missing: Vec<Arc<str>>,
@@ -90,7 +93,17 @@ impl<'a> Reader<'a> {
         let intake = Intake::new(&what.source.context, &what.categories);
         let pressure = Pressure::new(what.source.buffer);
         let missing = Vec::new();
-        Ok(Self { what, start, shared, consumer, intake, missing, pressure, unreachable: None })
+        Ok(Self {
+            what,
+            start,
+            shared,
+            consumer,
+            is_assigned: false,
+            intake,
+            missing,
+            pressure,
+            unreachable: None,
+        })
     }
 
     fn read(&mut self) -> Result<(), FeedError> {
@@ -137,7 +150,9 @@ impl<'a> Reader<'a> {
     /// Finds out how far the publisher is, where the topics are, and begins to read there.
     fn connect(&mut self) -> Result<(), FeedError> {
         let failed = |action: &str, error| FeedError::broker(action, error);
-        self.consumer.unassign().map_err(|error| failed("pause reading", error))?;
+        if std::mem::take(&mut self.is_assigned) {
+            self.consumer = self.what.source.consumer()?;
+        }
         let progress = self.intake.progress.topic.clone();
         topics::partitions(&self.consumer, &progress)
             .map_err(|error| failed("look for the topic of progress", error))?
@@ -206,6 +221,7 @@ impl<'a> Reader<'a> {
             let from = wanted[lane] - i64::from(checked(lane));
             assign(&place.topic, place.partition, from)?;
         }
+        self.is_assigned = true;
         self.consumer.assign(&assignment).map_err(|error| failed("choose what to read", error))?;
 
         // A topic that comes into being later is read from its beginning.
@@ -242,11 +258,12 @@ impl<'a> Reader<'a> {
             let mut assignment = TopicPartitionList::with_capacity(1);
             let offset = Offset::Offset(from);
             assignment.add_partition_offset(topic, 0, offset).map_err(failed)?;
-            self.consumer.assign(&assignment).map_err(failed)?;
+            let consumer = self.what.source.consumer()?;
+            consumer.assign(&assignment).map_err(failed)?;
             let mut next = from;
             let started = Instant::now();
             while next < end {
-                match self.consumer.poll(IDLE) {
+                match consumer.poll(IDLE) {
                     Some(Ok(message)) => {
                         next = message.offset() + 1;
                         let (key, value) = (message.key(), message.payload());
