@@ -37,9 +37,8 @@ const BATCH: usize = 500;
 const BATCH_BYTES: usize = 1 << 20;
 /// How many of the last records of the topic of progress are read at first.
 const TAIL: i64 = 64;
-/// A partition that ends before the offset that is wanted is looked at again so often: one that has just
-/// got another leader may not know its end yet.
-const LOOKS: u32 = 5;
+/// What may only not be known yet is looked for again so often.
+const LOOKS: u32 = 15;
 
 /// Reads until the subscription is dropped, or ends it with an error.
 pub(super) fn run(what: Subscribe, start: Start, shared: &Arc<Shared>) {
@@ -60,6 +59,16 @@ pub(super) fn run(what: Subscribe, start: Start, shared: &Arc<Shared>) {
     let reading = Reader::new(what, start, shared).and_then(|mut reader| reader.read());
     if let Err(error) = reading {
         shared.end(error);
+    }
+}
+
+/// Whether what is not there may be there in a moment: a partition that has just got another leader may not
+/// know its end, and not all brokers know a topic at once that has come into being.
+fn may_come(lost: &Lost) -> bool {
+    match lost.loss {
+        Loss::OutOfRange { end, .. } => lost.wanted > end,
+        Loss::TopicGone => true,
+        Loss::TopicReplaced => false,
     }
 }
 
@@ -130,9 +139,7 @@ impl<'a> Reader<'a> {
                     self.shared.tell();
                     return Ok(());
                 }
-                Err(FeedError::Lost(Lost {
-                    wanted, loss: Loss::OutOfRange { end, .. }, ..
-                })) if wanted > end && looks < LOOKS => {
+                Err(FeedError::Lost(lost)) if looks < LOOKS && may_come(&lost) => {
                     looks += 1;
                     thread::sleep(2 * PAUSE);
                 }
@@ -167,6 +174,11 @@ impl<'a> Reader<'a> {
         if let Some(place) = self.intake.places.iter().find(|place| missing.contains(&place.topic))
         {
             return Err(self.lost(place, Loss::TopicGone));
+        }
+        // Without it, what the publisher says would be taken for all.
+        if let Some(topic) = missing.iter().find(|topic| known.offsets.contains_key(&***topic)) {
+            let place = Place { topic: topic.clone(), partition: 0 };
+            return Err(self.lost(&place, Loss::TopicGone));
         }
         let mut places = self.intake.places.clone();
         places.extend(
