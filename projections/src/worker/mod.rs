@@ -27,7 +27,6 @@ mod sharing;
 mod slice;
 mod source;
 mod sql;
-mod trace;
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,10 +8,11 @@ use std::{
 use annals_eventstore::{
     EventQuery, Position, Recorded, StreamId, Version,
     postgres::{Checkpoint, WaitingEvents},
+    trace,
 };
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, warn};
+use tracing::{error, info, warn};
 
 #[cfg(feature = "kafka")]
 use super::aside::Aside;
@@ -26,7 +27,6 @@ use super::{
     search::Search,
     slice::{slice_name, slice_of},
     source::Source,
-    trace,
 };
 use crate::{
     error::{Error, EventFailure},
@@ -175,6 +175,10 @@ impl Runner<'_> {
         let waiting = (self.context.log == Log::Foreign && !waiting.is_empty())
             .then(|| Waiting { projection: self.projection.name().to_owned(), events: waiting });
         let (count, place) = (events.len(), place(&events));
+        let _traces = trace::continued(&events, |event| {
+            let (projection, stream) = (self.projection.label(), &event.stream);
+            tracing::info_span!("project event", projection, %stream, position = event.position.get())
+        });
         let batch = Batch::new(events, to, more).with(Beside { late: None, waiting, mark });
         let started = Instant::now();
         let limit = self.limit(to);
@@ -189,8 +193,7 @@ impl Runner<'_> {
                 () = stop.cancelled() => Ok(None),
             }
         };
-        let span = trace::span(self.projection.label(), self.slice, &batch.events, to);
-        let applying = self.target.apply(batch, &mut self.checkpoint).instrument(span);
+        let applying = self.target.apply(batch, &mut self.checkpoint);
         let (applied, next) = tokio::join!(applying, reading);
         let Err(error) = applied else {
             self.pace.took(read, started.elapsed());
