@@ -12,6 +12,7 @@ use crate::{
     control::{Kind, stored},
     error::Error,
     install::LOCK,
+    start::Start,
     worker::keep,
 };
 
@@ -77,6 +78,25 @@ impl Wanted {
         client.execute(LOCK, &[&self.name]).await.map_err(failed)?;
         let known = self.look(database, client).await?;
         Ok((transaction, known))
+    }
+
+    /// Notes one that is never built anew, with its checkpoint where it is to begin, if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Outdated`] if there is another than is wanted.
+    pub(crate) async fn begin(&self, store: &EventStore, start: Start) -> Result<(), Error> {
+        let database = store.database()?;
+        if let Some(known) = self.look(database, &database.client().await?).await? {
+            return self.fits(known);
+        }
+        // Without the lock: it may take a while. Of several that come to this, the first one's counts.
+        let start = start.resolve(store).await?;
+        let (transaction, known) = self.lock(database).await?;
+        if let Some(known) = known {
+            return self.fits(known);
+        }
+        self.register(database, transaction.client()?, start).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Whether what is there is what is wanted.

@@ -17,6 +17,7 @@ mod projection;
 mod reacting;
 mod reactor;
 mod runner;
+mod saga;
 mod search;
 mod sql;
 
@@ -32,14 +33,20 @@ use tokio_util::sync::CancellationToken;
 pub use self::failure::OnFailure;
 use self::{
     breaker::BreakerOptions, feed::Feed, projection::RowProjection, reactor::Reactions,
-    sql::SqlWorker,
+    saga::Sagas, sql::SqlWorker,
 };
 pub(crate) use self::{
     coordinator::keep,
     failure::may_be_of_an_event,
     projection::{Projection, slice_of},
 };
-use crate::{error::Error, reactor::Reactor, read_model::ReadModel};
+use crate::{
+    error::Error,
+    reactor::Reactor,
+    read_model::ReadModel,
+    saga::{Perform, Process},
+    start::Start,
+};
 
 /// Runs projections, fed by the store.
 ///
@@ -139,6 +146,20 @@ impl Worker {
     /// the same [`Effect::id`](crate::Effect::id).
     pub fn reactor<R: Reactor>(mut self, reactor: R) -> Self {
         self.projections.push(Arc::new(Reactions::new(reactor)));
+        self
+    }
+
+    /// Adds a saga, and who makes its calls. It hears what is recorded from now on; once it has a checkpoint, it goes
+    /// on from there, wherever that is. Every process that runs it makes calls; one at a time hears events.
+    ///
+    /// While it is [paused](crate::control::pause) it hears no events and makes no calls; timers go off.
+    pub fn saga<S: Process>(self, performer: impl Perform<S>) -> Self {
+        self.saga_from(Start::End, performer)
+    }
+
+    /// The same; without a checkpoint, it begins there.
+    pub fn saga_from<S: Process>(mut self, start: Start, performer: impl Perform<S>) -> Self {
+        self.projections.push(Arc::new(Sagas::<S, _>::new(performer, start)));
         self
     }
 
@@ -242,14 +263,19 @@ impl Worker {
         };
         let all = projections.into_iter().map(|projection| {
             let stop = stop.clone();
-            coordinator::run(context.clone(), projection)
-                .inspect(move |result| {
+            let (coordinating, beside) = (context.clone(), context.clone());
+            let coordinating = coordinator::run(coordinating, projection.clone());
+            let beside = async move { projection.beside(&beside).await };
+            [coordinating.boxed(), beside.boxed()].map(|running| {
+                let stop = stop.clone();
+                running.inspect(move |result| {
                     if result.is_err() {
                         stop.cancel();
                     }
                 })
-                .boxed()
+            })
         });
+        let all = all.flatten();
         let working = async {
             let outcomes = futures::future::join_all(all).await;
             stop.cancel();
@@ -261,7 +287,7 @@ impl Worker {
 }
 
 /// What every projection works on.
-struct Context {
+pub(crate) struct Context {
     store: EventStore,
     database: annals_eventstore::postgres::Database,
     options: Options,

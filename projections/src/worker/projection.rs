@@ -6,7 +6,7 @@ use annals_eventstore::{EventStore, StreamId, postgres::Database};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::breaker::BreakerOptions;
+use super::{Context, breaker::BreakerOptions};
 use crate::{
     engine::Engine, error::Error, install::install, read_model::ReadModel,
     rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
@@ -33,11 +33,16 @@ pub(crate) trait Projection: Send + Sync + 'static {
     fn pauses(&self) -> bool {
         true
     }
+    /// What every process does beside the slices that it works on, until it is told to stop.
+    async fn beside(&self, _context: &Context) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// What a target works with.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
+    pub(crate) store: EventStore,
     pub(crate) database: Database,
     /// How long a worker that is paused holds up its successor.
     pub(crate) patience: Duration,

@@ -50,6 +50,7 @@ pub(super) async fn run(
         parked: parking::load(database, projection.name(), slice, slices).await?,
         pages: Pages::of(store, projection.categories()),
         target: projection.target(Terms {
+            store: store.clone(),
             database: database.clone(),
             patience: options.lease.time_to_live,
             attempts: options.attempts,
