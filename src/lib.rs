@@ -54,6 +54,9 @@ mod guide {
     #[doc = include_str!("../docs/guide/roles.md")]
     mod roles {}
 
+    #[doc = include_str!("../docs/guide/sagas.md")]
+    mod sagas {}
+
     #[doc = include_str!("../docs/guide/snapshots.md")]
     mod snapshots {}
 

@@ -126,10 +126,10 @@ pub mod __private {
     pub use crate::{
         ArrayElement, ArrayText, Column, ColumnDef, History, IndexDef, ReadModel, Source, SqlParam,
         SqlValue,
-        saga::{Saga, SagaSource},
         column::derived::{
             JsonColumn, Named, SqlError, Transparent, checked, format, nullable, param, param_type,
             read_name, receive, receive_null, receives, send, sends, sql_type,
         },
+        saga::{Saga, SagaSource},
     };
 }

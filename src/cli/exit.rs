@@ -13,8 +13,8 @@ pub enum Exit {
     /// they name is not there. Exit code 1.
     Failed,
     /// The command ran and found something wrong: findings of `verify`, differences of `shapes check` and
-    /// `rebuild --compare`, a projection that does not run, an event that `events show` cannot decode. Exit
-    /// code 2.
+    /// `rebuild --compare`, a projection that does not run, a saga that is stuck, an event that `events show`
+    /// cannot decode. Exit code 2.
     Findings,
     /// Ctrl-C stopped it. Exit code 130.
     Interrupted,

@@ -22,7 +22,8 @@ pub enum Action<E> {
     RunAll,
     /// Completes, once all that was asked for is done.
     Complete,
-    /// Undoes what was done, in reverse, for this reason.
+    /// Undoes what was done, in reverse, for this reason. A call that is under way is waited for. Has no effect once a
+    /// step has begun that [must succeed](super::Step::must_succeed).
     Compensate(String),
     /// Sets a timer, or sets it anew.
     Timer {

@@ -95,9 +95,8 @@ impl Attempt {
         C: Command,
         C::Aggregate: Handle<C>,
     {
-        let command = Envelope::new(command)
-            .idempotency_key(self.id.to_string())
-            .metadata(self.metadata());
+        let command =
+            Envelope::new(command).idempotency_key(self.id.to_string()).metadata(self.metadata());
         match store.execute(command).await {
             Ok(committed) => Ok(Answer::Done(reply(committed))),
             Err(ExecuteError::Rejected(reason)) => Ok(Answer::Refused(reason.to_string())),

@@ -151,16 +151,16 @@ impl<S: Process, P: Perform<S>> Desk<S, P> {
             let count = self.news.len().min(AT_ONCE);
             let mut at_once: Vec<_> = self.news[..count].iter().collect();
             // A saga that cannot take its news does not hold the others up.
-            while let Err(unsettled) = self.ledger.record(&at_once, self.patience(), None).await {
-                match unsettled {
-                    Unsettled::Failed { index, source } => {
-                        let (key, reason) = (&at_once[index].0, text(&*source));
+            while !at_once.is_empty() {
+                match self.ledger.record(&at_once, self.options.time_to_live, None).await {
+                    Ok(()) => break,
+                    Err(Unsettled::Failed { index, source }) => {
+                        let (key, reason) = (at_once[index].0.clone(), text(&*source));
                         warn!(saga = S::CATEGORY, key, reason, "a saga is stuck");
-                        self.ledger.damaged(key, &reason).await?;
-                        let key = key.clone();
+                        self.ledger.damaged(&key, &reason).await?;
                         at_once.retain(|(other, _)| *other != key);
                     }
-                    Unsettled::Error(error) => return Err(error),
+                    Err(Unsettled::Error(error)) => return Err(error),
                 }
             }
             for (key, news) in self.news.drain(..count) {
@@ -172,17 +172,14 @@ impl<S: Process, P: Perform<S>> Desk<S, P> {
         Ok(())
     }
 
-    fn patience(&self) -> Duration {
-        self.options.time_to_live
-    }
-
-    fn is_free(&self) -> usize {
+    /// How many calls it can make beside those that it makes.
+    fn free(&self) -> usize {
         self.performer.concurrency().max(1).saturating_sub(self.making.len())
     }
 
     /// Begins calls that are due, as many as it makes at the same time.
     async fn claim(&mut self) -> Result<(), Error> {
-        let free = self.is_free();
+        let free = self.free();
         if free == 0 {
             return Ok(());
         }
@@ -207,7 +204,7 @@ impl<S: Process, P: Perform<S>> Desk<S, P> {
     /// Waits until something is due, a call has ended, or it is told that there is something.
     async fn rest(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let (look, call) = self.ledger.next().await?;
-        let call = call.filter(|_| self.is_free() > 0);
+        let call = call.filter(|_| self.free() > 0);
         let wait = look.into_iter().chain(call).min().unwrap_or(LOOK);
         let wait = wait.clamp(PAUSE, LOOK.min(self.options.time_to_live / 3));
         tokio::select! {

@@ -80,7 +80,10 @@ impl<S: Process> Ledger<S> {
         let sql = self.database.schema().sql(include_str!("sql/next.sql"));
         let client = self.database.client().await?;
         let statement = client.prepare_cached(&sql).await.map_err(failed)?;
-        let row = client.query_one(&statement, &[&S::CATEGORY, &stored(S::CATEGORY)]).await.map_err(failed)?;
+        let row = client
+            .query_one(&statement, &[&S::CATEGORY, &stored(S::CATEGORY)])
+            .await
+            .map_err(failed)?;
         let wait = |column| {
             let seconds: Option<f64> = row.get(column);
             // A time that is too far to be told is far enough.

@@ -174,10 +174,16 @@ const fn joined(own: &[EventType]) -> ([EventType; MOST_TYPES], usize) {
         index += 1;
     }
     while index < progress.len() + own.len() {
-        types[index] = own[index - progress.len()];
+        let event = own[index - progress.len()];
+        assert!(!is_progress(event.name), "stored names that begin with `saga.` are for progress");
+        types[index] = event;
         index += 1;
     }
     (types, index)
+}
+
+const fn is_progress(name: &str) -> bool {
+    matches!(name.as_bytes(), [b's', b'a', b'g', b'a', b'.', ..])
 }
 
 impl<E: Event> SagaEvent<E> {

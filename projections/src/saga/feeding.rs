@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use annals_eventstore::{Position, Recorded, postgres::Checkpoint};
+use annals_eventstore::{Position, Recorded, StreamId, postgres::Checkpoint};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
@@ -47,10 +47,15 @@ impl<S: Process> Feeding<S> {
         let Some(source) = self.sources.get(event.stream.category()) else { return Ok(Vec::new()) };
         let occurrences =
             guarded(|| Ok::<_, Cause>(source.occurrences(event)?.into_iter().collect::<Vec<_>>()))?;
-        let concerning = occurrences
-            .into_iter()
-            .filter_map(|mut one| one.key.take().map(|key| (key, News::Event(one))));
-        Ok(concerning.collect())
+        let mut news = Vec::with_capacity(occurrences.len());
+        for mut occurrence in occurrences {
+            if let Some(key) = occurrence.key.take() {
+                // That it can be one.
+                StreamId::new(S::CATEGORY, &key)?;
+                news.push((key, News::Event(occurrence)));
+            }
+        }
+        Ok(news)
     }
 
     /// The news in events, up to the first one that cannot be read.

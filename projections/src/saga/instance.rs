@@ -159,8 +159,7 @@ impl<S> Instance<S> {
 
     /// Forward or back.
     fn goes_on(&mut self) {
-        self.status =
-            if self.unwinding { SagaStatus::Compensating } else { SagaStatus::Running };
+        self.status = if self.unwinding { SagaStatus::Compensating } else { SagaStatus::Running };
     }
 
     fn ends(&mut self, status: SagaStatus) {
@@ -186,7 +185,15 @@ impl<S> Instance<S> {
 
     fn progress(&mut self, progress: &Progress) {
         match progress {
-            Progress::Received { category, key, version, part, correlation_id, traceparent, .. } => {
+            Progress::Received {
+                category,
+                key,
+                version,
+                part,
+                correlation_id,
+                traceparent,
+                ..
+            } => {
                 if !std::mem::replace(&mut self.begun, true) {
                     self.correlation_id.clone_from(correlation_id);
                     self.traceparent.clone_from(traceparent);

@@ -38,9 +38,16 @@ pub(crate) struct Ledger<S> {
 pub(super) enum News<S: Process> {
     Event(Occurrence<S>),
     /// What came of an attempt at a call.
-    Outcome { id: Uuid, attempt: u32, outcome: Outcome<S::Reply> },
+    Outcome {
+        id: Uuid,
+        attempt: u32,
+        outcome: Outcome<S::Reply>,
+    },
     /// An attempt that is put off.
-    PutOff { attempt: u32, wait: Duration },
+    PutOff {
+        attempt: u32,
+        wait: Duration,
+    },
     /// A timer may be due, or somebody may have asked for something.
     Look,
     /// It cannot be read.
@@ -74,6 +81,8 @@ impl From<StoreError> for Unsettled {
 
 /// A saga that a transaction is at.
 struct Open<S> {
+    /// Its first news.
+    index: usize,
     row: Row,
     instance: Instance<S>,
     version: Version,
@@ -168,7 +177,12 @@ impl<S: Process> Ledger<S> {
                     Version::NONE => ExpectedVersion::NoStream,
                     version => ExpectedVersion::Exact(version),
                 };
-                unit.append(Append::to(stream, expected, open.new)).await?;
+                let appended = unit.append(Append::to(stream, expected, open.new)).await;
+                appended.map_err(|error| match error.is_retryable() {
+                    true => error.into(),
+                    // Too large, say.
+                    false => Unsettled::Failed { index: open.index, source: error.into() },
+                })?;
             }
         }
         written.write(&self.database, unit.sql()?, S::CATEGORY).await?;
@@ -226,7 +240,8 @@ impl<S: Process> Ledger<S> {
                 None => (Instance::default(), Version::NONE),
             };
             let changed = false;
-            open.insert(key.clone(), Open { row, instance, version, new: Vec::new(), changed });
+            let new = Vec::new();
+            open.insert(key.clone(), Open { index, row, instance, version, new, changed });
         }
         Ok(open)
     }
@@ -258,6 +273,11 @@ impl<S: Process> Ledger<S> {
                 Ok(())
             }
             News::Look => {
+                if open.instance.pending.is_none() && open.row.call_due.is_some() {
+                    // There is no such call any more.
+                    open.row.call(None, None, now);
+                    open.changed = true;
+                }
                 if let Some((wish, why)) = open.row.asked.take() {
                     // Also where nothing comes of it: the wish is dealt with, and what is due is put right.
                     open.changed = true;

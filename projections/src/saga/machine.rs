@@ -33,7 +33,11 @@ pub(super) enum Outcome<R> {
     Done(R),
     Refused(String),
     /// Nobody knows. If it is tried again, then after this time.
-    Failed { attempt: u32, reason: String, wait: Duration },
+    Failed {
+        attempt: u32,
+        reason: String,
+        wait: Duration,
+    },
 }
 
 /// Where a saga stands when something happens to it.
@@ -215,7 +219,9 @@ impl<S: Process> Machine<'_, S> {
                     self.tell(Progress::Finishing);
                 }
                 Action::Complete if forward => self.tell(Progress::Finishing),
-                Action::Compensate(reason) if forward => self.compensate(reason),
+                Action::Compensate(reason) if forward && !self.is_past_return() => {
+                    self.compensate(reason);
+                }
                 Action::Timer { name, due } => {
                     let at = due.at(self.moment.now);
                     self.tell(Progress::TimerSet { timer: name, at });
@@ -226,6 +232,14 @@ impl<S: Process> Machine<'_, S> {
                 _ => {}
             }
         }
+    }
+
+    /// Whether a step has begun that must succeed.
+    fn is_past_return(&self) -> bool {
+        let mut steps = S::steps().into_iter();
+        steps.any(|step| {
+            step.when_failed == WhenFailed::GetStuck && self.instance.runs.contains_key(step.name)
+        })
     }
 
     fn compensate(&mut self, reason: String) {

@@ -36,7 +36,8 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         };
         let instance = loaded.state;
         // It may have been answered since; then its row says so by now.
-        let Some(pending) = instance.pending.as_ref().filter(|pending| pending.due.is_some()) else {
+        let Some(pending) = instance.pending.as_ref().filter(|pending| pending.due.is_some())
+        else {
             return News::Look;
         };
         let step = S::steps().into_iter().find(|step| step.name == pending.step);

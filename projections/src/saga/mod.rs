@@ -36,11 +36,6 @@ use std::fmt;
 use annals_eventstore::{Apply, Event, Recorded};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub(crate) use self::{
-    desk::{Desk, DeskOptions},
-    feeding::Feeding,
-    ledger::Ledger,
-};
 pub use self::{
     action::{Action, Actions, Due},
     call::{Answer, Attempt, Perform},
@@ -49,6 +44,11 @@ pub use self::{
     instance::{Instance, SagaStatus},
     source::SagaSource,
     step::{Retry, Step},
+};
+pub(crate) use self::{
+    desk::{Desk, DeskOptions},
+    feeding::Feeding,
+    ledger::Ledger,
 };
 
 /// What a saga is: its state, its events, and what it can ask for. Derive it.

@@ -100,6 +100,8 @@ pub(super) struct Rows {
     calls: Vec<Option<DateTime<Utc>>>,
     claims: Vec<Option<Uuid>>,
     looks: Vec<Option<DateTime<Utc>>>,
+    asked: Vec<Option<&'static str>>,
+    whys: Vec<Option<String>>,
 }
 
 impl Rows {
@@ -112,7 +114,11 @@ impl Rows {
         self.attempts.push(row.attempts);
         self.calls.push(row.call_due);
         self.claims.push(row.claimed_by);
-        self.looks.push(instance.next_timer());
+        // What is asked and not done yet is looked at next.
+        let asked = row.asked.as_ref();
+        self.looks.push(asked.map_or(instance.next_timer(), |_| Some(DateTime::UNIX_EPOCH)));
+        self.asked.push(asked.map(|(wish, _)| wish.as_str()));
+        self.whys.push(asked.map(|(_, why)| why.clone()));
     }
 
     pub(super) async fn write(
@@ -127,14 +133,17 @@ impl Rows {
         let failed = |source| Error::Bookkeeping { action: "note what is due of sagas", source };
         let sql = database.schema().sql(include_str!("sql/write.sql"));
         let statement = client.prepare_cached(&sql).await.map_err(failed)?;
-        let Self { keys, statuses, steps, reasons, attempts, calls, claims, looks } = self;
-        client
+        let Self { keys, statuses, steps, reasons, attempts, calls, claims, .. } = self;
+        let Self { looks, asked, whys, .. } = self;
+        let written = client
             .execute(
                 &statement,
-                &[&saga, keys, statuses, steps, reasons, attempts, calls, claims, looks],
+                &[
+                    &saga, keys, statuses, steps, reasons, attempts, calls, claims, looks, asked,
+                    whys,
+                ],
             )
-            .await
-            .map(drop)
-            .map_err(failed)
+            .await;
+        written.map(drop).map_err(failed)
     }
 }

@@ -77,8 +77,8 @@ impl<S: Saga> Step<S> {
         self
     }
 
-    /// If it is refused, or its attempts are spent, the saga gets stuck there until somebody sees to it, rather than
-    /// being asked what to do: for what comes after the point of no return.
+    /// Makes it the point of no return, or one behind it: once it has begun, the saga decides no more to compensate,
+    /// and if it is refused, or its attempts are spent, the saga gets stuck there until somebody sees to it.
     #[must_use]
     pub fn must_succeed(mut self) -> Self {
         self.when_failed = WhenFailed::GetStuck;

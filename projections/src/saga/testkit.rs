@@ -124,11 +124,7 @@ impl<S: Process> GivenSaga<S> {
     /// If the saga's code does.
     #[track_caller]
     #[must_use]
-    pub fn when_event<A: Aggregate>(
-        mut self,
-        key: impl std::fmt::Display,
-        event: A::Event,
-    ) -> Self
+    pub fn when_event<A: Aggregate>(mut self, key: impl std::fmt::Display, event: A::Event) -> Self
     where
         S: On<A::Event>,
     {

@@ -1,5 +1,4 @@
-insert into {schema}.sagas as s (saga, key, status, reason) values ($1, $2, 'stuck', $3)
-on conflict (saga, key) do update
-set status = 'stuck', reason = excluded.reason, call_due = null, claimed_by = null, look_at = null,
-    asked = null, asked_why = null, changed_at = clock_timestamp()
-where s.status not in ('completed', 'compensated', 'aborted')
+update {schema}.sagas
+set status = 'stuck', reason = $3, call_due = null, claimed_by = null, look_at = null, asked = null,
+    asked_why = null, changed_at = clock_timestamp()
+where saga = $1 and key = $2 and status not in ('completed', 'compensated', 'aborted')
