@@ -10,7 +10,8 @@ use crate::cargo;
 use crate::services::{self, Major};
 
 /// The test programs that need PostgreSQL and nothing else.
-const ON_POSTGRES: &[&str] = &["conformance", "faults", "order", "postgres", "read_side", "tls"];
+const ON_POSTGRES: &[&str] =
+    &["conformance", "faults", "order", "postgres", "read_side", "sagas", "tls"];
 
 /// Brings the services up and becomes `cargo test`; returns only on failure.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
@@ -23,6 +24,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     command.env("DATABASE_URL", services.database_url);
     // The demo can do without Kafka, the tests cannot: they would pass without having tested.
     command.env("KAFKA_BROKERS", services.kafka_brokers?);
+    // Some start brokers of their own.
+    command.envs(services::kafka_programs()?);
     Err(cargo::become_command(command))
 }
 
