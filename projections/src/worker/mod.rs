@@ -257,21 +257,20 @@ impl Worker {
             let context = context.clone();
             async move { context.feed.run(&context.stop).await }
         };
-        let all = projections.into_iter().map(|projection| {
+        let mut all = Vec::with_capacity(2 * projections.len());
+        for projection in projections {
+            all.push(coordinator::run(context.clone(), projection.clone()).boxed());
+            let context = context.clone();
+            all.push(async move { projection.beside(&context).await }.boxed());
+        }
+        let all = all.into_iter().map(|running| {
             let stop = stop.clone();
-            let (coordinating, beside) = (context.clone(), context.clone());
-            let coordinating = coordinator::run(coordinating, projection.clone());
-            let beside = async move { projection.beside(&beside).await };
-            [coordinating.boxed(), beside.boxed()].map(|running| {
-                let stop = stop.clone();
-                running.inspect(move |result| {
-                    if result.is_err() {
-                        stop.cancel();
-                    }
-                })
+            running.inspect(move |result| {
+                if result.is_err() {
+                    stop.cancel();
+                }
             })
         });
-        let all = all.flatten();
         let working = async {
             let outcomes = futures::future::join_all(all).await;
             stop.cancel();

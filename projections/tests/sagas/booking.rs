@@ -82,26 +82,25 @@ impl Apply<BookingEvent> for Booking {
     }
 }
 
-/// Short, so that the tests are.
-const RETRY: Retry =
-    Retry::attempts(4).waits(Duration::from_millis(20), Duration::from_millis(100));
+/// Short waits, so that the tests are.
+const fn retry(attempts: u32) -> Retry {
+    Retry::attempts(attempts).waits(Duration::from_millis(20), Duration::from_millis(100))
+}
 
 impl Process for Booking {
     fn steps() -> Vec<Step<Self>> {
         let step = |name, undo| {
             Self::step(name, |_| Call::Book)
                 .undo(undo)
-                .retry(RETRY)
-                .retry_undo(Retry { attempts: 8, ..RETRY })
+                .retry(retry(4))
+                .retry_undo(retry(8))
                 .time_limit(Duration::from_millis(1500))
         };
         vec![
             step("flight", |saga| saga.cancel("flight")),
             step("hotel", |saga| saga.cancel("hotel")),
             step("car", |saga| saga.cancel("car")),
-            Self::step("confirm", |_| Call::Confirm)
-                .retry(Retry { attempts: 30, ..RETRY })
-                .must_succeed(),
+            Self::step("confirm", |_| Call::Confirm).retry(retry(30)).must_succeed(),
         ]
     }
 

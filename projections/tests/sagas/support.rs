@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::waiting::{PATIENCE, eventually, in_time};
+pub(crate) use self::waiting::{eventually, in_time};
 use self::{booking::Services, database::TestDatabase};
 pub(crate) use crate::booking;
 use crate::booking::{Booking, BookingEvent};
