@@ -225,14 +225,14 @@ impl<S: Process> GivenSaga<S> {
     /// # Panics
     /// If the saga decided otherwise.
     #[track_caller]
-    pub fn then(self, expected: impl Into<Vec<Decision<S::Event, S::Call>>>) -> Self
+    pub fn then(mut self, expected: impl Into<Vec<Decision<S::Event, S::Call>>>) -> Self
     where
-        S::Event: Debug + PartialEq + Clone,
+        S::Event: Debug + PartialEq,
         S::Call: Debug + PartialEq,
     {
-        let now = self.now;
+        let (latest, now) = (std::mem::take(&mut self.latest), self.now);
         let decided: Vec<_> =
-            self.latest.iter().filter_map(|event| decision::<S>(event, now)).collect();
+            latest.into_iter().filter_map(|event| decision::<S>(event, now)).collect();
         assert_eq!(decided, expected.into(), "the saga decided otherwise");
         self
     }
@@ -255,21 +255,18 @@ impl<S: Process> GivenSaga<S> {
 
 #[track_caller]
 fn decision<S: Process>(
-    event: &SagaEvent<S::Event>,
+    event: SagaEvent<S::Event>,
     now: DateTime<Utc>,
-) -> Option<Decision<S::Event, S::Call>>
-where
-    S::Event: Clone,
-{
+) -> Option<Decision<S::Event, S::Call>> {
     let progress = match event {
-        SagaEvent::Own(event) => return Some(Decision::Recorded(event.clone())),
+        SagaEvent::Own(event) => return Some(Decision::Recorded(event)),
         SagaEvent::Progress(progress) => progress,
     };
     Some(match progress {
         Progress::Called { direction, call, .. } => {
-            let call = match serde_json::from_value(call.clone()) {
+            let call = match serde_json::from_value(call) {
                 Ok(call) => call,
-                Err(error) => panic!("the call {call} cannot be read again: {error}"),
+                Err(error) => panic!("a call cannot be read again: {error}"),
             };
             match direction {
                 Direction::Do => Decision::Called(call),
@@ -278,9 +275,9 @@ where
         }
         Progress::Withdrawn { .. } => Decision::Withdrawn,
         Progress::TimerSet { timer, at } => {
-            Decision::TimerSet(timer.clone(), (*at - now).to_std().unwrap_or_default())
+            Decision::TimerSet(timer, (at - now).to_std().unwrap_or_default())
         }
-        Progress::TimerCancelled { timer } => Decision::TimerCancelled(timer.clone()),
+        Progress::TimerCancelled { timer } => Decision::TimerCancelled(timer),
         Progress::Compensating { .. } => Decision::Compensating,
         Progress::Stuck { .. } => Decision::Stuck,
         Progress::Completed => Decision::Completed,

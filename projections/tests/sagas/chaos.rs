@@ -18,8 +18,7 @@ fn seeded() -> StdRng {
 }
 
 async fn all_have_ended(scene: &Scene, count: usize) {
-    let sql = "select count(*) from annals.sagas
-               where status in ('completed', 'compensated', 'aborted')";
+    let sql = "select count(*) from annals.sagas where status in ('completed', 'compensated')";
     eventually("all have ended", || async { scene.count(sql).await == count as i64 }).await;
 }
 

@@ -28,7 +28,10 @@ async fn worker_process() {
     let mood = std::env::var(MOOD).unwrap();
     let services =
         Services::new(&store, &Arc::new(client)).known_as("process").mood(move |call, attempt| {
-            let first = attempt.step == "hotel" && attempt.attempt == 1 && *call == Call::Book;
+            let first = attempt.saga.key() == "a"
+                && attempt.step == "hotel"
+                && attempt.attempt == 1
+                && *call == Call::Book;
             match &*mood {
                 "kills before" if first => Mood::KillsBefore,
                 "kills after" if first => Mood::KillsAfter,
@@ -49,7 +52,7 @@ pub(crate) fn at_random(call: &Call, id: uuid::Uuid, attempt: u32) -> Mood {
         0 => Mood::FailsBefore,
         1 => Mood::FailsAfter,
         2 => Mood::Panics,
-        3 if *call == Call::Book => Mood::Later,
+        3 if *call == Call::Book && rand::random() => Mood::Later,
         _ => Mood::Fine,
     }
 }
