@@ -221,7 +221,7 @@ impl<S: Process> Ledger<S> {
                 entry.insert(index);
             }
         }
-        let loads = wanted.iter().map(|(key, _)| self.store.load::<Instance<S>>(key.as_str()));
+        let loads = wanted.keys().map(|key| self.store.load::<Instance<S>>(key.as_str()));
         let loaded = futures::future::join_all(loads).await;
         let mut open = BTreeMap::new();
         for ((key, index), loaded) in wanted.into_iter().zip(loaded) {

@@ -1,4 +1,4 @@
-use annals_eventstore::{Aggregate, Apply, Event, Recorded};
+use annals_eventstore::{Aggregate, Apply, Event};
 use annals_projections::Saga;
 use serde::{Deserialize, Serialize};
 
