@@ -67,6 +67,7 @@
 //! - [`testkit`]: given, when, then
 //! - [`EventStore::verify`]: whether a store is consistent; [`verify`]: what it finds
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
+//! - [`trace`]: traces that go on behind the log
 //! - [`breaker`]: circuit breakers around what fails again and again
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
@@ -101,6 +102,7 @@ mod shown;
 mod snapshot;
 mod store;
 pub mod testkit;
+pub mod trace;
 pub mod verify;
 
 #[doc(no_inline)]

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use annals_eventstore::{EventQuery, Position, Recorded, StreamId, Version, postgres::Checkpoint};
+use annals_eventstore::{
+    EventQuery, Position, Recorded, StreamId, Version, postgres::Checkpoint, trace,
+};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -149,6 +151,10 @@ impl Runner<'_> {
         let read = events.len();
         let events = self.mine(events);
         let (count, place) = (events.len(), place(&events));
+        let _traces = trace::continued(&events, |event| {
+            let (projection, stream) = (self.projection.label(), &event.stream);
+            tracing::info_span!("project event", projection, %stream, position = event.position.get())
+        });
         let batch = Batch::new(events, to, more);
         let started = Instant::now();
         let feed = &self.context.feed;
