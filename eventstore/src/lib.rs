@@ -84,6 +84,7 @@ mod aggregate;
 mod append;
 mod backend;
 pub mod breaker;
+mod category;
 mod clock;
 mod command;
 #[cfg(feature = "conformance")]
@@ -111,6 +112,7 @@ pub use annals_derive::{Aggregate, Command, Event, Shape};
 pub use self::{
     aggregate::{Aggregate, Apply, Loaded},
     append::{Append, Appended, ExpectedVersion, NewEvent},
+    category::Category,
     clock::{Clock, ManualClock, TimeSource},
     command::{Command, Committed, Envelope, Handle},
     error::{DecodeError, Error, ExecuteError},

@@ -18,7 +18,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0005_recovery.sql"),
     include_str!("sql/migrations/0006_append.sql"),
     include_str!("sql/migrations/0007_projections.sql"),
-    include_str!("sql/migrations/0010_sagas.sql"),
+    include_str!("sql/migrations/0008_feeds.sql"),
+    include_str!("sql/migrations/0009_sagas.sql"),
 ];
 
 pub(super) async fn migrate(

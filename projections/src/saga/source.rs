@@ -1,6 +1,6 @@
 //! From a stored event to what a saga decides on it.
 
-use annals_eventstore::{Aggregate, Decoded, Error as StoreError, Recorded};
+use annals_eventstore::{Category, Decoded, Error as StoreError, Recorded};
 
 use super::{Actions, On, Progress, Saga};
 
@@ -17,12 +17,12 @@ impl<S: Saga> std::fmt::Debug for SagaSource<S> {
 }
 
 impl<S: Saga> SagaSource<S> {
-    /// The events of an aggregate.
-    pub fn of<A: Aggregate>() -> Self
+    /// The events of an aggregate, or of another category.
+    pub fn of<C: Category>() -> Self
     where
-        S: On<A::Event>,
+        S: On<C::Event>,
     {
-        Self { category: A::CATEGORY, occurrences: occurrences::<A, S> }
+        Self { category: C::NAME, occurrences: occurrences::<C, S> }
     }
 
     /// The category.
@@ -50,11 +50,11 @@ pub(super) struct Occurrence<S: Saga> {
     pub(super) decide: Box<Decide<S>>,
 }
 
-fn occurrences<A: Aggregate, S: On<A::Event>>(
+fn occurrences<C: Category, S: On<C::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Occurrence<S>>, StoreError> {
     let mut part = 0;
-    event.decode::<A::Event>()?.try_map(|event| {
+    event.decode::<C::Event>()?.try_map(|event| {
         let occurrence = Occurrence::of(event, part);
         part += 1;
         Ok(occurrence)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use annals_eventstore::EventStore;
 use async_trait::async_trait;
 
-use super::{Projection, projection::Terms, reacting::Reacting};
+use super::{Context, Projection, projection::Terms, reacting::Reacting};
 use crate::{
     control::{Kind, stored},
     error::Error,
@@ -53,8 +53,9 @@ impl<R: Reactor> Projection for Reactions<R> {
     }
 
     /// Creates its checkpoint where it is to begin, if it is new.
-    async fn install(&self, store: &EventStore) -> Result<(), Error> {
-        self.wanted.begin(store, self.reactor.start()).await
+    async fn install(&self, context: &Context) -> Result<(), Error> {
+        let start = context.resolve(self, self.reactor.start());
+        self.wanted.begin(&context.database, start).await
     }
 
     /// Goes over to another number of slices: from where the last of them is, so that nothing is left out.

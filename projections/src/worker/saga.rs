@@ -6,7 +6,7 @@ use annals_eventstore::EventStore;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Context, Projection, projection::Terms};
+use super::{Context, Log, Projection, projection::Terms};
 use crate::{
     control::{Kind, stored},
     error::Error,
@@ -57,13 +57,19 @@ impl<S: Process, P: Perform<S>> Projection for Sagas<S, P> {
     }
 
     /// Creates its checkpoint where it is to begin, if it is new.
-    async fn install(&self, store: &EventStore) -> Result<(), Error> {
-        self.wanted.begin(store, self.start).await
+    async fn install(&self, context: &Context) -> Result<(), Error> {
+        if context.log != Log::Ours {
+            return Err(Error::ForeignSaga { saga: self.wanted.name.clone() });
+        }
+        let start = context.resolve(self, self.start);
+        self.wanted.begin(&context.database, start).await
     }
 
+    /// There is nothing to be built: what it has done cannot be done anew.
     async fn rebuild(&self, store: &EventStore) -> Result<(), Error> {
-        // There is nothing to be built: what it has done cannot be done anew.
-        self.install(store).await
+        let database = store.database()?;
+        let known = self.wanted.look(database, &database.client().await?).await?;
+        known.map_or(Ok(()), |known| self.wanted.fits(known))
     }
 
     fn target(&self, terms: Terms) -> Box<dyn Target> {
