@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, EventFailure},
     guard::{Cause, guarded},
-    target::{Batch, Late, Target, begin},
+    target::{Batch, Beside, Target, begin},
 };
 
 /// How many events are heard in one transaction.
@@ -76,7 +76,7 @@ impl<S: Process> Feeding<S> {
         &self,
         events: &[Recorded],
         heard: &[Heard<S>],
-        end: Position,
+        (beside, end): (&Beside, Position),
         checkpoint: &mut Checkpoint,
     ) -> Result<Option<Failed>, Error> {
         let before = |event: usize| Position::new(events[event].position.get() - 1);
@@ -85,7 +85,7 @@ impl<S: Process> Feeding<S> {
             let (now, later) = part(rest);
             let to = later.first().map_or(end, |next| before(next.event));
             if to > checkpoint.position() {
-                match self.record(now, checkpoint, None, to).await {
+                match self.record(now, checkpoint, beside, to).await {
                     Ok(()) => checkpoint.moved(to),
                     Err(Unsettled::Failed { index, source }) => {
                         let event = now[index].event;
@@ -108,11 +108,11 @@ impl<S: Process> Feeding<S> {
     async fn take_late(
         &self,
         heard: &[Heard<S>],
-        late: &Late,
+        beside: &Beside,
         checkpoint: &mut Checkpoint,
         to: Position,
     ) -> Result<Option<Failed>, Error> {
-        match self.record(heard, checkpoint, Some(late), to).await {
+        match self.record(heard, checkpoint, beside, to).await {
             Ok(()) => {
                 checkpoint.moved(to);
                 Ok(None)
@@ -122,21 +122,21 @@ impl<S: Process> Feeding<S> {
         }
     }
 
-    /// Records what sagas make of news, and moves the checkpoint, or takes late events from those parked.
+    /// Records what sagas make of news, moves the checkpoint, and writes what goes beside it.
     async fn record(
         &self,
         heard: &[Heard<S>],
         checkpoint: &Checkpoint,
-        late: Option<&Late>,
+        beside: &Beside,
         to: Position,
     ) -> Result<(), Unsettled> {
         let (database, patience) = (&self.ledger.database, self.patience);
         if heard.is_empty() {
-            let transaction = begin(database, checkpoint, late, to, patience).await?;
+            let transaction = begin(database, checkpoint, beside, to, patience).await?;
             return Ok(transaction.commit().await?);
         }
         let news: Vec<_> = heard.iter().map(|heard| &heard.news).collect();
-        let entry = Entry { checkpoint, late, to };
+        let entry = Entry { checkpoint, beside, to };
         self.ledger.record(&news, patience, Some(entry)).await?;
         self.wake.notify_one();
         Ok(())
@@ -170,15 +170,15 @@ impl<S: Process> Target for Feeding<S> {
     }
 
     async fn apply(&mut self, batch: Batch, checkpoint: &mut Checkpoint) -> Result<(), Error> {
-        let Batch { events, to, late, .. } = batch;
+        let Batch { events, to, beside, .. } = batch;
         let (heard, unread) = self.hear(&events);
-        let failed = match (late, unread) {
+        let failed = match (&beside.late, unread) {
             (Some(_), Some(unread)) => Some(unread),
-            (Some(late), None) => self.take_late(&heard, &late, checkpoint, to).await?,
-            (None, None) => self.take_in(&events, &heard, to, checkpoint).await?,
+            (Some(_), None) => self.take_late(&heard, &beside, checkpoint, to).await?,
+            (None, None) => self.take_in(&events, &heard, (&beside, to), checkpoint).await?,
             (None, Some((event, cause))) => {
                 let before = Position::new(events[event].position.get() - 1);
-                let earlier = self.take_in(&events, &heard, before, checkpoint).await?;
+                let earlier = self.take_in(&events, &heard, (&beside, before), checkpoint).await?;
                 earlier.or(Some((event, cause)))
             }
         };

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     error::Error,
     guard::{Cause, guarded},
-    target::{Late, enter},
+    target::{Beside, enter},
 };
 
 /// Where the sagas of one kind are recorded.
@@ -58,8 +58,8 @@ pub(super) enum News<S: Process> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    /// Of late events: what is taken from those parked.
-    pub(super) late: Option<&'a Late>,
+    /// What is written beside it.
+    pub(super) beside: &'a Beside,
     pub(super) to: Position,
 }
 
@@ -143,9 +143,9 @@ impl<S: Process> Ledger<S> {
         let settings = format!("set local idle_in_transaction_session_timeout = {patience}");
         let failed = |source| Error::Bookkeeping { action: "limit a transaction", source };
         client.batch_execute(&settings).await.map_err(failed)?;
-        if let Some(Entry { checkpoint, late, to }) = entry {
+        if let Some(Entry { checkpoint, beside, to }) = entry {
             let ready = checkpoint.prepare(client).await?;
-            enter(&self.database, client, (checkpoint, &ready), late, to).await?;
+            enter(&self.database, client, (checkpoint, &ready), beside, to).await?;
         }
         self.settle(unit, news).await
     }
