@@ -4,6 +4,8 @@
 #[cfg(test)]
 extern crate self as annals;
 
+#[cfg(feature = "bus")]
+pub mod bus;
 #[cfg(feature = "cli")]
 pub mod cli;
 
@@ -26,6 +28,10 @@ pub mod __private {
 // The programs in the guide are compiled as tests.
 #[cfg(doctest)]
 mod guide {
+    #[cfg(feature = "bus")]
+    #[doc = include_str!("../docs/guide/command-bus.md")]
+    mod command_bus {}
+
     #[cfg(feature = "cli")]
     #[doc = include_str!("../docs/guide/command-line.md")]
     mod command_line {}

@@ -28,12 +28,16 @@ impl StreamId {
     /// [`Error::InvalidStream`] if the category is not a valid one, or if the key is empty, longer
     /// than [`MAX_KEY_BYTES`] or holds a control character.
     pub fn new(category: impl AsRef<str>, key: impl fmt::Display) -> Result<Self, Error> {
-        let (category, key) = (category.as_ref(), key.to_string());
+        Self::of(category.as_ref().into(), &key.to_string())
+    }
+
+    /// The same of a category that is shared by many.
+    pub(crate) fn of(category: Arc<str>, key: &str) -> Result<Self, Error> {
         let invalid = |reason: String| Error::InvalidStream {
             stream: format!("{category}-{}", key.escape_debug()),
             reason,
         };
-        if let Some(reason) = invalid_category(category) {
+        if let Some(reason) = invalid_category(&category) {
             return Err(invalid(reason));
         }
         if key.is_empty() {
@@ -48,7 +52,7 @@ impl StreamId {
         if key.chars().any(char::is_control) {
             return Err(invalid("the key holds a control character".into()));
         }
-        Ok(Self { category: category.into(), key: key.into() })
+        Ok(Self { category, key: key.into() })
     }
 
     /// A name that the store holds already.

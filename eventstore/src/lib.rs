@@ -67,6 +67,7 @@
 //! - [`testkit`]: given, when, then
 //! - [`EventStore::verify`]: whether a store is consistent; [`verify`]: what it finds
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
+//! - [`breaker`]: circuit breakers around what fails again and again
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
@@ -85,6 +86,7 @@ extern crate self as annals_eventstore;
 mod aggregate;
 mod append;
 mod backend;
+pub mod breaker;
 mod clock;
 mod command;
 #[cfg(feature = "conformance")]

@@ -118,14 +118,10 @@ async fn a_consumer_reads_old_events_as_what_they_became() {
         setup.store.append(append).await.unwrap();
     }
     publish_all(&setup).await;
-    let category = format!("{}.loan.", setup.context);
     let mut seen = Vec::new();
     for message in setup.topic_content("loan") {
-        // "context.category.type.v1"
-        let kind = message.headers["ce_type"].strip_prefix(&category).unwrap();
-        let (kind, version) = kind.rsplit_once(".v").unwrap();
-        let payload = Payload::from_json(message.payload).unwrap();
-        seen.extend(LoanEvent::decode(kind, version.parse().unwrap(), &payload).unwrap());
+        let decoded = message.read(&setup.context).decode::<LoanEvent>().unwrap();
+        seen.extend(decoded.into_iter().map(|event| event.event));
     }
     let lent = |cents| LoanEvent::Lent { cents };
     let repaid = LoanEvent::Repaid { cents: 750 };

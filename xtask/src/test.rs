@@ -23,6 +23,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     command.env("DATABASE_URL", services.database_url);
     // The demo can do without Kafka, the tests cannot: they would pass without having tested.
     command.env("KAFKA_BROKERS", services.kafka_brokers?);
+    // Some start brokers of their own.
+    command.envs(services::kafka_programs()?);
     Err(cargo::become_command(command))
 }
 

@@ -220,6 +220,8 @@ fn headers() -> Value {
             "ce_correlationid": text("What it belongs to."),
             "ce_causationid": text("What caused it."),
             "traceparent": text("The trace, after W3C Trace Context."),
+            "ce_actor": text("Who did it, where that is published."),
+            "ce_custommetadata": text("The producer's own metadata as a JSON object, where that is published."),
         },
     })
 }

@@ -8,23 +8,37 @@ use uuid::Uuid;
 use crate::event::Recorded;
 
 /// The most headers that an event has.
-pub(super) const MAX_HEADERS: usize = 14;
+pub(super) const MAX_HEADERS: usize = 16;
+
+/// Which metadata of an event its record bears. Set it with
+/// [`Builder::metadata`](super::Builder::metadata).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disclosure {
+    /// What links messages: correlation, causation, trace context.
+    #[default]
+    Links,
+    /// Also who did it (`ce_actor`), and the caller's own keys (`ce_custommetadata`, a JSON object).
+    /// Nothing is held back then: look at what is in there before it leaves the context.
+    All,
+}
 
 /// Writes headers. It keeps its buffer between events: headers are half the cost of a record.
 #[derive(Debug)]
 pub(super) struct Headers {
     context: String,
+    disclosure: Disclosure,
     buffer: String,
 }
 
 impl Headers {
-    pub(super) fn new(context: &str) -> Self {
-        Self { context: context.to_owned(), buffer: String::new() }
+    pub(super) fn new(context: &str, disclosure: Disclosure) -> Self {
+        Self { context: context.to_owned(), disclosure, buffer: String::new() }
     }
 
     /// Hands each header of an event to `put`.
     pub(super) fn write(&mut self, event: &Recorded, mut put: impl FnMut(&'static str, &[u8])) {
-        let Self { context, buffer } = self;
+        let Self { context, disclosure, buffer } = self;
         let mut put_formatted = |name, arguments: std::fmt::Arguments<'_>| {
             buffer.clear();
             // Writing to a string does not fail.
@@ -49,10 +63,12 @@ impl Headers {
         put("ce_partitionkey", key);
         let recorded = rfc3339(event.recorded_at);
         match event.occurred_at {
-            Some(time) => put("ce_time", rfc3339(time).as_bytes()),
+            Some(time) => {
+                put("ce_time", rfc3339(time).as_bytes());
+                put("ce_recordedtime", recorded.as_bytes());
+            }
             None => put("ce_time", recorded.as_bytes()),
         }
-        put("ce_recordedtime", recorded.as_bytes());
         let metadata = &event.metadata;
         for (name, value) in [
             ("ce_correlationid", &metadata.correlation_id),
@@ -61,6 +77,16 @@ impl Headers {
         ] {
             if let Some(value) = value {
                 put(name, value.as_bytes());
+            }
+        }
+        if *disclosure == Disclosure::All {
+            if let Some(actor) = &metadata.actor {
+                put("ce_actor", actor.as_bytes());
+            }
+            if !metadata.custom.is_empty() {
+                // A map of JSON values is JSON.
+                let custom = serde_json::to_vec(&metadata.custom).unwrap_or_default();
+                put("ce_custommetadata", &custom);
             }
         }
     }
@@ -96,8 +122,12 @@ mod tests {
     }
 
     fn headers(event: &Recorded) -> BTreeMap<&'static str, String> {
+        disclosed(event, Disclosure::Links)
+    }
+
+    fn disclosed(event: &Recorded, disclosure: Disclosure) -> BTreeMap<&'static str, String> {
         let mut all = BTreeMap::new();
-        Headers::new("eu.lending").write(event, |name, value| {
+        Headers::new("eu.lending", disclosure).write(event, |name, value| {
             let before = all.insert(name, String::from_utf8(value.to_vec()).unwrap());
             assert_eq!(before, None, "{name} twice");
         });
@@ -117,7 +147,6 @@ mod tests {
                 ("ce_subject", "LN-7 é"),
                 ("ce_partitionkey", "LN-7 é"),
                 ("ce_time", "2011-10-01T00:38:44.546000Z"),
-                ("ce_recordedtime", "2011-10-01T00:38:44.546000Z"),
                 ("ce_sequence", "00000000000000001234"),
                 ("ce_streamversion", "3"),
             ]
@@ -140,9 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn the_actor_and_the_custom_keys_are_told_on_request_only() {
+        let metadata = Metadata::new().actor("ada").with("channel", "web").with("n", 1.5);
+        let event = event(metadata, None);
+        assert_eq!(headers(&event).len(), 10);
+        let headers = disclosed(&event, Disclosure::All);
+        assert_eq!(headers["ce_actor"], "ada");
+        assert_eq!(headers["ce_custommetadata"], r#"{"channel":"web","n":1.5}"#);
+        assert_eq!(headers.len(), 12);
+    }
+
+    #[test]
     fn attribute_names_are_lower_case_letters_and_digits() {
         let metadata = Metadata::new().correlation_id("c").causation_id("d").traceparent("t");
-        for name in headers(&event(metadata, None)).keys() {
+        let event = event(metadata.actor("a").with("n", 1), Some("2011-09-30T12:00:00Z"));
+        let headers = disclosed(&event, Disclosure::All);
+        assert_eq!(headers.len(), MAX_HEADERS);
+        for name in headers.keys() {
             let Some(attribute) = name.strip_prefix("ce_") else { continue };
             let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
             assert!(attribute.len() <= 20 && attribute.bytes().all(legal), "{name}");

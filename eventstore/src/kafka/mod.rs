@@ -57,13 +57,19 @@
 //! | `ce_type` | `{context}.{category}.{type}.v{schema version}` |
 //! | `ce_subject`, `ce_partitionkey` | the stream's key |
 //! | `ce_time` | when it happened; when it was recorded, if that is all that is known |
-//! | `ce_recordedtime` | when it was recorded |
+//! | `ce_recordedtime` | when it was recorded, if `ce_time` says when it happened |
 //! | `ce_sequence` | its position, 20 digits with leading zeros |
 //! | `ce_streamversion` | its version in its stream |
 //! | `ce_correlationid`, `ce_causationid`, `traceparent` | from its metadata, where there |
+//! | `ce_actor`, `ce_custommetadata` | the same, with [`Disclosure::All`] only |
 //!
 //! Times are RFC 3339 in UTC with microseconds. There is no `ce_dataschema`, since the store does
-//! not know of schemas. The actor and the metadata's custom keys are not published.
+//! not know of schemas.
+//!
+//! A category has no dot, and the last `.v` of `ce_type` is followed by the version alone. So a
+//! consumer that takes `{context}.{category}.` off its front and splits it at the last `.v` has the
+//! event's type and its schema version, whatever dots these names have. [`RecordReader`] does so, and
+//! gives back the event whole.
 //!
 //! # Sizes
 //! The store refuses events above [`max_event_bytes`](crate::Options::max_event_bytes) at the
@@ -74,16 +80,23 @@
 
 mod cloud_events;
 mod options;
+mod partitioner;
 mod producer;
 mod progress;
+mod progress_record;
 mod publisher;
 mod receipts;
+mod record;
 mod recovery;
 mod topics;
+pub mod verify;
 mod worker;
 
 pub use self::{
+    cloud_events::Disclosure,
     options::Builder,
     progress::{Progress, State},
+    progress_record::{LastEvent, ProgressRecord, ProgressRecordError},
     publisher::Publisher,
+    record::{RecordError, RecordReader},
 };

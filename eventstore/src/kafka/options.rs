@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 
 use super::{
     Publisher,
+    cloud_events::Disclosure,
     progress::Reporter,
     topics::{self, Layout},
 };
@@ -36,6 +37,7 @@ pub(super) struct Settings {
     pub(super) context: String,
     pub(super) client: ClientConfig,
     pub(super) layout: Layout,
+    pub(super) disclosure: Disclosure,
     pub(super) batch: usize,
     pub(super) poll_interval: Duration,
     pub(super) lease: LeaseOptions,
@@ -49,6 +51,7 @@ pub struct Builder {
     context: String,
     partitions: i32,
     replication: Option<i32>,
+    disclosure: Disclosure,
     batch: usize,
     poll_interval: Duration,
     lease: LeaseOptions,
@@ -62,6 +65,7 @@ impl Builder {
             context,
             partitions: 4,
             replication: None,
+            disclosure: Disclosure::default(),
             batch: 5000,
             poll_interval: Duration::from_millis(100),
             lease: LeaseOptions::default(),
@@ -81,6 +85,12 @@ impl Builder {
     /// How many replicas a topic is created with: the broker's default unless set.
     pub fn replication(mut self, replicas: u16) -> Self {
         self.replication = Some(replicas.into());
+        self
+    }
+
+    /// Which metadata is published: [`Disclosure::Links`] unless set.
+    pub fn metadata(mut self, disclosure: Disclosure) -> Self {
+        self.disclosure = disclosure;
         self
     }
 
@@ -169,6 +179,7 @@ impl Builder {
                 partitions: self.partitions,
                 replication: self.replication.unwrap_or(-1),
             },
+            disclosure: self.disclosure,
             batch: self.batch,
             poll_interval: self.poll_interval,
             lease: self.lease,

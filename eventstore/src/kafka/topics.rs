@@ -22,6 +22,11 @@ pub(super) fn topic_name(context: &str, category: &str) -> String {
     format!("{context}.{category}{SUFFIX}")
 }
 
+/// Whether a topic is one of a context, by its name.
+pub(super) fn is_of(context: &str, topic: &str) -> bool {
+    topic.strip_prefix(context).is_some_and(|rest| rest.starts_with('.')) && topic.ends_with(SUFFIX)
+}
+
 /// Refuses a context after which no topic could be named.
 pub(super) fn check_context(context: &str) -> Result<(), Error> {
     let most = MAX_TOPIC_BYTES - SUFFIX.len() - 1 - MAX_CATEGORY_BYTES;
@@ -59,11 +64,7 @@ pub(super) struct Topics {
 impl Topics {
     /// Notes which topics there are.
     pub(super) fn learn(&mut self, context: &str, metadata: &Metadata) {
-        let ours = |name: &str| {
-            name.strip_prefix(context).is_some_and(|rest| rest.starts_with('.'))
-                && name.ends_with(SUFFIX)
-        };
-        for topic in metadata.topics().iter().filter(|topic| ours(topic.name())) {
+        for topic in metadata.topics().iter().filter(|topic| is_of(context, topic.name())) {
             self.existing.insert(topic.name().to_owned(), topic.partitions().len());
         }
     }

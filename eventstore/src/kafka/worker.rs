@@ -57,7 +57,7 @@ impl Worker {
             .client
             .create_with_context(Receipts::default())
             .map_err(|error| Failure::Refused(broker_error("create a producer", error)))?;
-        let headers = Headers::new(&settings.context);
+        let headers = Headers::new(&settings.context, settings.disclosure);
         let topics = Topics::default();
         Ok(Self { settings, reports, abandoned, producer, topics, headers, unreachable: false })
     }

@@ -1,8 +1,10 @@
 //! What the tests of the publisher share: a store and a context of their own, and a topic's content.
 
 // Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+pub(crate) mod cluster;
+pub(crate) mod link;
 mod topic;
 
 use std::time::Duration;
@@ -19,7 +21,7 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub(crate) use self::topic::{Message, read_topic};
+pub(crate) use self::topic::{Message, java_partition, read_topic};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const PARTITIONS: u16 = 4;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use annals_eventstore::{Position, Recorded};
+use annals_eventstore::{Position, Recorded, kafka::RecordReader};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -11,7 +11,7 @@ use rdkafka::{
 
 use super::PARTITIONS;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Message {
     pub(crate) partition: i32,
     pub(crate) key: Vec<u8>,
@@ -24,17 +24,18 @@ impl Message {
         Position::new(self.headers["ce_sequence"].parse().unwrap())
     }
 
-    /// Compares it with what is recorded: bytes, key, place, headers.
-    pub(crate) fn assert_is(&self, event: &Recorded, context: &str) {
-        let key = event.stream.key();
-        assert_eq!(self.payload, event.event.as_bytes());
-        assert_eq!(self.key, key.as_bytes());
-        assert_eq!(self.partition, java_partition(key, PARTITIONS.into()), "partition of {key}");
+    /// The event that it was made of, as a consumer learns of it.
+    pub(crate) fn read(&self, context: &str) -> Recorded {
+        let headers = self.headers.iter().map(|(name, value)| (&**name, Some(value.as_bytes())));
+        RecordReader::new(context).read(Some(&self.key), Some(&self.payload), headers).unwrap()
+    }
 
-        let category = event.stream.category();
+    /// What should be published of an event.
+    pub(crate) fn of(event: &Recorded, context: &str) -> Self {
+        let (category, key) = (event.stream.category(), event.stream.key());
         let time =
             |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-        let mut expected = BTreeMap::from([
+        let mut headers = BTreeMap::from([
             ("content-type", "application/json".to_owned()),
             ("ce_specversion", "1.0".to_owned()),
             ("ce_id", event.id.to_string()),
@@ -46,21 +47,34 @@ impl Message {
             ("ce_subject", key.to_owned()),
             ("ce_partitionkey", key.to_owned()),
             ("ce_time", time(event.occurred_at.unwrap_or(event.recorded_at))),
-            ("ce_recordedtime", time(event.recorded_at)),
             ("ce_sequence", format!("{:020}", event.position.get())),
             ("ce_streamversion", event.version.to_string()),
         ]);
+        let recorded = event.occurred_at.map(|_| time(event.recorded_at));
+        headers.extend(recorded.map(|time| ("ce_recordedtime", time)));
         let metadata = event.metadata.clone();
         for (name, value) in [
             ("ce_correlationid", metadata.correlation_id),
             ("ce_causationid", metadata.causation_id),
             ("traceparent", metadata.traceparent),
         ] {
-            expected.extend(value.map(|value| (name, value)));
+            headers.extend(value.map(|value| (name, value)));
         }
-        let headers: BTreeMap<_, _> =
-            self.headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        assert_eq!(headers, expected);
+        Self {
+            partition: java_partition(key, PARTITIONS.into()),
+            key: key.as_bytes().to_vec(),
+            payload: event.event.as_bytes().to_vec(),
+            headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+
+    /// Compares it with what is recorded: bytes, key, place, headers.
+    pub(crate) fn assert_is(&self, event: &Recorded, context: &str) {
+        assert_eq!(*self, Self::of(event, context));
+        let mut public = event.clone();
+        public.metadata.actor = None;
+        public.metadata.custom.clear();
+        assert_eq!(self.read(context), public);
     }
 }
 
@@ -106,7 +120,7 @@ pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
 }
 
 /// Where a Java client puts a key: `toPositive(murmur2(key)) % partitions`.
-fn java_partition(key: &str, partitions: i32) -> i32 {
+pub(crate) fn java_partition(key: &str, partitions: i32) -> i32 {
     (murmur2(key.as_bytes()) & 0x7fff_ffff) as i32 % partitions
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use annals_eventstore::postgres::Database;
+use annals_eventstore::{
+    breaker::{Breaker, Outcome, Permit},
+    postgres::Database,
+};
 use rand::Rng;
 use tracing::{info, warn};
 
-use super::{
-    breaker::{Breaker, Outcome, Permit},
-    projection::Terms,
-};
+use super::projection::Terms;
 use crate::error::Error;
 
 /// How long to wait before the second attempt, at most. Each one after that may wait twice as long.

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::{
     Context, Projection, Rebuilding,
     failure::{Interruptions, text},
-    projection::slice_name,
     runner,
+    slice::slice_name,
 };
 use crate::error::Error;
 
@@ -326,38 +326,9 @@ pub(crate) async fn keep(lease: Arc<Lease>) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use annals_eventstore::StreamId;
     use proptest::prelude::*;
 
-    use super::{super::projection::slice_of, *};
-
-    /// Checkpoints in databases stand on it: it must not change.
-    #[test]
-    fn a_stream_is_always_in_the_same_slice() {
-        let slice = |key: &str, slices| slice_of(&StreamId::new("loan", key).unwrap(), slices);
-        let slices =
-            ["x", "a", "loan-17", "ä"].map(|key| [slice(key, 2), slice(key, 4), slice(key, 256)]);
-        assert_eq!(slices, [[1, 1, 5], [1, 3, 91], [0, 0, 80], [0, 2, 46]]);
-        assert_eq!(slice("anything", 1), 0);
-        let other = slice_of(&StreamId::new("other", "loan-17").unwrap(), 256);
-        assert_eq!(other, slice("loan-17", 256), "the category does not count");
-    }
-
-    #[test]
-    fn slices_are_of_about_the_same_size() {
-        for slices in [2, 3, 4, 7, 16] {
-            let mut counts = vec![0_i32; usize::from(slices)];
-            for n in 0..20_000 {
-                // Keys as they are: numbered, or random.
-                let key = if n % 2 == 0 { format!("loan-{n}") } else { Uuid::now_v7().to_string() };
-                counts[usize::from(slice_of(&StreamId::new("loan", key).unwrap(), slices))] += 1;
-            }
-            let mean = 20_000 / i32::from(slices);
-            for count in &counts {
-                assert!((count - mean).abs() < mean / 8, "{slices}: {counts:?}");
-            }
-        }
-    }
+    use super::*;
 
     proptest! {
         #[test]

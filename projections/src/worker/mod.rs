@@ -4,7 +4,6 @@
 //! one slice as long as its lease holds, and a *target* does what the projection does with events. All
 //! runners of a process share one *feed*.
 
-mod breaker;
 pub(crate) mod circuit;
 mod control;
 mod coordinator;
@@ -18,27 +17,24 @@ mod reacting;
 mod reactor;
 mod runner;
 mod search;
+mod slice;
 mod sql;
 
 use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{
     EventStore,
+    breaker::BreakerOptions,
     postgres::{LeaseOptions, SqlProjection, Use},
 };
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::failure::OnFailure;
-use self::{
-    breaker::BreakerOptions, feed::Feed, projection::RowProjection, reactor::Reactions,
-    sql::SqlWorker,
-};
 pub(crate) use self::{
-    coordinator::keep,
-    failure::may_be_of_an_event,
-    projection::{Projection, slice_of},
+    coordinator::keep, failure::may_be_of_an_event, projection::Projection, slice::slice_of,
 };
+use self::{feed::Feed, projection::RowProjection, reactor::Reactions, sql::SqlWorker};
 use crate::{error::Error, reactor::Reactor, read_model::ReadModel};
 
 /// Runs projections, fed by the store.
@@ -111,11 +107,9 @@ impl Worker {
             on_failure: OnFailure::Park,
             attempts: 3,
             pause_after: 10,
-            breaker: BreakerOptions {
-                failures: 10,
-                first: Duration::from_secs(1),
-                most: Duration::from_secs(300),
-            },
+            breaker: BreakerOptions::default()
+                .failures(10)
+                .cool_down(Duration::from_secs(1), Duration::from_secs(300)),
             stop_within: Duration::from_secs(10),
             rebuilding: Rebuilding::Allowed,
         };

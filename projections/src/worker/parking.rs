@@ -7,7 +7,7 @@ use annals_eventstore::{
     postgres::{Database, GenericClient},
 };
 
-use super::{failure::text, projection::slice_of};
+use super::{failure::text, slice::slice_of};
 use crate::error::{Error, EventFailure};
 
 /// The event at which a stream is parked.

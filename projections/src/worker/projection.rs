@@ -2,11 +2,10 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use annals_eventstore::{EventStore, StreamId, postgres::Database};
+use annals_eventstore::{EventStore, breaker::BreakerOptions, postgres::Database};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::breaker::BreakerOptions;
 use crate::{
     engine::Engine, error::Error, install::install, read_model::ReadModel,
     rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
@@ -96,24 +95,4 @@ impl<R: ReadModel> Projection for RowProjection<R> {
     fn target(&self, terms: Terms) -> Box<dyn Target> {
         Box::new(Engine::<R>::new(&terms.database, terms.patience))
     }
-}
-
-/// The slice of a stream: by a hash of its key, so that streams of several categories that share a key, and
-/// so a row, are in one. FNV-1a, which is the same in every program, finished as MurmurHash3 is: by itself it
-/// hardly mixes the last bytes, in which keys differ most.
-pub(crate) fn slice_of(stream: &StreamId, slices: u16) -> u16 {
-    if slices <= 1 {
-        return 0;
-    }
-    let hash = stream.key().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    ((hash ^ hash >> 33) % u64::from(slices)) as u16
-}
-
-/// The name of a slice's checkpoint and lease.
-pub(crate) fn slice_name(name: &str, slice: u16, slices: u16) -> String {
-    if slices <= 1 { name.to_owned() } else { format!("{name}/{slice}") }
 }

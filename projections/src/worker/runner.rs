@@ -14,8 +14,9 @@ use super::{
     latest::Part,
     pace::Pace,
     parking::{self, Parked, ParkedAt},
-    projection::{Terms, slice_name, slice_of},
+    projection::Terms,
     search::Search,
+    slice::{slice_name, slice_of},
 };
 use crate::{
     error::{Error, EventFailure},

@@ -7,6 +7,7 @@ use std::{
 
 use annals_eventstore::{
     Error as StoreError, EventStore, Position, Recorded,
+    breaker::Permit,
     postgres::{Checkpoint, SqlProjection},
 };
 use async_trait::async_trait;
@@ -14,7 +15,6 @@ use tracing::warn;
 
 use super::{
     Projection,
-    breaker::Permit,
     circuit::{Circuit, backoff},
     failure::{may_be_of_an_event, passes, text},
     projection::Terms,

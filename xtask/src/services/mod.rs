@@ -26,6 +26,7 @@ mod postgres;
 mod state;
 mod temporary;
 
+pub(crate) use self::kafka::programs as kafka_programs;
 pub(crate) use self::postgres::{Major, parse_major};
 pub(crate) use self::temporary::Temporary;
 

@@ -74,6 +74,11 @@ fn start(
     Ok(address_of(port))
 }
 
+/// The variables that tell tests what to start brokers of their own with.
+pub(crate) fn programs() -> Result<[(&'static str, PathBuf); 2]> {
+    Ok([("ANNALS_JAVA", java::java()?), ("ANNALS_KAFKA_LIBRARIES", libraries()?)])
+}
+
 /// Stops the broker if it runs.
 pub(crate) fn down(layout: &Layout) -> Result<()> {
     let daemon = Files::of(layout).daemon();

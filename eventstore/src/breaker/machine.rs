@@ -1,23 +1,45 @@
-//! A circuit breaker: what failed again and again is left alone for a while, and then tried once. Pure.
-//!
-//! The breakers that there are as crates let everything through once the cool-down is over. Here one attempt
-//! goes through, and what comes of it decides.
+//! The breaker as a machine of states, without a clock and without I/O.
 
 use std::time::{Duration, Instant};
 
 /// When a breaker opens, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BreakerOptions {
-    /// So many failures with no success in between open it.
-    pub(crate) failures: u32,
-    /// How long it is open at first. Each trial that fails doubles that.
-    pub(crate) first: Duration,
-    /// How long at most.
-    pub(crate) most: Duration,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerOptions {
+    /// So many failures with no success in between open it: 5 unless set.
+    pub failures: u32,
+    /// How long it is open at first: a second unless set. Each trial that fails doubles that.
+    pub first: Duration,
+    /// How long at most: a minute unless set.
+    pub most: Duration,
 }
 
+impl Default for BreakerOptions {
+    fn default() -> Self {
+        Self { failures: 5, first: Duration::from_secs(1), most: Duration::from_secs(60) }
+    }
+}
+
+impl BreakerOptions {
+    /// Sets how many failures in a row open it, one at least.
+    #[must_use]
+    pub fn failures(mut self, failures: u32) -> Self {
+        self.failures = failures.max(1);
+        self
+    }
+
+    /// Sets how long it is open: at first, and at most.
+    #[must_use]
+    pub fn cool_down(mut self, first: Duration, most: Duration) -> Self {
+        (self.first, self.most) = (first, most.max(first));
+        self
+    }
+}
+
+/// The states of a circuit breaker and the steps between them. [`CircuitBreaker`](super::CircuitBreaker) is
+/// one to share, with a clock.
 #[derive(Debug)]
-pub(crate) struct Breaker {
+pub struct Breaker {
     options: BreakerOptions,
     state: State,
 }
@@ -33,47 +55,53 @@ enum State {
 }
 
 /// Leave to make one attempt. What comes of it is to be reported.
-#[must_use]
+#[must_use = "what comes of the attempt is to be reported"]
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Permit {
+pub struct Permit {
     trial: bool,
 }
 
 impl Permit {
-    pub(crate) fn is_trial(&self) -> bool {
+    /// True if it is the one attempt that decides if the breaker closes.
+    pub fn is_trial(&self) -> bool {
         self.trial
     }
 }
 
+/// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// What is behind the breaker works.
     Success,
+    /// It does not.
     Failure,
     /// It was not made after all, or says nothing.
     None,
 }
 
 impl Breaker {
-    pub(crate) fn new(options: BreakerOptions) -> Self {
+    /// A closed one.
+    pub fn new(options: BreakerOptions) -> Self {
         Self { options, state: State::Closed { failures: 0 } }
     }
 
     /// Closed, as at the beginning.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.state = State::Closed { failures: 0 };
     }
 
     /// Open, with a trial that is due.
-    pub(crate) fn open(&mut self, now: Instant) {
+    pub fn open(&mut self, now: Instant) {
         self.state = State::Open { until: now, cool_down: self.options.first };
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// True if everything is tried.
+    pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }
 
     /// Until when nothing is tried, if that is so.
-    pub(crate) fn open_until(&self) -> Option<Instant> {
+    pub fn open_until(&self) -> Option<Instant> {
         match self.state {
             State::Open { until, .. } => Some(until),
             State::Closed { .. } | State::Trial { .. } => None,
@@ -81,7 +109,7 @@ impl Breaker {
     }
 
     /// Asks for leave to make an attempt.
-    pub(crate) fn ask(&mut self, now: Instant) -> Option<Permit> {
+    pub fn ask(&mut self, now: Instant) -> Option<Permit> {
         match self.state {
             State::Closed { .. } => Some(Permit { trial: false }),
             State::Open { until, cool_down } if until <= now => {
@@ -93,7 +121,7 @@ impl Breaker {
     }
 
     /// Takes note of what came of an attempt. Those that began before it opened say nothing new.
-    pub(crate) fn report(&mut self, permit: Permit, outcome: Outcome, now: Instant) {
+    pub fn report(&mut self, permit: Permit, outcome: Outcome, now: Instant) {
         let Permit { trial } = permit;
         let open = |cool_down| State::Open { until: now + cool_down, cool_down };
         self.state = match (self.state, outcome) {
