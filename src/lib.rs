@@ -12,6 +12,13 @@ pub mod cli;
 pub use annals_eventstore::*;
 pub use annals_projections::*;
 
+/// Publishing the log to Kafka, and reading it from there.
+#[cfg(feature = "kafka")]
+pub mod kafka {
+    pub use annals_eventstore::kafka::*;
+    pub use annals_projections::kafka::*;
+}
+
 /// Given, when, then: tests of aggregates and read models without a database.
 pub mod testkit {
     pub use annals_eventstore::testkit::*;
