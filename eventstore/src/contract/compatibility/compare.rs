@@ -4,7 +4,7 @@
 //! reader ignores properties that its schema does not name, unless it forbids them. So a property more is no
 //! difference, although strictly the writer's schema then allows less.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, slice::from_ref};
 
 use serde_json::{Number, Value};
 
@@ -186,10 +186,10 @@ impl<'w, 'r> Comparer<'w, 'r> {
             let writer = writer.item(index).unwrap_or(&anything);
             // Items that are never written do not matter.
             if *writer.schema != Value::Bool(false) {
-                findings.extend(self.parts(&[writer.clone()], &[reader.clone()]));
+                findings.extend(self.parts(from_ref(writer), from_ref(reader)));
             }
         }
-        if writer.unique < reader.unique {
+        if reader.unique && !writer.unique {
             let change = differs("items", "may be repeated", "unique");
             findings.push(finding(writer_at, reader_at, change));
         }
@@ -226,7 +226,7 @@ impl<'w, 'r> Comparer<'w, 'r> {
                     let change = differs(format!("property {name:?}"), "written", "not allowed");
                     findings.push(finding(&ats(parts), reader_at, change));
                 }
-                (None, Some(others)) => findings.extend(self.parts(parts, &[others.clone()])),
+                (None, Some(others)) => findings.extend(self.parts(parts, from_ref(others))),
             }
         }
         let Some(others) = writer.others.as_ref().filter(|_| !writer.is_closed()) else {
@@ -235,10 +235,10 @@ impl<'w, 'r> Comparer<'w, 'r> {
         // Any of these names may be written.
         let unnamed = reader.properties.iter().filter(|(name, _)| !written.contains_key(*name));
         for (_, parts) in unnamed {
-            findings.extend(self.parts(&[others.clone()], parts));
+            findings.extend(self.parts(from_ref(others), parts));
         }
         if let Some(reader) = &reader.others {
-            findings.extend(self.parts(&[others.clone()], &[reader.clone()]));
+            findings.extend(self.parts(from_ref(others), from_ref(reader)));
         }
         findings
     }
