@@ -293,35 +293,35 @@ fn versions_and_types_come_and_go() {
     };
     use Compatibility::{Backward, Forward, Full};
     // A new version is the way to break: consumers of the new contract have both.
-    let (v1, v2) = (("loan.x.v1", int()), ("loan.x.v2", text()));
-    let comparison = ask(&[v1.clone()], &[v2.clone()], Backward);
+    let (v1, v2) = ([("loan.x.v1", int())], [("loan.x.v2", text())]);
+    let comparison = ask(&v1, &v2, Backward);
     assert!(comparison.is_compatible());
     assert_eq!(comparison.additions, [key("loan.x.v2")]);
     // Those of the old one have not.
     assert_eq!(
-        told(&ask(&[v1.clone()], &[v2.clone()], Forward)),
+        told(&ask(&v1, &v2, Forward)),
         ["loan.x.v2 /properties/a: type integer -> string (against v1): \
           consumers of the published contract cannot read what will be published"]
     );
     let wider = object(json!({ "a": { "type": "integer" }, "b": { "type": "integer" } }), &["a"]);
-    assert!(ask(&[v1.clone()], &[("loan.x.v2", wider)], Full).is_compatible());
+    assert!(ask(&v1, &[("loan.x.v2", wider)], Full).is_compatible());
     // A new type is one that old consumers pass over.
-    assert!(ask(&[v1.clone()], &[v1.clone(), ("loan.y.v1", text())], Full).is_compatible());
+    assert!(ask(&v1, &[v1[0].clone(), ("loan.y.v1", text())], Full).is_compatible());
     // What is gone is still in the topic.
     assert_eq!(
-        told(&ask(&[v1.clone(), ("loan.y.v1", text())], &[v1.clone()], Backward)),
+        told(&ask(&[v1[0].clone(), ("loan.y.v1", text())], &v1, Backward)),
         ["loan.y.v1: published -> no such type: \
           consumers of the new contract cannot read what was published"]
     );
-    assert!(ask(&[v1.clone(), ("loan.y.v1", text())], &[v1.clone()], Forward).is_compatible());
+    assert!(ask(&[v1[0].clone(), ("loan.y.v1", text())], &v1, Forward).is_compatible());
     assert_eq!(
         ask(&[("other.y.v1", text())], &[], Backward).differences[0].change,
         "published -> no such category"
     );
-    assert_eq!(ask(&[v2.clone()], &[v1.clone()], Backward).differences[0].change, "v2 -> v1 only");
+    assert_eq!(ask(&v2, &v1, Backward).differences[0].change, "v2 -> v1 only");
     // What nobody knows the schema of is named.
-    assert_eq!(ask(&[], &[v2.clone()], Backward).unknown_versions, [key("loan.x.v1")]);
-    assert_eq!(ask(&[v1], &[v2], Backward).unknown_versions, []);
+    assert_eq!(ask(&[], &v2, Backward).unknown_versions, [key("loan.x.v1")]);
+    assert_eq!(ask(&v1, &v2, Backward).unknown_versions, []);
 }
 
 #[test]
