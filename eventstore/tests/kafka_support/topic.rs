@@ -85,10 +85,21 @@ impl Message {
     }
 }
 
+fn client_of(brokers: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", brokers);
+    client
+}
+
 /// Everything that is committed in a topic, each partition in order. None, if there is no such topic.
 pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
+    read_topic_as(client_of(brokers), topic)
+}
+
+/// The same with settings of its own.
+pub(crate) fn read_topic_as(client: ClientConfig, topic: &str) -> Vec<Message> {
     let mut messages = Vec::new();
-    read_records(brokers, topic, |message| {
+    read_records(client, topic, |message| {
         let headers = message.headers().unwrap().iter().map(|header| {
             let value = String::from_utf8(header.value.unwrap().to_vec()).unwrap();
             (header.key.to_owned(), value)
@@ -103,10 +114,19 @@ pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
     messages
 }
 
+/// How many partitions a topic has; 0 if there is no such topic.
+pub(crate) fn partitions(brokers: &str, topic: &str) -> usize {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(20)).unwrap();
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    found.map_or(0, |topic| topic.partitions().len())
+}
+
 /// What the publishers of a context have told, one after the other, with what is said of which store.
 pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, ProgressRecord)> {
     let mut told = Vec::new();
-    read_records(brokers, &ProgressRecord::topic(context), |message| {
+    read_records(client_of(brokers), &ProgressRecord::topic(context), |message| {
         let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
         told.push((key, ProgressRecord::parse(message.payload().unwrap()).unwrap()));
     });
@@ -114,10 +134,9 @@ pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, Progre
 }
 
 /// Reads a topic to its end, as it is when nothing is written to it any more.
-fn read_records(brokers: &str, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+fn read_records(mut client: ClientConfig, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
     let timeout = Duration::from_secs(20);
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
+    let consumer: BaseConsumer = client
         .set("group.id", "annals-tests")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
