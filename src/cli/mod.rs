@@ -31,9 +31,12 @@
 //! what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
 //! follows the log, `events show` one event whole, `state` what the events of a stream add up to, now or at a
 //! moment of the past. `verify` says whether a store is consistent, `shapes` whether the stored shapes of
-//! events are still those of the lock file. Each command's `--help` has the rest, [`Exit`] the exit codes.
+//! events are still those of the lock file. With the feature `contracts`, `contract` prints, writes and checks
+//! the contract of the events that are published. Each command's `--help` has the rest, [`Exit`] the exit codes.
 
 // A command is a file: its arguments, its run, and what it prints.
+#[cfg(feature = "contracts")]
+mod contract;
 mod ddl;
 mod diff;
 mod events;
@@ -97,6 +100,9 @@ enum Command {
     Verify(verify::Arguments),
     #[command(subcommand)]
     Shapes(shapes::Command),
+    #[cfg(feature = "contracts")]
+    #[command(subcommand)]
+    Contract(contract::Command),
 }
 
 impl Command {
@@ -166,6 +172,8 @@ pub async fn run_from(
             Command::State(arguments) => state::run(&app, arguments).await,
             Command::Verify(arguments) => verify::run(&app, arguments).await,
             Command::Shapes(command) => shapes::run(&app, command),
+            #[cfg(feature = "contracts")]
+            Command::Contract(command) => contract::run(&app, command),
         }
     };
     let outcome = tokio::select! {
