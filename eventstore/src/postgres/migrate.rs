@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0006_append.sql"),
     include_str!("sql/migrations/0007_projections.sql"),
     include_str!("sql/migrations/0008_feeds.sql"),
+    include_str!("sql/migrations/0009_sagas.sql"),
 ];
 
 pub(super) async fn migrate(
