@@ -45,6 +45,10 @@ mod guide {
     #[doc = include_str!("../docs/guide/command-line.md")]
     mod command_line {}
 
+    #[cfg(feature = "contracts")]
+    #[doc = include_str!("../docs/guide/contracts.md")]
+    mod contracts {}
+
     #[doc = include_str!("../docs/guide/evolution.md")]
     mod evolution {}
 
@@ -76,6 +80,9 @@ mod guide {
 
     #[doc = include_str!("../docs/guide/roles.md")]
     mod roles {}
+
+    #[doc = include_str!("../docs/guide/sagas.md")]
+    mod sagas {}
 
     #[doc = include_str!("../docs/guide/snapshots.md")]
     mod snapshots {}
