@@ -138,6 +138,8 @@ impl Worker {
 
     /// Sends a batch and waits until the broker has acknowledged all of it.
     pub(super) fn deliver_events(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
+        // What was not waited for last time may have failed.
+        self.check(batch)?;
         self.producer.context().start_batch();
         for (index, event) in batch.iter().enumerate() {
             if self.topics.ready(event.stream.category()).is_none() {
