@@ -15,6 +15,7 @@ use annals_eventstore::{
     kafka::{Delivery, Progress, ProgressRecord, Publisher, State},
 };
 use kafka_support::{CATEGORIES, LEASE, Setup, event, execute, publisher, read_places, wait_for};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions},
@@ -141,7 +142,9 @@ async fn without_its_topic_of_progress_it_goes_on_from_the_checkpoint() {
     let topic = ProgressRecord::topic(&setup.context);
     admin(&setup).delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].clone().unwrap();
     // A consumer that knows nothing is told everything, also if nothing comes.
-    setup.finish().await;
+    let mut running = start(&setup);
+    wait_for(&mut running.progress, |now| now.state == State::Publishing).await;
+    running.stop().await;
     setup.assert_published_once().await;
     let told = setup.progress();
     assert_eq!(told[0].position.get(), 100);
@@ -266,7 +269,7 @@ async fn a_stop_in_the_middle_is_prompt_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn how_far_it_is_behind_is_told() {
-    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     // Others in this process tell theirs as well, of other contexts.
     recorder.install().unwrap();
@@ -277,37 +280,38 @@ async fn how_far_it_is_behind_is_told() {
     let mut running = Running::start(unreachable);
     let now = wait_for(&mut running.progress, |now| now.end.get() == 70).await;
     assert_eq!((now.position.get(), now.lag_events()), (0, 70));
-    let metric = |name: &str| {
-        let found = snapshotter.snapshot().into_vec().into_iter().find(|(key, ..)| {
-            let mut labels = key.key().labels();
-            key.key().name() == name && labels.any(|label| label.value() == setup.context)
-        });
-        found.map(|(.., value)| value)
+    // A look sets them all to zero.
+    let look = || {
+        let ours = |key: &metrics::Key| key.labels().any(|label| label.value() == setup.context);
+        let all = snapshotter.snapshot().into_vec().into_iter();
+        let ours = all.filter(|(key, ..)| ours(key.key()));
+        ours.map(|(key, .., value)| (key.key().name().to_owned(), value)).collect()
     };
-    let gauge = |name: &str| match metric(name) {
-        Some(metrics_util::debugging::DebugValue::Gauge(value)) => value.into_inner(),
-        other => panic!("{name}: {other:?}"),
+    let seen = |metrics: &BTreeMap<String, DebugValue>, name: &str| match metrics.get(name) {
+        Some(DebugValue::Gauge(value)) => value.into_inner(),
+        Some(DebugValue::Counter(value)) => *value as f64,
+        Some(DebugValue::Histogram(took)) => took.iter().map(|took| took.into_inner()).sum(),
+        None => 0.0,
     };
-    // A look sets them to zero; these are told again every second.
-    let start = Instant::now();
-    while gauge("annals_publisher_lag_events") != 70.0 {
+    // The lag is told again every second.
+    let (start, mut active) = (Instant::now(), 0.0);
+    loop {
+        let metrics = look();
+        active += seen(&metrics, "annals_publisher_active");
+        if seen(&metrics, "annals_publisher_lag_events") == 70.0 {
+            break;
+        }
         assert!(start.elapsed() < Duration::from_secs(10), "the lag is not told");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_eq!(active, 1.0);
     running.stop().await;
 
     setup.finish().await;
-    // First: a look takes them away.
-    let Some(metrics_util::debugging::DebugValue::Histogram(took)) =
-        metric("annals_publisher_transaction_seconds")
-    else {
-        panic!("no durations");
-    };
-    assert!(!took.is_empty() && took.iter().all(|took| took.into_inner() > 0.0), "{took:?}");
-    let counter = |name: &str| match metric(name) {
-        Some(metrics_util::debugging::DebugValue::Counter(value)) => value,
-        other => panic!("{name}: {other:?}"),
-    };
-    assert_eq!(counter("annals_publisher_events_total"), 70);
-    assert_eq!(counter("annals_publisher_transactions_total"), 2);
+    let metrics = look();
+    assert_eq!(seen(&metrics, "annals_publisher_events_total"), 70.0);
+    assert_eq!(seen(&metrics, "annals_publisher_transactions_total"), 2.0);
+    assert!(seen(&metrics, "annals_publisher_transaction_seconds") > 0.0);
+    // The one that was active has told that it is not any more.
+    assert_eq!(seen(&metrics, "annals_publisher_active"), 0.0);
 }
