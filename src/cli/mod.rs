@@ -31,13 +31,16 @@
 //! what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
 //! follows the log, `events show` one event whole, `state` what the events of a stream add up to, now or at a
 //! moment of the past. `verify` says whether a store is consistent, `shapes` whether the stored shapes of
-//! events are still those of the lock file. Each command's `--help` has the rest, [`Exit`] the exit codes.
+//! events are still those of the lock file. With the feature `kafka`, `kafka verify` says whether the topics
+//! hold what the store holds. Each command's `--help` has the rest, [`Exit`] the exit codes.
 
 // A command is a file: its arguments, its run, and what it prints.
 mod ddl;
 mod diff;
 mod events;
 mod history;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod parked;
 mod pause;
 mod rebuild;
@@ -94,6 +97,9 @@ enum Command {
     Verify(verify::Arguments),
     #[command(subcommand)]
     Shapes(shapes::Command),
+    #[cfg(feature = "kafka")]
+    #[command(subcommand)]
+    Kafka(kafka::Command),
 }
 
 impl Command {
@@ -161,6 +167,8 @@ pub async fn run_from(
             Command::State(arguments) => state::run(&app, arguments).await,
             Command::Verify(arguments) => verify::run(&app, arguments).await,
             Command::Shapes(command) => shapes::run(&app, command),
+            #[cfg(feature = "kafka")]
+            Command::Kafka(command) => kafka::run(&app, command).await,
         }
     };
     let outcome = tokio::select! {

@@ -73,6 +73,12 @@ impl Builder {
         }
     }
 
+    /// Other brokers (`host:port,...`) than those it was made for: those that can be reached from here.
+    pub fn brokers(mut self, brokers: impl Into<String>) -> Self {
+        self.brokers = brokers.into();
+        self
+    }
+
     /// How many partitions a topic is created with: 4 unless set.
     ///
     /// It is fixed for life: another number would place keys elsewhere and so tear the order of
