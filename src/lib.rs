@@ -4,11 +4,20 @@
 #[cfg(test)]
 extern crate self as annals;
 
+#[cfg(feature = "bus")]
+pub mod bus;
 #[cfg(feature = "cli")]
 pub mod cli;
 
 pub use annals_eventstore::*;
 pub use annals_projections::*;
+
+/// Publishing the log to Kafka, and reading it from there.
+#[cfg(feature = "kafka")]
+pub mod kafka {
+    pub use annals_eventstore::kafka::*;
+    pub use annals_projections::kafka::*;
+}
 
 /// Given, when, then: tests of aggregates and read models without a database.
 pub mod testkit {
@@ -26,6 +35,10 @@ pub mod __private {
 // The programs in the guide are compiled as tests.
 #[cfg(doctest)]
 mod guide {
+    #[cfg(feature = "bus")]
+    #[doc = include_str!("../docs/guide/command-bus.md")]
+    mod command_bus {}
+
     #[cfg(feature = "cli")]
     #[doc = include_str!("../docs/guide/command-line.md")]
     mod command_line {}

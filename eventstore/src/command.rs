@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     aggregate::Aggregate,
+    append::ExpectedVersion,
     error::Error,
     event::Metadata,
     ids::{Position, StreamId, Version},
@@ -91,6 +92,8 @@ pub struct Envelope<C> {
     pub metadata: Metadata,
     /// The key under which its outcome is recorded.
     pub idempotency_key: Option<String>,
+    /// What its stream must be at.
+    pub expected_version: Option<ExpectedVersion>,
     /// When it happened.
     pub occurred_at: Option<DateTime<Utc>>,
     /// When it counts as recorded; only for a store with a supplied clock.
@@ -104,6 +107,7 @@ impl<C> Envelope<C> {
             command,
             metadata: Metadata::new(),
             idempotency_key: None,
+            expected_version: None,
             occurred_at: None,
             recorded_at: None,
         }
@@ -123,6 +127,16 @@ impl<C> Envelope<C> {
         self
     }
 
+    /// Makes the command conditional: it is decided only if its stream is at this version, and otherwise
+    /// fails with [`Error::Conflict`], without another attempt. For callers that decide on what they saw.
+    ///
+    /// Under an idempotency key whose outcome is recorded, that outcome is returned, whatever the version is now.
+    #[must_use]
+    pub fn expected_version(mut self, expected: ExpectedVersion) -> Self {
+        self.expected_version = Some(expected);
+        self
+    }
+
     /// Says when it happened.
     #[must_use]
     pub fn occurred_at(mut self, time: DateTime<Utc>) -> Self {
@@ -135,6 +149,18 @@ impl<C> Envelope<C> {
     pub fn recorded_at(mut self, time: DateTime<Utc>) -> Self {
         self.recorded_at = Some(time);
         self
+    }
+}
+
+impl<C> Envelope<C> {
+    /// Fails unless the stream is at the expected version.
+    pub(crate) fn check_version(&self, stream: &StreamId, actual: Version) -> Result<(), Error> {
+        match self.expected_version {
+            Some(expected) if !expected.accepts(actual) => {
+                Err(Error::Conflict { stream: stream.clone(), expected, actual })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -66,6 +66,8 @@ mod guard;
 mod inline;
 mod install;
 mod interval;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod live;
 mod page;
 mod query;

@@ -255,3 +255,50 @@ pub(crate) async fn a_command_that_lost_is_decided_again_on_the_new_state(store:
         assert_eq!(load(store, &round.to_string()).await.state.total, 2);
     }
 }
+
+/// Whether the store has the aggregate in its cache or not, and also after others appended.
+pub(crate) async fn a_conditional_command_is_decided_at_its_version_only(store: &EventStore) {
+    let at = |by, expected| Envelope::new(Change::new("a", [by])).expected_version(expected);
+    fn conflict<T: std::fmt::Debug>(outcome: Result<T, ExecuteError<BelowZero>>) -> i64 {
+        match outcome {
+            Err(ExecuteError::Failed(Error::Conflict { stream, actual, .. })) => {
+                assert_eq!(stream, counter("a"));
+                actual.get()
+            }
+            other => panic!("no conflict: {other:?}"),
+        }
+    }
+    let exact = |version| ExpectedVersion::Exact(Version::new(version));
+    assert_eq!(conflict(store.execute(at(1, ExpectedVersion::Exists)).await), 0);
+    assert_eq!(conflict(store.execute(at(1, exact(1))).await), 0);
+    store.execute(at(1, ExpectedVersion::NoStream)).await.unwrap();
+    assert_eq!(conflict(store.execute(at(1, ExpectedVersion::NoStream)).await), 1);
+    let changed = NewEvent::of(&CounterEvent::Changed { by: 1 }).unwrap();
+    store.append(Append::to(counter("a"), ExpectedVersion::Any, [changed])).await.unwrap();
+    // What is in the cache is at version 1.
+    assert_eq!(conflict(store.execute(at(1, exact(1))).await), 2);
+    store.execute(at(1, exact(2)).idempotency_key("k")).await.unwrap();
+    // What was done under a key is answered, whatever the version is now.
+    assert!(store.execute(at(1, exact(2)).idempotency_key("k")).await.unwrap().replayed);
+    // The commands of a lot build on each other.
+    let outcomes = store.execute_all([at(1, exact(3)), at(1, exact(3)), at(1, exact(4))]).await;
+    let outcomes: Vec<_> = outcomes.unwrap().into_iter().map(|outcome| outcome.is_ok()).collect();
+    assert_eq!(outcomes, [true, false, true]);
+    assert_eq!(log(store).await.len(), 5);
+
+    let mut unit = store.begin().await.unwrap();
+    assert_eq!(conflict(unit.execute(at(1, exact(4))).await), 5);
+    unit.execute(at(1, exact(5))).await.unwrap();
+    unit.commit().await.unwrap();
+    assert_eq!(log(store).await.len(), 6);
+}
+
+pub(crate) async fn one_of_many_conditional_commands_wins(store: &EventStore) {
+    store.execute(Change::new("a", [1])).await.unwrap();
+    let expected = ExpectedVersion::Exact(Version::new(1));
+    let commands = (0..16)
+        .map(|_| store.execute(Envelope::new(Change::new("a", [1])).expected_version(expected)));
+    let outcomes = join_all(commands).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    assert_eq!(load(store, "a").await.version, Version::new(2));
+}

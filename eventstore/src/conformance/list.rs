@@ -76,6 +76,8 @@ macro_rules! __conformance_behaviours {
                 a_command_for_an_impossible_stream_fails_alone,
                 what_is_said_about_a_command_is_said_of_its_events_only,
                 a_command_that_lost_is_decided_again_on_the_new_state,
+                a_conditional_command_is_decided_at_its_version_only,
+                one_of_many_conditional_commands_wins,
                 concurrent_increments_are_all_counted,
                 concurrent_lots_stay_whole,
             }

@@ -207,6 +207,7 @@ impl<'a, A: Aggregate> Deciding<'a, A> {
         C: Command<Aggregate = A>,
     {
         let (stream, state) = &mut self.states[index];
+        envelope.check_version(stream, state.version())?;
         let events =
             (state.bring_up()).handle(envelope.command.clone()).map_err(ExecuteError::Rejected)?;
         if let (false, Some(dead)) = (events.is_empty(), self.dead.get(stream)) {

@@ -139,6 +139,7 @@ impl UnitOfWork {
         let Some(loaded) = self.collected.state::<C::Aggregate>(index)? else {
             return Err(Error::Closed.into());
         };
+        envelope.check_version(&stream, loaded.version)?;
         let events = match loaded.state.handle(envelope.command) {
             Ok(events) => events,
             Err(reason) => {

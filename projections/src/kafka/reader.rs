@@ -1,0 +1,475 @@
+//! The thread of a subscription: it connects, reads, and hands what it reads to the merge.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use annals_eventstore::Position;
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    types::RDKafkaErrorCode as Code,
+};
+
+use super::{
+    client::Connections,
+    error::{FeedError, Loss, Lost, code_of, is_permanent},
+    intake::Intake,
+    merge::Merge,
+    offsets::Start,
+    pressure::{Action, Pressure},
+    source::{self, PAUSE, Subscribe},
+    status::FeedState,
+    subscription::Shared,
+    topics::{self, BROKER_TIMEOUT, Place},
+};
+use crate::worker::failure::text;
+
+/// How long to wait for a record when nothing is expected. A word to stop is heard after this time.
+const IDLE: Duration = Duration::from_millis(100);
+/// The same while something is expected: partitions that were not read to their end, or are paused.
+const BUSY: Duration = Duration::from_millis(5);
+/// So much is read before it is handed on.
+const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
+/// How many of the last records of the topic of progress are read at first.
+const TAIL: i64 = 64;
+/// A partition that ends before the offset that is wanted is looked at again so often: one that has just
+/// got another leader may not know its end yet.
+const LOOKS: u32 = 5;
+
+/// Reads until the subscription is dropped, or ends it with an error.
+pub(super) fn run(what: Subscribe, start: Start, shared: &Arc<Shared>) {
+    /// Ends the subscription if this thread panics, so that nobody waits for it.
+    struct Ended<'a>(&'a Shared);
+    impl Drop for Ended<'_> {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                self.0.end(FeedError::Broker {
+                    action: "go on reading".to_owned(),
+                    source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from("a panic")),
+                    retryable: false,
+                });
+            }
+        }
+    }
+    let _ended = Ended(shared);
+    let reading = Reader::new(what, start, shared).and_then(|mut reader| reader.read());
+    if let Err(error) = reading {
+        shared.end(error);
+    }
+}
+
+/// What comes after a step.
+enum Next {
+    Go,
+    /// The place is to be found again, after which reading goes on where it was.
+    Reconnect,
+}
+
+struct Reader<'a> {
+    what: Subscribe,
+    /// Where lanes begin that are not there yet.
+    start: Start,
+    shared: &'a Shared,
+    consumer: BaseConsumer<Connections>,
+    intake: Intake,
+    /// Topics that did not exist when they were looked for last.
+    missing: Vec<Arc<str>>,
+    pressure: Pressure,
+    /// Since when the broker does not answer, or when it was asked last.
+    unreachable: Option<Instant>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(what: Subscribe, start: Start, shared: &'a Shared) -> Result<Self, FeedError> {
+        let consumer = what.source.consumer()?;
+        let intake = Intake::new(&what.source.context, &what.categories);
+        let pressure = Pressure::new(what.source.buffer);
+        let missing = Vec::new();
+        Ok(Self { what, start, shared, consumer, intake, missing, pressure, unreachable: None })
+    }
+
+    fn read(&mut self) -> Result<(), FeedError> {
+        self.connect_at_last()?;
+        while !self.shared.is_abandoned() {
+            match self.step()? {
+                Next::Go => {}
+                Next::Reconnect => {
+                    thread::sleep(PAUSE);
+                    self.connect_at_last()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects, as often as it takes.
+    fn connect_at_last(&mut self) -> Result<(), FeedError> {
+        let mut looks = 0;
+        while !self.shared.is_abandoned() {
+            match self.connect() {
+                Ok(()) => {
+                    self.reached();
+                    self.shared.tell();
+                    return Ok(());
+                }
+                Err(FeedError::Lost(Lost {
+                    wanted, loss: Loss::OutOfRange { end, .. }, ..
+                })) if wanted > end && looks < LOOKS => {
+                    looks += 1;
+                    thread::sleep(2 * PAUSE);
+                }
+                Err(error) if error.is_retryable() => {
+                    // Hears what there is to say about it. Nothing is assigned.
+                    self.consumer.poll(PAUSE);
+                    self.missed(&error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out how far the publisher is, where the topics are, and begins to read there.
+    fn connect(&mut self) -> Result<(), FeedError> {
+        let failed = |action: &str, error| FeedError::broker(action, error);
+        self.consumer.unassign().map_err(|error| failed("pause reading", error))?;
+        let progress = self.intake.progress.topic.clone();
+        topics::partitions(&self.consumer, &progress)
+            .map_err(|error| failed("look for the topic of progress", error))?
+            .ok_or_else(|| self.intake.progress.not_published())?;
+        // First what is published, and then the ends of the partitions: they are behind it.
+        let next = self.read_tail(&progress)?;
+        let known = self.intake.progress.heard().unwrap_or_default();
+
+        let names = self.what.source.topics_of(&self.what.categories);
+        let (topics, missing) = source::existing(&self.consumer, &names)?;
+        let old = self.intake.places.len();
+        if let Some(place) = self.intake.places.iter().find(|place| missing.contains(&place.topic))
+        {
+            return Err(self.lost(place, Loss::TopicGone));
+        }
+        let mut places = self.intake.places.clone();
+        places.extend(
+            source::places(&topics, &self.what.partitions)
+                .filter(|place| !self.intake.places.contains(place)),
+        );
+        let begins = topics::begins(&self.consumer, &places);
+        let begins = begins.map_err(|error| failed("look where the topics begin", error))?;
+        let ends = topics::ends(&self.consumer, &places);
+        let ends = ends.map_err(|error| failed("look where the topics end", error))?;
+
+        let mut wanted = Vec::with_capacity(places.len());
+        {
+            let mut inner = self.shared.lock();
+            if old == 0 && self.start == Start::Latest && inner.merge.end() == Position::START {
+                inner.merge = Merge::after(known.position);
+            }
+            for (lane, place) in places.iter().enumerate() {
+                wanted.push(if lane < old {
+                    inner.merge.reached(lane)
+                } else {
+                    match &self.start {
+                        Start::Earliest => begins[lane],
+                        Start::Latest => ends[lane],
+                        Start::At(resume) => {
+                            resume.offsets.get(&place.topic, place.partition).unwrap_or(0)
+                        }
+                    }
+                });
+            }
+        }
+        for (lane, place) in places.iter().enumerate() {
+            let (first, end, wanted) = (begins[lane], ends[lane], wanted[lane]);
+            if !(first..=end).contains(&wanted) {
+                let loss = Loss::OutOfRange { first, end };
+                let (topic, partition) = (place.topic.to_string(), place.partition);
+                return Err(Lost { topic, partition, wanted, loss }.into());
+            }
+        }
+
+        let mut assignment = TopicPartitionList::with_capacity(places.len() + 1);
+        let mut assign = |topic: &str, partition, offset| {
+            assignment
+                .add_partition_offset(topic, partition, Offset::Offset(offset))
+                .map_err(|error| failed("choose what to read", error))
+        };
+        assign(&progress, 0, next)?;
+        // The record before tells a topic that was made anew: what was read lies before it.
+        let is_resumed = |lane: usize| lane < old || matches!(self.start, Start::At(_));
+        let checked = |lane: usize| is_resumed(lane) && wanted[lane] > begins[lane];
+        for (lane, place) in places.iter().enumerate() {
+            let from = wanted[lane] - i64::from(checked(lane));
+            assign(&place.topic, place.partition, from)?;
+        }
+        self.consumer.assign(&assignment).map_err(|error| failed("choose what to read", error))?;
+
+        // A topic that comes into being later is read from its beginning.
+        if old == 0 && self.start == Start::Latest {
+            self.start = Start::Earliest;
+        }
+        self.missing = missing;
+        self.pressure.restart(places.len());
+        let mut inner = self.shared.lock();
+        for wanted in &wanted[old..] {
+            inner.merge.add_lane(*wanted);
+        }
+        for (lane, wanted) in wanted.iter().enumerate() {
+            inner.merge.reach(lane, *wanted);
+        }
+        inner.places = places.clone().into();
+        self.intake.set_places(places, &topics);
+        let targets = self.intake.targets(&known)?;
+        inner.merge.know(known.position, ends.into_iter().enumerate());
+        inner.merge.know(known.position, targets);
+        Ok(())
+    }
+
+    /// Reads the end of the topic of progress. Returns the offset behind it.
+    fn read_tail(&mut self, topic: &Arc<str>) -> Result<i64, FeedError> {
+        let failed = |error| FeedError::broker("read the publisher's progress", error);
+        let place = [Place { topic: topic.clone(), partition: 0 }];
+        let first = topics::begins(&self.consumer, &place).map_err(failed)?[0];
+        let end = topics::ends(&self.consumer, &place).map_err(failed)?[0];
+        let mut tail = TAIL;
+        loop {
+            self.intake.progress.restart();
+            let from = first.max(end - tail);
+            let mut assignment = TopicPartitionList::with_capacity(1);
+            let offset = Offset::Offset(from);
+            assignment.add_partition_offset(topic, 0, offset).map_err(failed)?;
+            self.consumer.assign(&assignment).map_err(failed)?;
+            let mut next = from;
+            let started = Instant::now();
+            while next < end {
+                match self.consumer.poll(IDLE) {
+                    Some(Ok(message)) => {
+                        next = message.offset() + 1;
+                        let (key, value) = (message.key(), message.payload());
+                        self.intake.progress.read(message.offset(), key, value)?;
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => break,
+                    Some(Err(error)) => return Err(failed(error)),
+                    None => {}
+                }
+                if started.elapsed() > 3 * BROKER_TIMEOUT || self.shared.is_abandoned() {
+                    return Err(failed(KafkaError::MessageConsumption(Code::OperationTimedOut)));
+                }
+            }
+            let known = self.intake.progress.heard();
+            if known.is_some() || from <= first {
+                if let Some(known) = known {
+                    self.intake.progress.put_back(known);
+                }
+                return Ok(next.max(end));
+            }
+            // All that was there are the ends of transactions.
+            tail = tail.saturating_mul(8);
+        }
+    }
+
+    /// Reads some records, and hands them on.
+    fn step(&mut self) -> Result<Next, FeedError> {
+        let (is_behind, action) = {
+            let inner = self.shared.lock();
+            (inner.merge.is_behind(), self.pressure.look(&inner, Instant::now()))
+        };
+        let wait = match action {
+            Action::Read if is_behind || self.pressure.is_any_paused() => BUSY,
+            Action::Read => IDLE,
+            Action::Wait => {
+                self.shared.reporter.state(FeedState::Full);
+                thread::park_timeout(IDLE);
+                return Ok(Next::Go);
+            }
+            Action::Pause => {
+                self.shared.reporter.state(FeedState::Full);
+                Duration::ZERO
+            }
+        };
+        self.pause_and_resume()?;
+        if action == Action::Read && self.unreachable.is_none() {
+            self.shared.reporter.state(FeedState::Reading);
+        }
+        let (is_idle, trouble) = self.poll(wait)?;
+        self.intake.hand_on(self.shared)?;
+        if let Some(error) = trouble {
+            match code_of(&error) {
+                Some(Code::AutoOffsetReset) => {
+                    self.find_loss()?;
+                    return Ok(Next::Reconnect);
+                }
+                Some(
+                    Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition,
+                ) => {
+                    return Ok(Next::Reconnect);
+                }
+                code if code.is_none_or(is_permanent) => {
+                    return Err(FeedError::broker("read the topics", error));
+                }
+                Some(_) | None => self.missed(&FeedError::broker("read the topics", error)),
+            }
+        }
+        if is_idle && is_behind {
+            self.pass_over_ends();
+        }
+        if let Next::Reconnect = self.hear()? {
+            return Ok(Next::Reconnect);
+        }
+        self.probe();
+        self.shared.tell();
+        if action == Action::Pause {
+            thread::park_timeout(IDLE);
+        }
+        Ok(Next::Go)
+    }
+
+    /// Reads until there is nothing more at once, or enough. Returns whether there was nothing more, and
+    /// what went wrong.
+    fn poll(&mut self, mut wait: Duration) -> Result<(bool, Option<KafkaError>), FeedError> {
+        while self.intake.len() < BATCH && self.intake.bytes() < BATCH_BYTES {
+            match self.consumer.poll(wait) {
+                None => return Ok((true, None)),
+                Some(Ok(message)) => {
+                    self.intake.read(&message)?;
+                    if self.unreachable.is_some() {
+                        self.unreachable = None;
+                        self.consumer.context().forget_trouble();
+                    }
+                }
+                // A partition is at its end. It is not said of which topic.
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok((true, None)),
+                Some(Err(error)) => return Ok((false, Some(error))),
+            }
+            wait = Duration::ZERO;
+        }
+        Ok((false, None))
+    }
+
+    /// Takes note of records that hold no event, the ends of transactions: they are passed over unseen.
+    fn pass_over_ends(&self) {
+        let Ok(passed) = self.consumer.position() else { return };
+        let mut inner = self.shared.lock();
+        for passed in passed.elements() {
+            let Offset::Offset(next) = passed.offset() else { continue };
+            if let Some(lane) = self.intake.lane(passed.topic(), passed.partition()) {
+                inner.merge.reach(lane, next);
+            }
+        }
+    }
+
+    /// Makes use of what the publisher has said.
+    fn hear(&mut self) -> Result<Next, FeedError> {
+        let Some(known) = self.intake.progress.heard() else { return Ok(Next::Go) };
+        let is_new = self.missing.iter().any(|topic| known.offsets.contains_key(&**topic));
+        if is_new {
+            return Ok(Next::Reconnect);
+        }
+        let mut ends = Vec::new();
+        if !known.is_whole {
+            match self.look_at_ends() {
+                Ok(Some(found)) => ends = found,
+                // A topic has come into being.
+                Ok(None) => return Ok(Next::Reconnect),
+                Err(error) if error.is_retryable() => {
+                    self.missed(&error);
+                    self.intake.progress.put_back(known);
+                    return Ok(Next::Go);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let targets = self.intake.targets(&known)?;
+        let mut inner = self.shared.lock();
+        inner.merge.know(known.position, ends.into_iter().enumerate());
+        inner.merge.know(known.position, targets);
+        Ok(Next::Go)
+    }
+
+    /// Where the partitions end; `None` if there is a topic that was not there before.
+    fn look_at_ends(&mut self) -> Result<Option<Vec<i64>>, FeedError> {
+        if !self.missing.is_empty() {
+            let (there, _) = source::existing(&self.consumer, &self.missing)?;
+            if !there.is_empty() {
+                return Ok(None);
+            }
+        }
+        topics::ends(&self.consumer, &self.intake.places)
+            .map(Some)
+            .map_err(|error| FeedError::broker("look where the topics end", error))
+    }
+
+    /// What is not there any more, if that is so.
+    fn find_loss(&self) -> Result<(), FeedError> {
+        let places = &self.intake.places;
+        let (Ok(begins), Ok(ends)) =
+            (topics::begins(&self.consumer, places), topics::ends(&self.consumer, places))
+        else {
+            return Ok(());
+        };
+        for (lane, place) in places.iter().enumerate() {
+            // A partition that has just got another leader may not know its end yet.
+            if self.shared.lock().merge.reached(lane) < begins[lane] {
+                let loss = Loss::OutOfRange { first: begins[lane], end: ends[lane] };
+                return Err(self.lost(place, loss));
+            }
+        }
+        Ok(())
+    }
+
+    fn lost(&self, place: &Place, loss: Loss) -> FeedError {
+        let lane = self.intake.lane(&place.topic, place.partition);
+        let wanted = lane.map_or(0, |lane| self.shared.lock().merge.reached(lane));
+        let (topic, partition) = (place.topic.to_string(), place.partition);
+        Lost { topic, partition, wanted, loss }.into()
+    }
+
+    fn pause_and_resume(&mut self) -> Result<(), FeedError> {
+        let (pause, resume) = self.pressure.changes();
+        let list = |lanes: &[usize]| {
+            let mut list = TopicPartitionList::with_capacity(lanes.len());
+            for lane in lanes {
+                let Place { topic, partition } = &self.intake.places[*lane];
+                list.add_partition(topic, *partition);
+            }
+            list
+        };
+        let failed = |error| FeedError::broker("pause and resume reading", error);
+        if !pause.is_empty() {
+            self.consumer.pause(&list(&pause)).map_err(failed)?;
+        }
+        if !resume.is_empty() {
+            self.consumer.resume(&list(&resume)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Asks a broker that did not answer, now and then, whether it does.
+    fn probe(&mut self) {
+        let Some(since) = self.unreachable else { return };
+        if since.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        match self.look_at_ends() {
+            Ok(_) => self.reached(),
+            Err(error) => self.missed(&error),
+        }
+    }
+
+    fn reached(&mut self) {
+        self.unreachable = None;
+        self.consumer.context().forget_trouble();
+        self.shared.reporter.state(FeedState::Reading);
+    }
+
+    fn missed(&mut self, error: &FeedError) {
+        let said = self.consumer.context().trouble();
+        let reason = said.unwrap_or_else(|| text(error));
+        self.unreachable = Some(Instant::now());
+        self.shared.reporter.state(FeedState::Unreachable { reason });
+    }
+}

@@ -1,0 +1,9 @@
+//! Reading the published log from a real Kafka: in order, each event once, whatever comes between.
+#![cfg(feature = "kafka")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod loss;
+mod order;
+mod pressure;
+mod support;
+mod trouble;
