@@ -350,6 +350,23 @@ pub enum Error {
          do not begin, end or set transactions through sql()"
     )]
     UnitEnded,
+    /// What Kafka has of a store was published from another log than this one.
+    #[error(
+        "Kafka has {store} up to position {published}, with event {event} at position {position}, which is not \
+         in this log: the database was restored from an older state, or another one publishes under the same \
+         name. Restore the newer state, or give this store another name (Builder::store_name) or, so that \
+         consumers do not take its events for others, another context"
+    )]
+    PublishedElsewhere {
+        /// The store as Kafka knows it: the transactional id of its publisher.
+        store: String,
+        /// The position up to which it is published.
+        published: Position,
+        /// The last published event.
+        event: uuid::Uuid,
+        /// Where it was in the log.
+        position: Position,
+    },
     /// The broker failed, or refused.
     #[error("Kafka: cannot {action}")]
     Broker {

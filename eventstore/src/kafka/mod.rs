@@ -1,8 +1,8 @@
 //! Publishing the event log to Kafka.
 //!
-//! The log is the outbox. A [`Publisher`] reads it in order, sends each event to the topic of its
-//! category, and moves a checkpoint in the store once the broker has acknowledged what lies below
-//! it. Appends know nothing of it: a broker that is down stops publishing and nothing else.
+//! The log is the outbox. A [`Publisher`] reads it in order and sends each event to the topic of its
+//! category, in transactions that also hold how far it has come. Appends know nothing of it: a broker that
+//! is down stops publishing and nothing else.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), annals_eventstore::Error> {
@@ -24,22 +24,63 @@
 //! ```
 //!
 //! # What it guarantees
-//! - **At least once.** No event is skipped, whatever is killed and whenever: the checkpoint moves
-//!   only over events that all in-sync replicas have acknowledged. What was sent after the last move
-//!   of the checkpoint is sent again by the next publisher.
+//! - **Exactly once** ([`Delivery::ExactlyOnce`], the default). Whatever is killed, paused or cut off, and
+//!   whenever: for a consumer with `isolation.level=read_committed` the topics hold each event once.
+//! - **Or at least once** ([`Delivery::AtLeastOnce`]). No event is skipped; some are repeated where a
+//!   publisher was interrupted.
 //! - **In order, per stream.** The key of a record is the stream's key, so a stream lives in one
-//!   partition; there its events appear first in the order of their versions. In fact the events
-//!   of a partition appear first in the order of their positions, also where publishers overlap:
-//!   each starts from a checkpoint below which all is there, and none sends anything behind an
+//!   partition; there its events have the order of their versions. In fact all events of a partition have
+//!   the order of their positions. Published at least once, this holds for where each appears first, also
+//!   where publishers overlap: each starts where all below is there, and none sends anything behind an
 //!   event that the broker did not take.
 //! - **One active publisher per store.** Any number may run; one holds a lease and the others stand
-//!   by. One that was paused past its lease cannot move the checkpoint when it wakes up. What it
-//!   still had in flight shows up as repeats.
+//!   by. A lease that is not renewed is over after [5 seconds](Builder::lease_time_to_live). One that was
+//!   paused past its lease cannot commit anything when it wakes up, nor move the checkpoint; published at
+//!   least once, what it still had in flight shows up as repeats.
 //!
-//! # How to drop repeats
-//! A consumer keeps, for each partition, the last position (`ce_sequence`) that it has dealt with,
-//! together with what it does, and drops every record whose position is not above it. That is
-//! enough, by the order above; there is no need to remember ids.
+//! # How exactly once comes about
+//! A transaction holds a batch of events and one record in the topic `{context}.publisher.progress`, which
+//! says how far the store is published then ([`ProgressRecord`]). Either all of it is committed or none.
+//! The publishers of a store share one transactional id, `{context}.publisher.{store}`. One that begins
+//!
+//! 1. takes the lease,
+//! 2. initialises its transactions: the broker aborts what its predecessor has left open, and refuses
+//!    whatever that one still sends,
+//! 3. reads from the progress topic how far the store is published: nobody else can add to it now,
+//! 4. goes on from there.
+//!
+//! So an answer that was lost is no harm. Whether a transaction was committed is not asked of the one who
+//! committed it; the next term reads it. No failure is repaired in place: the transaction is aborted, if
+//! that can be done at once, and the term ends. What helps to tell them apart: calls that were too slow are resumed; after a
+//! failed delivery or transaction the next term begins with a new producer; after another producer took the
+//! transactional id this one stands by; what the broker refuses for good ends [`Publisher::run_until`].
+//!
+//! This needs brokers that check whether a transaction is still open before they take a late message of it
+//! (Kafka 3.6 and later do).
+//!
+//! The checkpoint in the database ([`Publisher::CHECKPOINT`]) follows what is committed, within about 100 ms. It
+//! holds archiving back and tells tools how far the store is published; what is published does not depend on it,
+//! except here:
+//!
+//! | What happened | What comes of it |
+//! |---|---|
+//! | the progress topic was deleted, or has lost the record | publishing goes on from the checkpoint: nothing is lost; after a crash, what was published in the last 100 ms is repeated |
+//! | from at least once to exactly once, or back | publishing goes on from the further of both. A graceful stop repeats nothing. One that published at least once and was interrupted leaves repeats, as ever; stop it before, so that one that was paused does not send them later |
+//! | another [store name](Builder::store_name) | as if the progress topic was deleted |
+//! | the database was restored from an older state, or replaced | [`Error::PublishedElsewhere`](crate::Error::PublishedElsewhere): the topics hold events that the log does not. Nothing is published until somebody decides. To publish the log anew, use another context and delete the checkpoint |
+//! | the topic was compacted | nothing: the last record of each store stays |
+//!
+//! # How to consume
+//! Published exactly once, read with `isolation.level=read_committed` (it is librdkafka's default, and not Java's), and keep
+//! the offsets together with what is done. Events appear when their transaction is committed. A publisher
+//! that dies leaves one open, and consumers wait at it until the next one takes over, or for at most the
+//! [transaction's timeout](Builder::transaction_timeout) and 10 seconds.
+//!
+//! Published at least once, keep, for each partition, the last position (`ce_sequence`) that was dealt with,
+//! together with what is done, and drop every record whose position is not above it. That is enough, by
+//! the order above; there is no need to remember ids. It does no harm otherwise.
+//!
+//! Either way [`ProgressRecord`] tells up to which position all events are there, whatever the partition.
 //!
 //! # What a record looks like
 //! The topic is `{context}.{category}.events.v1`, created with the configured number of partitions
@@ -71,6 +112,17 @@
 //! event's type and its schema version, whatever dots these names have. [`RecordReader`] does so, and
 //! gives back the event whole.
 //!
+//! # What it takes
+//! Two pages of the log, each of up to [`Builder::batch`] events or 16 MiB, and what the client keeps on its
+//! way to the broker, up to 64 MiB (`queue.buffering.max.kbytes`). A broker that is slow slows down reading, and
+//! nothing else.
+//!
+//! # Metrics
+//! With the label `context`: `annals_publisher_events_total`, `annals_publisher_transactions_total` (with
+//! `outcome`: `committed` or `interrupted`), `annals_publisher_transaction_seconds`,
+//! `annals_publisher_interruptions_total`, `annals_publisher_active` (1 or 0), and of the active publisher
+//! `annals_publisher_lag_events` and `annals_publisher_lag_seconds`, as [`Progress`] has them.
+//!
 //! # Sizes
 //! The store refuses events above [`max_event_bytes`](crate::Options::max_event_bytes) at the
 //! append; its default fits Kafka's defaults. A program that raises it raises `message.max.bytes`
@@ -79,21 +131,30 @@
 //! broker's limit holds for a batch of messages as a whole: `batch.size` must not be above it.
 
 mod cloud_events;
+mod delivery;
+mod fail_points;
+mod front;
+mod metrics;
 mod options;
 mod partitioner;
 mod producer;
 mod progress;
 mod progress_record;
 mod publisher;
+mod reader;
 mod receipts;
 mod record;
 mod recovery;
+mod start;
 mod topics;
+mod transaction;
 pub mod verify;
 mod worker;
 
 pub use self::{
     cloud_events::Disclosure,
+    delivery::Delivery,
+    fail_points::FAIL_POINTS,
     options::Builder,
     progress::{Progress, State},
     progress_record::{LastEvent, ProgressRecord, ProgressRecordError},

@@ -7,34 +7,24 @@ use rdkafka::ClientConfig;
 use super::{
     Publisher,
     cloud_events::Disclosure,
+    delivery::{self, Delivery},
     progress::Reporter,
     topics::{self, Layout},
 };
 use crate::{error::Error, postgres::LeaseOptions, store::EventStore};
 
-/// What the guarantees rest on. (librdkafka knows some of these by two names.)
-const FIXED: [(&str, &str); 5] = [
-    ("enable.idempotence", "true"),
-    ("acks", "all"),
-    // Never give up on a message: that would drop it.
-    ("message.timeout.ms", "0"),
-    // After a message that the broker refuses for good, send none of those behind it.
-    ("enable.gapless.guarantee", "true"),
-    // Where Java clients put a key too; librdkafka's default differs.
-    ("partitioner", "murmur2_random"),
-];
-const FIXED_TOO: [&str; 5] = [
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "request.required.acks",
-    "delivery.timeout.ms",
-    "transactional.id",
-];
+/// Kafka's limit for a transactional id.
+const MAX_STORE_NAME: usize = 200;
 
 /// What a publisher is to do.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) context: String,
+    /// The name of the store, if it was given one.
+    pub(super) store: Option<String>,
+    pub(super) delivery: Delivery,
+    pub(super) transaction_timeout: Duration,
+    /// What producers, consumers and administrators have in common.
     pub(super) client: ClientConfig,
     pub(super) layout: Layout,
     pub(super) disclosure: Disclosure,
@@ -43,12 +33,22 @@ pub(super) struct Settings {
     pub(super) lease: LeaseOptions,
 }
 
+impl Settings {
+    /// A producer's configuration.
+    pub(super) fn producer(&self, transactional_id: &str) -> ClientConfig {
+        self.delivery.producer(&self.client, transactional_id, self.transaction_timeout)
+    }
+}
+
 /// Options of a [`Publisher`]. Get them from [`Publisher::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until build"]
 pub struct Builder {
     brokers: String,
     context: String,
+    store: Option<String>,
+    delivery: Delivery,
+    transaction_timeout: Duration,
     partitions: i32,
     replication: Option<i32>,
     disclosure: Disclosure,
@@ -63,6 +63,9 @@ impl Builder {
         Self {
             brokers,
             context,
+            store: None,
+            delivery: Delivery::default(),
+            transaction_timeout: Duration::from_secs(30),
             partitions: 4,
             replication: None,
             disclosure: Disclosure::default(),
@@ -76,6 +79,35 @@ impl Builder {
     /// Other brokers (`host:port,...`) than those it was made for: those that can be reached from here.
     pub fn brokers(mut self, brokers: impl Into<String>) -> Self {
         self.brokers = brokers.into();
+        self
+    }
+
+    /// How often an event arrives in its topic: [`Delivery::ExactlyOnce`] unless set. It can be changed
+    /// from one run to the next; the [module](super) says what happens then.
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
+    /// What the store is called in Kafka: the names of its database and its schema, `app.annals`, unless
+    /// set. Stores that publish to one context need different names; all publishers of a store must agree.
+    ///
+    /// The transactional id is `{context}.publisher.{store}`, and so is the key under which the progress of
+    /// the store is kept. With another name, publishing goes on from the checkpoint in the database.
+    pub fn store_name(mut self, name: impl Into<String>) -> Self {
+        self.store = Some(name.into());
+        self
+    }
+
+    /// After how much time the broker ends a transaction of a publisher of which it hears nothing any more:
+    /// 30 seconds unless set, at least 1. Until then, consumers wait at a transaction that was left open,
+    /// unless another publisher takes over, which ends it at once. A batch that cannot be delivered
+    /// within three quarters of it is sent again.
+    ///
+    /// The broker has its own limit (`transaction.max.timeout.ms`, 15 minutes), and looks for such
+    /// transactions every 10 seconds. Nothing of this concerns [`Delivery::AtLeastOnce`].
+    pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.transaction_timeout = timeout;
         self
     }
 
@@ -106,8 +138,9 @@ impl Builder {
         self
     }
 
-    /// The most events between two moves of the checkpoint: 5,000 unless set. After a failure, up to
-    /// this many are published again; up to twice as many are held in memory.
+    /// The most events in one transaction, or between two moves of the checkpoint: 5,000 unless set. Up to
+    /// twice as many are held in memory, and no more than 32 MiB of them; published at least once, up to this
+    /// many are published again after a failure.
     pub fn batch(mut self, events: usize) -> Self {
         self.batch = events.max(1);
         self
@@ -150,6 +183,13 @@ impl Builder {
         if self.partitions == 0 || self.replication == Some(0) {
             return Err(refused("0 partitions or replicas".into(), "use at least 1"));
         }
+        if let Some(name) = &self.store {
+            let legal = |byte: u8| byte.is_ascii_graphic();
+            if name.is_empty() || name.len() > MAX_STORE_NAME || !name.bytes().all(legal) {
+                let reason = "use 1 to 200 printable ASCII characters without spaces";
+                return Err(refused(format!("store_name {name:?}"), reason));
+            }
+        }
         let mut client = ClientConfig::new();
         let messages = self.batch.clamp(100_000, 10_000_000).to_string();
         for (key, value) in [
@@ -158,7 +198,7 @@ impl Builder {
             ("compression.type", "lz4"),
             ("linger.ms", "5"),
             ("queue.buffering.max.messages", &messages),
-            ("queue.buffering.max.kbytes", "1048576"),
+            ("queue.buffering.max.kbytes", "65536"),
             // A broker that is back is noticed within a second.
             ("reconnect.backoff.max.ms", "1000"),
             ("socket.keepalive.enable", "true"),
@@ -166,20 +206,16 @@ impl Builder {
             client.set(key, value);
         }
         for (key, value) in self.config {
-            if FIXED.iter().map(|(fixed, _)| fixed).chain(&FIXED_TOO).any(|fixed| *fixed == key) {
+            if delivery::is_fixed(&key) {
                 return Err(refused(key, "the publisher sets it; its guarantees rest on it"));
             }
             client.set(key, value);
         }
-        for (key, value) in FIXED {
-            client.set(key, value);
-        }
-        client.create_native_config().map_err(|error| Error::Broker {
-            action: "use the options of the publisher".to_owned(),
-            source: Box::new(error),
-        })?;
-        Ok(Settings {
+        let settings = Settings {
             context: self.context,
+            store: self.store,
+            delivery: self.delivery,
+            transaction_timeout: self.transaction_timeout,
             client,
             layout: Layout {
                 partitions: self.partitions,
@@ -189,7 +225,12 @@ impl Builder {
             batch: self.batch,
             poll_interval: self.poll_interval,
             lease: self.lease,
-        })
+        };
+        settings.producer("checked").create_native_config().map_err(|error| Error::Broker {
+            action: "use the options of the publisher".to_owned(),
+            source: Box::new(error),
+        })?;
+        Ok(settings)
     }
 }
 
@@ -214,6 +255,7 @@ mod tests {
             ("message.timeout.ms", "1000"),
             ("partitioner", "random"),
             ("transactional.id", "x"),
+            ("transaction.timeout.ms", "1000"),
         ] {
             let error = builder().config(key, value).settings().unwrap_err();
             assert!(error.to_string().contains(key), "{error}");
@@ -224,12 +266,18 @@ mod tests {
     fn other_properties_are_passed_on() {
         let settings = builder().config("linger.ms", "20").settings().unwrap();
         assert_eq!(settings.client.get("linger.ms"), Some("20"));
-        assert_eq!(settings.client.get("acks"), Some("all"));
+        let producer = settings.producer("x");
+        assert_eq!(producer.get("linger.ms"), Some("20"));
+        assert_eq!(producer.get("acks"), Some("all"));
     }
 
     #[test]
     fn unknown_properties_and_empty_topics_are_refused() {
         assert!(builder().config("linger.millis", "20").settings().is_err());
+        assert!(builder().transaction_timeout(Duration::from_millis(10)).settings().is_err());
+        for name in ["", "a b", "é", &"n".repeat(201)] {
+            assert!(builder().store_name(name).settings().is_err(), "{name}");
+        }
         assert!(builder().partitions(0).settings().is_err());
         assert!(builder().replication(0).settings().is_err());
     }

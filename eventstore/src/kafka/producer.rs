@@ -1,6 +1,6 @@
 //! The producer's thread, as the driver sees it.
 //!
-//! All that blocks happens there ([`worker`](super::worker)). The thread takes batches and reports
+//! All that blocks happens there ([`worker`](super::worker)). The thread takes steps and reports
 //! what becomes of them. It lasts for as long as all goes well; after a failure it ends, and whoever
 //! starts over starts another one.
 
@@ -14,9 +14,15 @@ use std::{
 };
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_util::sync::DropGuard;
 
-use super::{options::Settings, worker::Worker};
-use crate::{error::Error, event::Recorded};
+use super::{
+    options::Settings,
+    progress_record::{LastEvent, ProgressRecord},
+    start::Told,
+    worker::Worker,
+};
+use crate::{error::Error, event::Recorded, ids::Position};
 
 /// Why a producer ended.
 #[derive(Debug)]
@@ -25,8 +31,32 @@ pub(super) enum Failure {
     Interrupted(Error),
     /// Nothing will change by trying again.
     Refused(Error),
+    /// Another producer has the transactional id.
+    Fenced,
     /// Nobody wants the outcome any more.
     Abandoned,
+}
+
+/// What the thread is to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Go on in the log.
+    Deliver(Step),
+    /// Wait until all is acknowledged, also what was not waited for.
+    Finish,
+}
+
+/// A step in the log.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    /// What to publish; there may be nothing.
+    pub(super) events: Arc<[Recorded]>,
+    /// Every event up to here is in the topics then.
+    pub(super) to: Position,
+    /// The last event up to there.
+    pub(super) event: Option<LastEvent>,
+    /// What consumers know before.
+    pub(super) told: Told,
 }
 
 /// News from the thread.
@@ -36,16 +66,18 @@ pub(super) enum Report {
     Unreachable(String),
     /// It answers again.
     Reachable,
+    /// The thread takes jobs. The broker has this progress of the store.
+    Ready(Option<ProgressRecord>),
     /// The thread is done with what it was given to do last.
     Done,
     /// The thread has ended.
     Failed(Failure),
 }
 
-/// The other end of the thread. Dropping it makes the thread drop all messages and end.
+/// The other end of the thread. Dropping it makes the thread give up what it is at, and end.
 #[derive(Debug)]
 pub(super) struct Producer {
-    batches: mpsc::Sender<Arc<[Recorded]>>,
+    jobs: mpsc::Sender<Job>,
     reports: UnboundedReceiver<Report>,
     abandoned: Arc<AtomicBool>,
 }
@@ -57,30 +89,40 @@ impl Drop for Producer {
 }
 
 impl Producer {
-    /// Starts the thread. Its first [`Report::Done`] says that it has reached the broker.
-    pub(super) fn start(settings: Arc<Settings>) -> Result<Self, Error> {
-        let (batches, jobs) = mpsc::channel();
+    /// Starts the thread; its first news are [`Report::Ready`], or a failure. It drops `ended` when it has
+    /// nothing open at the broker any more, as far as it can.
+    pub(super) fn start(
+        settings: Arc<Settings>,
+        transactional_id: Arc<str>,
+        ended: DropGuard,
+    ) -> Result<Self, Error> {
+        let (jobs, received) = mpsc::channel();
         let (news, reports) = unbounded_channel();
         let abandoned = Arc::new(AtomicBool::new(false));
         let worker_abandoned = abandoned.clone();
         let work = move || {
-            let worker = Worker::new(settings, news.clone(), worker_abandoned);
-            if let Err(failure) = worker.and_then(|worker| worker.serve(&jobs)) {
-                // Nobody may be there to hear it.
-                let _ = news.send(Report::Failed(failure));
+            // Nobody may be there to hear how it ends.
+            match Worker::new(settings, transactional_id, news.clone(), worker_abandoned) {
+                Ok(mut worker) => {
+                    let failure = worker.serve(&received);
+                    drop(ended);
+                    let _ = news.send(Report::Failed(failure));
+                    // The client ends with the worker, and takes its time.
+                }
+                Err(failure) => drop(news.send(Report::Failed(failure))),
             }
         };
         thread::Builder::new()
             .name("annals-kafka".to_owned())
             .spawn(work)
             .map_err(|error| broker_error("start the publisher's thread", error))?;
-        Ok(Self { batches, reports, abandoned })
+        Ok(Self { jobs, reports, abandoned })
     }
 
-    /// Hands over a batch.
-    pub(super) fn send(&self, batch: Arc<[Recorded]>) {
+    /// Hands over a job.
+    pub(super) fn start_job(&self, job: Job) {
         // If the thread has ended, its last report says why.
-        let _ = self.batches.send(batch);
+        let _ = self.jobs.send(job);
     }
 
     /// The next news.

@@ -1,5 +1,8 @@
 //! What a program can see of a running publisher.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use crate::ids::Position;
@@ -10,13 +13,32 @@ use crate::ids::Position;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Every event up to here has been acknowledged by the broker, as far as this publisher knows:
-    /// the position of the checkpoint, from this process or from another that publishes.
+    /// Every event up to here is in the topics, as far as this publisher knows: it has put it there, or the
+    /// progress topic or the checkpoint in the database says so.
     pub position: Position,
-    /// How many events the broker has acknowledged to this publisher, repeats included.
+    /// The last position of the log that was safe to read when this publisher looked last.
+    pub end: Position,
+    /// When the first event after `position` was recorded, by the database's clock; none if there is no
+    /// such event, or it is not known.
+    pub behind_since: Option<DateTime<Utc>>,
+    /// How many events this publisher has put into the topics, repeats included.
     pub published: u64,
     /// What it is doing.
     pub state: State,
+}
+
+impl Progress {
+    /// How many events are not published yet, at most: the positions up to the end of the log. Those that
+    /// rolled back appends have left count as well, and are passed at once.
+    pub fn lag_events(&self) -> u64 {
+        self.end.get().saturating_sub(self.position.get()).try_into().unwrap_or_default()
+    }
+
+    /// For how long the oldest event that is not published has been recorded, now, by this machine's clock.
+    pub fn lag_time(&self) -> Duration {
+        let age = self.behind_since.map(|since| Utc::now() - since);
+        age.and_then(|age| age.to_std().ok()).unwrap_or_default()
+    }
 }
 
 /// What a publisher is doing.
@@ -35,8 +57,8 @@ pub enum State {
         /// What the last attempt to reach it said.
         reason: String,
     },
-    /// It was interrupted and starts over from its checkpoint after a pause: the database failed,
-    /// or the broker failed a delivery.
+    /// It was interrupted and starts over after a pause, from where it has come to: the database
+    /// failed, or the broker failed a delivery or a transaction.
     Interrupted {
         /// What happened.
         reason: String,
@@ -49,8 +71,13 @@ pub(super) struct Reporter(watch::Sender<Progress>);
 
 impl Reporter {
     pub(super) fn new() -> Self {
-        let start = Progress { position: Position::START, published: 0, state: State::Standby };
-        Self(watch::Sender::new(start))
+        Self(watch::Sender::new(Progress {
+            position: Position::START,
+            end: Position::START,
+            behind_since: None,
+            published: 0,
+            state: State::Standby,
+        }))
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Progress> {
@@ -74,7 +101,7 @@ impl Reporter {
                     tracing::info!("Kafka answers again");
                 }
                 (_, State::Interrupted { reason }) => {
-                    tracing::warn!(%reason, "publishing starts over from its checkpoint");
+                    tracing::warn!(%reason, "publishing starts over");
                 }
                 (_, state) => tracing::debug!(?state, "publisher"),
             }
@@ -83,19 +110,47 @@ impl Reporter {
         });
     }
 
+    /// It has come to a position, without any event.
     pub(super) fn position(&self, position: Position) {
         self.0.send_if_modified(|progress| {
             let moved = progress.position != position;
             progress.position = position;
+            progress.end = progress.end.max(position);
             moved
         });
     }
 
+    /// The log has come to a position.
+    pub(super) fn end(&self, end: Position) {
+        self.0.send_if_modified(|progress| {
+            let moved = progress.end < end;
+            progress.end = progress.end.max(end);
+            moved
+        });
+    }
+
+    /// The next event to publish was recorded then, or there is none.
+    pub(super) fn behind(&self, since: Option<DateTime<Utc>>) {
+        self.0.send_if_modified(|progress| {
+            let changed = progress.behind_since != since;
+            progress.behind_since = since;
+            changed
+        });
+    }
+
+    /// It has come to a position, with so many events.
     pub(super) fn published(&self, events: usize, position: Position) {
         self.0.send_modify(|progress| {
             progress.published += events as u64;
             progress.position = position;
+            progress.end = progress.end.max(position);
+            progress.behind_since = None;
         });
+    }
+
+    /// What it is now.
+    pub(super) fn now(&self) -> Progress {
+        self.0.borrow().clone()
     }
 }
 
@@ -116,5 +171,20 @@ mod tests {
         reporter.published(3, Position::new(9));
         let now = progress.borrow_and_update().clone();
         assert_eq!((now.published, now.position), (3, Position::new(9)));
+    }
+
+    #[test]
+    fn the_lag_is_what_lies_between_the_position_and_the_end() {
+        let reporter = Reporter::new();
+        reporter.end(Position::new(12));
+        reporter.position(Position::new(2));
+        reporter.behind(Some(Utc::now() - Duration::from_secs(60)));
+        let progress = reporter.now();
+        assert_eq!(progress.lag_events(), 10);
+        let late = progress.lag_time().as_secs();
+        assert!((60..70).contains(&late), "{late}");
+        reporter.published(3, Position::new(15));
+        let progress = reporter.now();
+        assert_eq!((progress.lag_events(), progress.lag_time()), (0, Duration::ZERO));
     }
 }

@@ -9,27 +9,38 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
+    delivery::Delivery,
+    fail_points::fail_point,
+    front::{Front, Page},
+    metrics::{self, Active},
     options::{Builder, Settings},
-    producer::{Failure, Producer, Report},
+    producer::{Failure, Job, Producer, Report},
     progress::{Progress, Reporter, State},
+    progress_record::ProgressRecord,
     recovery::{Ended, delays, keep},
+    start::Start,
 };
 use crate::{
     error::{Error, chain},
-    event::Recorded,
     ids::Position,
     postgres::{Checkpoint, Database, Lease, Listener, database_error},
     store::EventStore,
 };
 
-/// What is in flight when the publisher is stopped gets this long to arrive. Otherwise it would be
-/// published again later.
+/// What is in flight when the publisher is stopped gets this long to arrive.
 const GRACE: Duration = Duration::from_millis(500);
+/// The transaction that is open when a term ends gets this long to be aborted; the next term does it
+/// otherwise.
+const ABORT: Duration = Duration::from_millis(200);
 /// The lease gets this long to be given back; it ends by itself anyway.
 const RELEASE: Duration = Duration::from_millis(300);
+/// How often to look at the end of the log, for the lag.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pages end with the event with which their payloads come to so many bytes.
+const PAGE_BYTES: usize = 16 << 20;
 
 /// Publishes the events of a store to Kafka. See the [module](super) for what it guarantees.
 #[derive(Debug)]
@@ -37,13 +48,6 @@ pub struct Publisher {
     pub(super) store: EventStore,
     pub(super) settings: Arc<Settings>,
     pub(super) reporter: Reporter,
-}
-
-/// A part of the log.
-struct Page {
-    events: Arc<[Recorded]>,
-    /// What comes after the page lies above this position.
-    end: Position,
 }
 
 impl Publisher {
@@ -76,33 +80,38 @@ impl Publisher {
     /// Publishes until it is told to stop.
     ///
     /// A broker that is down, a database that is down, a lost lease: it waits, tries again and says
-    /// so in [`progress`](Self::progress). When stopped it returns within a second, whatever is in
-    /// flight.
+    /// so in [`progress`](Self::progress). When stopped it returns within about a second, whatever is in
+    /// flight: that is delivered by then, or its transaction is aborted.
     ///
-    /// Cancellation safe: when the future is dropped, publishing stops at once and some events may
-    /// be published again later; the next publisher has to wait for the end of the lease.
+    /// Cancellation safe: when the future is dropped, publishing stops at once; the next publisher has to
+    /// wait for the end of the lease. Published at least once, some events may be published again then.
     ///
     /// # Errors
     /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, or
     /// refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
     /// names event, stream, position and size; the events behind it in its stream are not
-    /// published); or a failure of the database that is not [retryable](Error::is_retryable).
+    /// published); [`Error::PublishedElsewhere`] if the topics hold what this log does not; or a failure of
+    /// the database that is not [retryable](Error::is_retryable).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let database = self.store.database()?.clone();
+        let context = &self.settings.context;
+        metrics::describe();
         let mut pauses = delays();
         loop {
-            let published = self.reporter.subscribe().borrow().published;
+            let published = self.reporter.now().published;
             let pause = match self.term(&database, &stop).await {
                 Ok(()) => return Ok(()),
                 Err(Ended::Failed(error)) => return Err(error),
                 Err(Ended::Fenced) => {
-                    tracing::warn!("another publisher has taken over; this one stands by");
+                    tracing::warn!(context, "another publisher has taken over; this one stands by");
                     self.reporter.state(State::Standby);
+                    metrics::interrupted(context);
                     self.retry_interval()
                 }
                 Err(Ended::Interrupted(error)) => {
                     self.reporter.state(State::Interrupted { reason: chain(&error) });
-                    if self.reporter.subscribe().borrow().published > published {
+                    metrics::interrupted(context);
+                    if self.reporter.now().published > published {
                         pauses = delays();
                     }
                     pauses.next().unwrap_or_default()
@@ -120,11 +129,19 @@ impl Publisher {
             return Ok(());
         };
         let lease = lease?;
+        fail_point!("publisher-lease-taken");
+        let _active = Active::new(&self.settings.context);
+        let nothing_open = CancellationToken::new();
+        let guard = nothing_open.clone().drop_guard();
         let ended = tokio::select! {
-            ended = self.publish(database, lease.epoch(), stop) => ended,
+            ended = self.publish(database, lease.epoch(), guard, stop) => ended,
             error = keep(&lease, self.settings.lease.time_to_live) => Err(error.into()),
+            () = self.watch_lag() => Ok(()),
             () = async { stop.cancelled().await; sleep(GRACE).await } => Ok(()),
         };
+        if timeout(ABORT, nothing_open.cancelled()).await.is_err() {
+            tracing::debug!("the next publisher ends what is still open");
+        }
         match timeout(RELEASE, lease.release()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(error = chain(&error), "the lease ends by itself"),
@@ -152,43 +169,99 @@ impl Publisher {
         self.settings.lease.time_to_live / 3
     }
 
-    /// Publishes, page by page, from the checkpoint on.
+    /// Publishes, page by page, from where Kafka and the checkpoint say.
     async fn publish(
         &self,
         database: &Database,
         epoch: i64,
+        ended: DropGuard,
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
         let mut checkpoint = Checkpoint::take_over(database, Self::CHECKPOINT, epoch).await?;
         self.reporter.position(checkpoint.position());
         self.reporter.state(State::Connecting);
-        let mut producer = Producer::start(self.settings.clone())?;
-        self.done(&mut producer).await?;
+        let id = self.transactional_id(database).await?;
+        let mut producer = Producer::start(self.settings.clone(), id.clone(), ended)?;
+        // Nothing is on its way yet that had to be waited for.
+        let Some(told) = stop.run_until_cancelled(self.ready(&mut producer)).await else {
+            return Ok(());
+        };
+        let start = Start::of(told?, checkpoint.position());
+        start.check_log(database, &id).await?;
+        self.reporter.position(start.position);
         self.reporter.state(State::Publishing);
 
+        let mut front = Front::new(start, checkpoint.position());
         let mut listener = None;
-        let mut page = self.page(checkpoint.position()).await?;
+        let mut page = self.page(front.position()).await?;
         while !stop.is_cancelled() {
             if page.events.is_empty() {
                 // Positions that rolled back appends have left.
-                self.advance(database, &mut checkpoint, page.end).await?;
-                self.reporter.position(page.end);
-                let wait = self.wait(database, &mut listener);
-                if stop.run_until_cancelled(wait).await.is_none() {
-                    return Ok(());
+                front.pass(&page);
+                if front.is_due_to_tell() {
+                    producer.start_job(Job::Deliver(front.step(&page)));
+                    self.done(&mut producer).await?;
+                    front.told();
                 }
-                page = self.page(checkpoint.position()).await?;
+                self.reporter.position(front.position());
+                self.advance_if_due(database, &mut checkpoint, &mut front).await?;
+                let pause = front.due_in().min(self.settings.poll_interval);
+                let wait = self.wait(database, &mut listener, pause);
+                if stop.run_until_cancelled(wait).await.is_none() {
+                    break;
+                }
+                page = self.page(front.position()).await?;
                 continue;
             }
-            producer.send(page.events.clone());
+            self.reporter.behind(page.events.first().map(|event| event.recorded_at));
+            producer.start_job(Job::Deliver(front.step(&page)));
             // The next page is read while this one is on its way.
             let (delivered, next) = tokio::join!(self.done(&mut producer), self.page(page.end));
             delivered?;
-            self.advance(database, &mut checkpoint, page.end).await?;
+            front.pass(&page);
+            front.told();
+            if self.settings.delivery == Delivery::AtLeastOnce {
+                self.advance(database, &mut checkpoint, &mut front).await?;
+            }
             self.reporter.published(page.events.len(), page.end);
+            metrics::published(&self.settings.context, page.events.len());
+            self.advance_if_due(database, &mut checkpoint, &mut front).await?;
             page = next?;
         }
+        if !front.is_told() {
+            producer.start_job(Job::Deliver(front.step(&Page::empty(front.position()))));
+            self.done(&mut producer).await?;
+        }
+        producer.start_job(Job::Finish);
+        self.done(&mut producer).await?;
+        self.advance(database, &mut checkpoint, &mut front).await?;
         Ok(())
+    }
+
+    /// What the store's publishers are called at the broker.
+    async fn transactional_id(&self, database: &Database) -> Result<Arc<str>, Error> {
+        let Settings { context, store, .. } = &*self.settings;
+        let store = match store {
+            Some(name) => name.clone(),
+            None => {
+                let failed = |error| database_error("ask for the name of the database", error);
+                let client = database.client().await?;
+                let row = client.query_one("select current_database()::text", &[]).await;
+                let name: String = row.map_err(failed)?.get(0);
+                format!("{name}.{}", database.schema().name())
+            }
+        };
+        Ok(format!("{context}.publisher.{store}").into())
+    }
+
+    /// Waits until the producer takes jobs. Returns how far the store is published, by what the broker has.
+    async fn ready(&self, producer: &mut Producer) -> Result<Option<ProgressRecord>, Failure> {
+        loop {
+            match producer.report().await {
+                Report::Ready(progress) => return Ok(progress),
+                report => self.pass_on(report, State::Connecting)?,
+            }
+        }
     }
 
     /// Waits until the producer is done, and passes on what it says meanwhile.
@@ -196,51 +269,94 @@ impl Publisher {
         loop {
             match producer.report().await {
                 Report::Done => return Ok(()),
-                Report::Failed(failure) => return Err(failure),
-                Report::Reachable => self.reporter.state(State::Publishing),
-                Report::Unreachable(reason) => {
-                    self.reporter.state(State::BrokerUnreachable { reason });
-                }
+                report => self.pass_on(report, State::Publishing)?,
             }
         }
+    }
+
+    fn pass_on(&self, report: Report, reachable: State) -> Result<(), Failure> {
+        match report {
+            Report::Failed(failure) => return Err(failure),
+            Report::Reachable => self.reporter.state(reachable),
+            Report::Unreachable(reason) => {
+                self.reporter.state(State::BrokerUnreachable { reason });
+            }
+            // Each comes when it is waited for.
+            Report::Ready(_) | Report::Done => {}
+        }
+        Ok(())
     }
 
     /// The page of the log after a position.
     async fn page(&self, after: Position) -> Result<Page, Error> {
         // Before the page, and never in the same statement.
         let safe = self.store.safe_position().await?;
+        self.reporter.end(safe);
         if safe <= after {
-            return Ok(Page { events: Arc::new([]), end: after });
+            return Ok(Page::empty(after));
         }
-        let events = self.store.read_page(None, after, safe, self.settings.batch).await?;
+        let limit = self.settings.batch;
+        let events = self.store.read_page_within(None, after, safe, limit, PAGE_BYTES).await?;
+        let bytes: usize = events.iter().map(|event| event.event.as_bytes().len()).sum();
+        let full = events.len() == limit || bytes >= PAGE_BYTES;
         let end = match events.last() {
-            Some(last) if events.len() == self.settings.batch => last.position,
+            Some(last) if full => last.position,
             _ => safe,
         };
         Ok(Page { events: events.into(), end })
     }
 
-    /// Moves the checkpoint over what the broker has acknowledged.
+    /// Tells how far the active publisher is behind, until it is dropped.
+    async fn watch_lag(&self) {
+        loop {
+            metrics::lag(&self.settings.context, &self.reporter.now());
+            sleep(LOOK).await;
+            // Also while the broker does not answer, and nothing is read.
+            match self.store.safe_position().await {
+                Ok(safe) => self.reporter.end(safe),
+                Err(error) => tracing::debug!(error = chain(&error), "the lag is not known"),
+            }
+        }
+    }
+
+    async fn advance_if_due(
+        &self,
+        database: &Database,
+        checkpoint: &mut Checkpoint,
+        front: &mut Front,
+    ) -> Result<(), Error> {
+        if front.is_due_to_keep() {
+            self.advance(database, checkpoint, front).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Moves the checkpoint over what is in the topics.
     async fn advance(
         &self,
         database: &Database,
         checkpoint: &mut Checkpoint,
-        to: Position,
+        front: &mut Front,
     ) -> Result<(), Error> {
+        let to = front.position();
         if to == checkpoint.position() {
             return Ok(());
         }
+        fail_point!("publisher-before-checkpoint");
         let failed = |error| database_error("move the publisher's checkpoint", error);
         let mut client = database.client().await?;
         let transaction = client.transaction().await.map_err(failed)?;
         checkpoint.advance(&transaction, to).await?;
         transaction.commit().await.map_err(failed)?;
         checkpoint.moved(to);
+        front.kept();
+        fail_point!("publisher-checkpoint-moved");
         Ok(())
     }
 
-    /// Waits for a nudge or the next poll.
-    async fn wait(&self, database: &Database, listener: &mut Option<Listener>) {
+    /// Waits for a nudge, or until the time is over.
+    async fn wait(&self, database: &Database, listener: &mut Option<Listener>, time: Duration) {
         if listener.as_ref().is_none_or(Listener::is_closed) {
             match database.listen().await {
                 Ok(listening) => {
@@ -255,8 +371,8 @@ impl Publisher {
             }
         }
         match listener {
-            Some(listener) => listener.wait(self.settings.poll_interval).await,
-            None => sleep(self.settings.poll_interval).await,
+            Some(listener) => listener.wait(time).await,
+            None => sleep(time).await,
         }
     }
 }

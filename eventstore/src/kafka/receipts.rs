@@ -1,13 +1,20 @@
 //! What the broker says about the messages that were sent.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use rdkafka::{
-    ClientContext, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
-    producer::ProducerContext, types::RDKafkaErrorCode as Code,
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Counts the delivery reports of a batch and keeps the one that explains a failure.
+use rdkafka::{
+    ClientContext, Message as _, config::RDKafkaLogLevel, error::KafkaError,
+    message::DeliveryResult, producer::ProducerContext, types::RDKafkaErrorCode as Code,
+};
+
+/// The place in the batch that stands for the progress, which is no event.
+pub(super) const PROGRESS: usize = usize::MAX;
+
+/// Counts the delivery reports of a batch, notes where its events are, and keeps the report that explains
+/// a failure.
 #[derive(Debug, Default)]
 pub(super) struct Receipts(Mutex<State>);
 
@@ -15,8 +22,40 @@ pub(super) struct Receipts(Mutex<State>);
 struct State {
     acknowledged: usize,
     failure: Option<Undelivered>,
+    ends: Ends,
     /// What librdkafka last said about its connections.
     trouble: Option<String>,
+}
+
+/// The ends of what was sent. It is written once for each message, so it is looked up without hashing.
+#[derive(Debug, Default)]
+struct Ends {
+    /// By topic, the offset behind the last event in each partition; 0 where there is none.
+    topics: Vec<(String, Vec<i64>)>,
+}
+
+impl Ends {
+    fn note(&mut self, topic: &str, partition: i32, offset: i64) {
+        let Ok(partition) = usize::try_from(partition) else { return };
+        let at = self.topics.iter().position(|(known, _)| known == topic).unwrap_or_else(|| {
+            self.topics.push((topic.to_owned(), Vec::new()));
+            self.topics.len() - 1
+        });
+        let ends = &mut self.topics[at].1;
+        if ends.len() <= partition {
+            ends.resize(partition + 1, 0);
+        }
+        ends[partition] = ends[partition].max(offset + 1);
+    }
+
+    fn offsets(&self) -> BTreeMap<String, BTreeMap<i32, i64>> {
+        let partitions = |ends: &[i64]| {
+            let touched = ends.iter().enumerate().filter(|(_, end)| **end > 0);
+            // Partitions are counted in i32.
+            touched.map(|(partition, end)| (partition as i32, *end)).collect()
+        };
+        self.topics.iter().map(|(topic, ends)| (topic.clone(), partitions(ends))).collect()
+    }
 }
 
 /// A message that was not delivered.
@@ -39,6 +78,12 @@ impl Receipts {
         let mut state = self.state();
         state.acknowledged = 0;
         state.failure = None;
+        state.ends = Ends::default();
+    }
+
+    /// By topic and partition, the offset behind the last event of the batch that is acknowledged.
+    pub(super) fn offsets(&self) -> BTreeMap<String, BTreeMap<i32, i64>> {
+        self.state().ends.offsets()
     }
 
     pub(super) fn acknowledged(&self) -> usize {
@@ -81,6 +126,11 @@ pub(super) fn is_consequence(code: Code) -> bool {
     matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee)
 }
 
+/// True if the broker has given the transactional id to another producer.
+pub(super) fn is_fenced(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
 /// True if the broker will say the same when it is asked again.
 pub(super) fn is_permanent(code: Code) -> bool {
     matches!(
@@ -101,6 +151,8 @@ pub(super) fn is_permanent(code: Code) -> bool {
             | Code::PolicyViolation
             | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::InvalidTransactionTimeout
             | Code::UnsupportedVersion
             | Code::UnsupportedFeature
             | Code::UnsupportedForMessageFormat
@@ -110,24 +162,7 @@ pub(super) fn is_permanent(code: Code) -> bool {
 
 impl ClientContext for Receipts {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(target: "librdkafka", facility, "{message}");
-            }
-            // Lost connections, each attempt of them: the publisher tells it in one line.
-            RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
-                tracing::debug!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Debug => {
-                tracing::debug!(target: "librdkafka", facility, "{message}");
-            }
-        }
+        log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -141,13 +176,39 @@ impl ClientContext for Receipts {
     }
 }
 
+/// Passes on what librdkafka says.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        // Lost connections, each attempt of them: the publisher tells it in one line.
+        RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+    }
+}
+
 impl ProducerContext for Receipts {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let mut state = self.state();
         match result {
-            Ok(_) => state.acknowledged += 1,
+            Ok(_) if index == PROGRESS => {}
+            Ok(message) => {
+                state.acknowledged += 1;
+                state.ends.note(message.topic(), message.partition(), message.offset());
+            }
             Err((error, message)) => {
                 let failure = Undelivered {
                     index,
@@ -165,6 +226,19 @@ impl ProducerContext for Receipts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ends_are_those_of_the_partitions_that_were_touched() {
+        let mut ends = Ends::default();
+        for (topic, partition, offset) in
+            [("a", 2, 7), ("b", 0, 0), ("a", 0, 3), ("a", 2, 8), ("a", 2, 6)]
+        {
+            ends.note(topic, partition, offset);
+        }
+        let expected = [("a", vec![(0, 4), (2, 9)]), ("b", vec![(0, 1)])];
+        let expected = expected.map(|(topic, ends)| (topic.to_owned(), ends.into_iter().collect()));
+        assert_eq!(ends.offsets(), BTreeMap::from(expected));
+    }
 
     #[test]
     fn the_failure_told_is_the_cause_and_of_too_large_ones_the_largest() {

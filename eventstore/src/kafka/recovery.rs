@@ -36,6 +36,7 @@ impl From<Failure> for Ended {
         match failure {
             Failure::Interrupted(error) => Self::Interrupted(error),
             Failure::Refused(error) => Self::Failed(error),
+            Failure::Fenced => Self::Fenced,
             // Only a dropped producer is told so.
             Failure::Abandoned => Self::Failed(Error::Closed),
         }

@@ -11,6 +11,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
+use super::progress_record::ProgressRecord;
 use crate::{error::Error, ids::MAX_CATEGORY_BYTES};
 
 /// Kafka's limit for the name of a topic.
@@ -57,6 +58,8 @@ pub(super) struct Layout {
 pub(super) struct Topics {
     /// How many partitions each has.
     existing: HashMap<String, usize>,
+    /// Whether the topic of the progress is there.
+    progress: bool,
     /// The topic of each category that has been seen to.
     ready: HashMap<String, String>,
 }
@@ -67,6 +70,18 @@ impl Topics {
         for topic in metadata.topics().iter().filter(|topic| is_of(context, topic.name())) {
             self.existing.insert(topic.name().to_owned(), topic.partitions().len());
         }
+        let progress = ProgressRecord::topic(context);
+        self.progress = metadata.topics().iter().any(|topic| topic.name() == progress);
+    }
+
+    /// Whether the topic of the progress is known to be there.
+    pub(super) fn has_progress(&self) -> bool {
+        self.progress
+    }
+
+    /// The topics of events that are known to be there, and how many partitions each has.
+    pub(super) fn known(&self) -> Vec<(String, usize)> {
+        self.existing.iter().map(|(topic, partitions)| (topic.clone(), *partitions)).collect()
     }
 
     /// The topic of a category, if it has been seen to.
@@ -97,15 +112,28 @@ impl Topics {
     }
 }
 
+/// The topic of the progress keeps the last record of each store, and little else.
+pub(super) const PROGRESS_PROPERTIES: [(&str, &str); 3] = [
+    ("cleanup.policy", "compact"),
+    // A record for each transaction: compact it before it is large.
+    ("segment.bytes", "16777216"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+];
+
 /// Creates a topic. Blocks. `false` if it turns out to be there already.
 pub(super) fn create(
     config: &ClientConfig,
     topic: &str,
     layout: Layout,
+    properties: &[(&str, &str)],
     timeout: Duration,
 ) -> Result<bool, KafkaError> {
     let admin: AdminClient<DefaultClientContext> = config.create()?;
-    let new = NewTopic::new(topic, layout.partitions, TopicReplication::Fixed(layout.replication));
+    let mut new =
+        NewTopic::new(topic, layout.partitions, TopicReplication::Fixed(layout.replication));
+    for (name, value) in properties {
+        new = new.set(name, value);
+    }
     let options =
         AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
     let results = futures::executor::block_on(admin.create_topics([&new], &options))?;

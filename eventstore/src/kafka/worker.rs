@@ -1,6 +1,7 @@
 //! What runs on the producer's thread: everything that blocks.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,10 +20,15 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     cloud_events::{Headers, MAX_HEADERS},
+    delivery::Delivery,
+    fail_points::fail_point,
     options::Settings,
-    producer::{Failure, Report, broker_error},
-    receipts::{Receipts, Undelivered, is_consequence, is_permanent},
-    topics::{self, Topics},
+    producer::{Failure, Job, Report, Step, broker_error},
+    progress_record::ProgressRecord,
+    reader::{Reader, Unread},
+    receipts::{PROGRESS, Receipts, Undelivered, is_consequence, is_fenced, is_permanent},
+    start::Told,
+    topics::{self, Layout, Topics},
 };
 use crate::{error::Error, event::Recorded};
 
@@ -31,16 +37,21 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
 /// After this time without an acknowledgement the broker is asked whether it is there.
 const STALL: Duration = Duration::from_secs(1);
 /// `flush` would wait in steps of 100 ms.
-const STEP: Duration = Duration::from_millis(1);
+pub(super) const STEP: Duration = Duration::from_millis(1);
 /// The pause before something failed is tried again, and between looks at an idle producer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+type Ends = std::collections::BTreeMap<String, std::collections::BTreeMap<i32, i64>>;
+
 /// A producer and what it needs.
 pub(super) struct Worker {
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
+    /// It is also the key of the store's progress.
+    transactional_id: Arc<str>,
+    progress_topic: String,
     reports: UnboundedSender<Report>,
     abandoned: Arc<AtomicBool>,
-    producer: BaseProducer<Receipts>,
+    pub(super) producer: BaseProducer<Receipts>,
     topics: Topics,
     headers: Headers,
     /// Whether the last report was that it cannot be reached.
@@ -50,75 +61,217 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         settings: Arc<Settings>,
+        transactional_id: Arc<str>,
         reports: UnboundedSender<Report>,
         abandoned: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
         let producer = settings
-            .client
+            .producer(&transactional_id)
             .create_with_context(Receipts::default())
             .map_err(|error| Failure::Refused(broker_error("create a producer", error)))?;
-        let headers = Headers::new(&settings.context, settings.disclosure);
-        let topics = Topics::default();
-        Ok(Self { settings, reports, abandoned, producer, topics, headers, unreachable: false })
+        Ok(Self {
+            transactional_id,
+            progress_topic: ProgressRecord::topic(&settings.context),
+            reports,
+            abandoned,
+            producer,
+            topics: Topics::default(),
+            headers: Headers::new(&settings.context, settings.disclosure),
+            unreachable: false,
+            settings,
+        })
     }
 
-    /// Finds the broker, then delivers batches until something fails.
-    pub(super) fn serve(
-        mut self,
-        batches: &mpsc::Receiver<Arc<[Recorded]>>,
-    ) -> Result<(), Failure> {
-        while !self.reaches_broker() {
-            self.check(&[])?;
-            self.producer.poll(PAUSE);
+    /// Finds the broker and what it knows, then does jobs until something fails.
+    pub(super) fn serve(&mut self, jobs: &mpsc::Receiver<Job>) -> Failure {
+        let Err(failure) = self.work(jobs);
+        // Whatever failed then, this is why.
+        match self.producer.client().fatal_error() {
+            Some((code, reason)) if is_fenced(code) => {
+                tracing::debug!(reason, "fenced");
+                Failure::Fenced
+            }
+            _ => failure,
         }
-        self.tell(Report::Done);
+    }
+
+    fn work(&mut self, jobs: &mpsc::Receiver<Job>) -> Result<Infallible, Failure> {
+        self.until_answered(Self::reaches_broker)?;
+        self.prepare_progress_topic()?;
+        fail_point!("publisher-connected");
+        // First, so that nobody else adds to what is read then.
+        if self.settings.delivery == Delivery::ExactlyOnce {
+            self.init_transactions()?;
+            fail_point!("publisher-initialised");
+        }
+        let told = self.read_progress()?;
+        fail_point!("publisher-progress-read");
+        self.tell(Report::Ready(told));
         loop {
-            match batches.recv_timeout(PAUSE) {
-                Ok(batch) => {
-                    self.deliver(&batch)?;
-                    self.tell(Report::Done);
+            match jobs.recv_timeout(PAUSE) {
+                Ok(Job::Deliver(step)) => self.deliver(&step)?,
+                Ok(Job::Finish) => self.await_all(&[])?,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    // What librdkafka has to say must not pile up.
+                    self.producer.poll(STEP);
+                    self.check(&[])?;
+                    continue;
                 }
-                // What librdkafka has to say must not pile up.
-                Err(mpsc::RecvTimeoutError::Timeout) => self.producer.poll(STEP),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Failure::Abandoned),
+            }
+            self.tell(Report::Done);
+        }
+    }
+
+    fn deliver(&mut self, step: &Step) -> Result<(), Failure> {
+        let events = step.events.len();
+        let _span = tracing::debug_span!("publish", events, to = %step.to).entered();
+        match self.settings.delivery {
+            Delivery::ExactlyOnce => self.in_transaction(step),
+            Delivery::AtLeastOnce => {
+                self.deliver_events(&step.events)?;
+                // Its acknowledgement is waited for together with those of the next batch.
+                self.send_progress(step)
             }
         }
     }
 
     /// Sends a batch and waits until the broker has acknowledged all of it.
-    fn deliver(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
+    pub(super) fn deliver_events(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
         self.producer.context().start_batch();
         for (index, event) in batch.iter().enumerate() {
             if self.topics.ready(event.stream.category()).is_none() {
                 self.prepare_topic(event.stream.category(), batch)?;
             }
             self.send(index, event, batch)?;
+            fail_point!("publisher-sent");
             if index % 1024 == 1023 {
                 self.producer.poll(Duration::ZERO);
                 self.check(batch)?;
             }
         }
-        let (mut acknowledged, mut since) = (0, Instant::now());
-        while self.producer.in_flight_count() > 0 {
+        self.await_all(batch)?;
+        let acknowledged = self.producer.context().acknowledged();
+        if acknowledged != batch.len() {
+            let missing = format!("{acknowledged} of {} are acknowledged", batch.len());
+            let action = "account for all messages".to_owned();
+            return Err(Failure::Interrupted(Error::Broker { action, source: missing.into() }));
+        }
+        fail_point!("publisher-delivered");
+        Ok(())
+    }
+
+    /// Waits until nothing is on its way any more.
+    pub(super) fn await_all(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
+        let (mut left, mut since) = (self.producer.in_flight_count(), Instant::now());
+        while left > 0 {
             self.producer.poll(STEP);
             self.check(batch)?;
-            let now = self.producer.context().acknowledged();
-            if now > acknowledged {
-                (acknowledged, since) = (now, Instant::now());
+            let now = self.producer.in_flight_count();
+            if now < left {
+                (left, since) = (now, Instant::now());
                 self.reached();
             } else if since.elapsed() > STALL {
                 self.reaches_broker();
                 since = Instant::now();
             }
         }
-        self.check(batch)?;
-        let acknowledged = self.producer.context().acknowledged();
-        if acknowledged == batch.len() {
-            return Ok(());
+        self.check(batch)
+    }
+
+    /// Sends how far the store is published then.
+    pub(super) fn send_progress(&mut self, step: &Step) -> Result<(), Failure> {
+        let mut progress = ProgressRecord::new(step.to);
+        progress.event = step.event;
+        progress.offsets = match step.told {
+            Told::All => self.producer.context().offsets(),
+            Told::Less => self.all_ends()?,
+        };
+        let (topic, key) = (self.progress_topic.clone(), self.transactional_id.clone());
+        let value = progress.to_json();
+        let record = BaseRecord::with_opaque_to(&topic, PROGRESS)
+            .partition(0)
+            .key(key.as_bytes())
+            .payload(value.as_slice());
+        self.enqueue(record, &[])?;
+        fail_point!("publisher-progress-sent");
+        Ok(())
+    }
+
+    /// Where all partitions end, whatever is in there.
+    fn all_ends(&mut self) -> Result<Ends, Failure> {
+        let reader = self.reader()?;
+        let mut ends = Ends::new();
+        for (topic, partitions) in self.topics.known() {
+            // Kafka counts partitions in i32.
+            for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+                let end = self.until_read(|| Ok(reader.end(&topic, partition)?))?;
+                if end > 0 {
+                    ends.entry(topic.clone()).or_default().insert(partition, end);
+                }
+            }
         }
-        let missing = format!("{acknowledged} of {} are acknowledged", batch.len());
-        let action = "account for all messages".to_owned();
-        Err(Failure::Interrupted(Error::Broker { action, source: missing.into() }))
+        Ok(ends)
+    }
+
+    /// How far the store is published, by what the broker has.
+    fn read_progress(&mut self) -> Result<Option<ProgressRecord>, Failure> {
+        let reader = self.reader()?;
+        let (topic, key) = (self.progress_topic.clone(), self.transactional_id.clone());
+        if self.settings.delivery == Delivery::ExactlyOnce {
+            // This store's transactions are over. But as long as one of another store's is open, nothing
+            // behind it is committed for a reader, whosever it is.
+            let end = self.until_read(|| Ok(reader.end(&topic, 0)?))?;
+            let mut since = Instant::now();
+            while self.until_read(|| Ok(reader.stable_end(&topic, 0)?))? < end {
+                if since.elapsed() > STALL {
+                    tracing::debug!(topic, "waiting for the transaction of another store");
+                    since = Instant::now();
+                }
+                self.producer.poll(PAUSE);
+                self.check(&[])?;
+            }
+        }
+        self.until_read(|| reader.progress(&topic, &key))
+    }
+
+    fn reader(&self) -> Result<Reader, Failure> {
+        Reader::new(&self.settings.client)
+            .map_err(|error| Failure::Refused(broker_error("create a consumer", error)))
+    }
+
+    /// Reads, again and again, until the broker answers.
+    fn until_read<T>(&mut self, read: impl Fn() -> Result<T, Unread>) -> Result<T, Failure> {
+        loop {
+            let failed = match read() {
+                Ok(found) => return Ok(found),
+                Err(Unread::Record(source)) => {
+                    let action = format!(
+                        "read in {} how far {} is published",
+                        self.progress_topic, self.transactional_id
+                    );
+                    return Err(Failure::Refused(broker_error(action, source)));
+                }
+                Err(Unread::Broker(error)) => error,
+            };
+            if code_of(&failed).is_some_and(is_permanent) {
+                let action = "read how far the store is published";
+                return Err(Failure::Refused(broker_error(action, failed)));
+            }
+            tracing::debug!(error = crate::error::chain(&failed), "cannot read from Kafka yet");
+            self.reaches_broker();
+            self.producer.poll(PAUSE);
+            self.check(&[])?;
+        }
+    }
+
+    /// Asks, again and again, until the broker answers.
+    fn until_answered(&mut self, ask: impl Fn(&mut Self) -> bool) -> Result<(), Failure> {
+        while !ask(self) {
+            self.check(&[])?;
+            self.producer.poll(PAUSE);
+        }
+        Ok(())
     }
 
     /// Puts a message into the producer's queue, when there is room.
@@ -133,6 +286,14 @@ impl Worker {
             .key(event.stream.key().as_bytes())
             .payload(event.event.as_bytes());
         record.headers = headers;
+        self.enqueue(record, batch)
+    }
+
+    fn enqueue(
+        &self,
+        mut record: BaseRecord<'_, [u8], [u8], usize>,
+        batch: &[Recorded],
+    ) -> Result<(), Failure> {
         loop {
             let (error, back) = match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -142,8 +303,10 @@ impl Worker {
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) => self.producer.poll(STEP),
                 code => {
-                    let bytes = event.event.as_bytes().len() + event.stream.key().len();
+                    let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+                    let bytes = bytes(record.payload) + bytes(record.key);
                     let code = code.unwrap_or(Code::Unknown);
+                    let index = record.delivery_opaque;
                     return Err(undelivered(batch, Undelivered { index, bytes, code }));
                 }
             }
@@ -151,35 +314,60 @@ impl Worker {
         }
     }
 
+    /// Sees to the topic of the progress: it is there, or is created.
+    fn prepare_progress_topic(&mut self) -> Result<(), Failure> {
+        let topic = self.progress_topic.clone();
+        let layout = Layout { partitions: 1, ..self.settings.layout };
+        while !self.topics.has_progress() {
+            let properties = &topics::PROGRESS_PROPERTIES;
+            self.create_topic(&topic, layout, properties, &[])?;
+            self.reaches_broker();
+        }
+        Ok(())
+    }
+
+    /// Creates a topic. `false` if it is there already, or it has to be tried again.
+    fn create_topic(
+        &mut self,
+        topic: &str,
+        layout: Layout,
+        properties: &[(&str, &str)],
+        batch: &[Recorded],
+    ) -> Result<bool, Failure> {
+        let client = &self.settings.client;
+        match topics::create(client, topic, layout, properties, BROKER_TIMEOUT) {
+            Ok(true) => return Ok(true),
+            // Created by somebody else since we looked.
+            Ok(false) => {
+                self.reaches_broker();
+            }
+            Err(error) if code_of(&error).is_none_or(is_permanent) => {
+                let action = format!("create the topic {topic}");
+                return Err(Failure::Refused(broker_error(action, error)));
+            }
+            Err(error) => self.missed(&error),
+        }
+        self.producer.poll(PAUSE);
+        self.check(batch)?;
+        Ok(false)
+    }
+
     /// Sees to the topic of a category: it is there, or is created.
     fn prepare_topic(&mut self, category: &str, batch: &[Recorded]) -> Result<(), Failure> {
         let topic = topics::topic_name(&self.settings.context, category);
         let layout = self.settings.layout;
         while !self.topics.adopt(category, &topic, layout) {
-            match topics::create(&self.settings.client, &topic, layout, BROKER_TIMEOUT) {
-                Ok(true) => {
-                    self.topics.created(category, &topic);
-                    break;
-                }
-                // Created by somebody else since we looked.
-                Ok(false) => {
-                    self.reaches_broker();
-                }
-                Err(error) if code_of(&error).is_none_or(is_permanent) => {
-                    let action = format!("create the topic {topic}");
-                    return Err(Failure::Refused(broker_error(action, error)));
-                }
-                Err(error) => self.missed(&error),
+            if self.create_topic(&topic, layout, &[], batch)? {
+                self.topics.created(category, &topic);
+                break;
             }
-            self.producer.poll(PAUSE);
-            self.check(batch)?;
         }
         self.reached();
         Ok(())
     }
 
     /// Asks the broker for what it has, and reports whether it answers.
-    fn reaches_broker(&mut self) -> bool {
+    pub(super) fn reaches_broker(&mut self) -> bool {
         match self.producer.client().fetch_metadata(None, BROKER_TIMEOUT) {
             Ok(metadata) => {
                 self.topics.learn(&self.settings.context, &metadata);
@@ -216,7 +404,7 @@ impl Worker {
     }
 
     /// Fails if a message has failed, or nobody waits any more.
-    fn check(&self, batch: &[Recorded]) -> Result<(), Failure> {
+    pub(super) fn check(&self, batch: &[Recorded]) -> Result<(), Failure> {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Failure::Abandoned);
         }
@@ -243,9 +431,10 @@ fn undelivered(batch: &[Recorded], failure: Undelivered) -> Failure {
     if is_permanent(code) { Failure::Refused(error) } else { Failure::Interrupted(error) }
 }
 
-fn code_of(error: &KafkaError) -> Option<Code> {
+pub(super) fn code_of(error: &KafkaError) -> Option<Code> {
     match error {
         KafkaError::AdminOp(code) => Some(*code),
+        KafkaError::Transaction(error) => Some(error.code()),
         error => error.rdkafka_error_code(),
     }
 }

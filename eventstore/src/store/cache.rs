@@ -22,6 +22,8 @@ use crate::{
 
 /// What an entry costs beside the state.
 const OVERHEAD: u32 = 256;
+/// What the content of a state is taken for until it is weighed: that of a small one after some events.
+const CONTENT: usize = 256;
 
 type Key = (TypeId, StreamId);
 
@@ -94,7 +96,9 @@ impl Cache {
         let new = || Arc::new(Entry::<A>::new(None));
         let Some(cache) = &self.0 else { return (new(), None) };
         let key = (TypeId::of::<A>(), stream.clone());
-        let shared = cache.get_with(key, || Shared { entry: new(), weight: Arc::default() });
+        let weight = (size_of::<State<A>>() + CONTENT) as u32;
+        let shared = || Shared { entry: new(), weight: Arc::new(AtomicU32::new(weight)) };
+        let shared = cache.get_with(key, shared);
         match shared.entry.clone().downcast::<Entry<A>>() {
             Ok(entry) => (entry, Some(shared)),
             // The key names the type, so this does not happen; it would only be a miss.
@@ -116,8 +120,10 @@ impl Cache {
         let known = shared.weight.load(Ordering::Relaxed);
         *guard = Some(state);
         drop(guard);
-        // The cache weighs what is inserted; that is repeated where the weight has really changed.
-        if weight > known.saturating_add(known / 4) || weight < known / 2 {
+        // The cache weighs what is inserted, which costs more than to find it again. So it is repeated only
+        // where the weight, as the cache counts it, is really another.
+        let [counted, real] = [known, weight].map(|weight| weight.saturating_add(OVERHEAD));
+        if real > counted.saturating_add(counted / 4) || real < counted / 2 {
             shared.weight.store(weight, Ordering::Relaxed);
             cache.insert((TypeId::of::<A>(), stream), shared);
         }

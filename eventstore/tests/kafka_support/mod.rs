@@ -7,11 +7,11 @@ pub(crate) mod cluster;
 pub(crate) mod link;
 mod topic;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_eventstore::{
     Append, EventStore, ExpectedVersion, NewEvent, Payload, Position, Recorded, StreamId,
-    kafka::{Builder, Progress, Publisher},
+    kafka::{Builder, Delivery, Progress, ProgressRecord, Publisher},
     postgres::Checkpoint,
 };
 use futures::TryStreamExt;
@@ -21,7 +21,7 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub(crate) use self::topic::{Message, java_partition, read_topic};
+pub(crate) use self::topic::{Message, java_partition, read_progress, read_topic};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const PARTITIONS: u16 = 4;
@@ -57,9 +57,24 @@ impl Setup {
         read_topic(&self.brokers, &self.topic(category))
     }
 
+    /// Waits until the publisher's checkpoint is at a position.
+    pub(crate) async fn checkpoint_reaches(&self, position: i64) {
+        let start = Instant::now();
+        while self.checkpoint().await < position {
+            assert!(start.elapsed() < Duration::from_secs(60), "the checkpoint stands still");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Runs a publisher to the end of the log and stops it.
     pub(crate) async fn finish(&self) {
-        let publisher = self.publisher().lease_time_to_live(LEASE).build(&self.store).unwrap();
+        self.finish_with(Delivery::ExactlyOnce).await;
+    }
+
+    /// The same, with this delivery.
+    pub(crate) async fn finish_with(&self, delivery: Delivery) {
+        let publisher = self.publisher().delivery(delivery).lease_time_to_live(LEASE);
+        let publisher = publisher.build(&self.store).unwrap();
         let mut progress = publisher.progress();
         let stop = CancellationToken::new();
         let running = tokio::spawn(publisher.run_until(stop.clone()));
@@ -97,6 +112,49 @@ impl Setup {
             let append = Append::to(stream, ExpectedVersion::Any, events);
             self.store.append(append).await.unwrap();
         }
+    }
+
+    /// Checks that the topics hold the log, and nothing besides: no event twice, in each partition in order.
+    /// And that the publisher has told so, and never of less than before.
+    pub(crate) async fn assert_published_once(&self) {
+        let log = self.log().await;
+        for category in CATEGORIES {
+            let published = self.topic_content(category);
+            for partition in 0..i32::from(PARTITIONS) {
+                let inside: Vec<_> =
+                    published.iter().filter(|message| message.partition == partition).collect();
+                assert!(
+                    inside.is_sorted_by_key(|message| message.position()),
+                    "partition {partition} of {category} is out of order"
+                );
+            }
+            let mut published = published;
+            published.sort_by_key(Message::position);
+            let positions: Vec<_> = published.iter().map(Message::position).collect();
+            let expected: Vec<_> =
+                log.iter().filter(|event| event.stream.category() == category).collect();
+            let expected_positions: Vec<_> = expected.iter().map(|event| event.position).collect();
+            assert_eq!(positions, expected_positions, "the positions of {category}");
+            for (message, event) in published.iter().zip(expected) {
+                message.assert_is(event, &self.context);
+            }
+        }
+        let told = self.progress();
+        assert!(told.is_sorted_by_key(|progress| progress.position), "progress went back");
+        let end = self.store.safe_position().await.unwrap();
+        assert_eq!(told.last().map(|progress| progress.position), Some(end));
+    }
+
+    /// What the publisher has told of how far the store is published.
+    pub(crate) fn progress(&self) -> Vec<ProgressRecord> {
+        let key = self.transactional_id();
+        let told = read_progress(&self.brokers, &self.context);
+        told.into_iter().filter(|(of, _)| *of == key).map(|(_, progress)| progress).collect()
+    }
+
+    /// What the store's publishers are called at the broker.
+    pub(crate) fn transactional_id(&self) -> String {
+        format!("{0}.publisher.{1}.annals", self.context, self.context.replace("test.", "kafka_"))
     }
 
     /// Checks the topics as a consumer sees them that drops, in each partition, what is not above

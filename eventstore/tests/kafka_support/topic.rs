@@ -1,12 +1,19 @@
 //! The content of a topic, read as any consumer would read it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use annals_eventstore::{Position, Recorded, kafka::RecordReader};
+use annals_eventstore::{
+    Position, Recorded,
+    kafka::{ProgressRecord, RecordReader},
+};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    message::Headers as _,
+    error::KafkaError,
+    message::{BorrowedMessage, Headers as _},
 };
 
 use super::PARTITIONS;
@@ -78,34 +85,11 @@ impl Message {
     }
 }
 
-/// Everything that a topic holds, each partition in order. None, if there is no such topic.
+/// Everything that is committed in a topic, each partition in order. None, if there is no such topic.
 pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
-    let timeout = Duration::from_secs(20);
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "annals-tests")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false")
-        .create()
-        .unwrap();
-    let metadata = consumer.fetch_metadata(None, timeout).unwrap();
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let partitions: Vec<_> =
-        found.iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
-    let mut assignment = TopicPartitionList::new();
-    let mut missing = 0;
-    for partition in partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, timeout).unwrap();
-        missing += high - low;
-        assignment.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-    }
-    consumer.assign(&assignment).unwrap();
     let mut messages = Vec::new();
-    while missing > 0 {
-        let message = consumer.poll(timeout).expect("a message in time").unwrap();
-        missing -= 1;
-        let headers = message.headers().unwrap();
-        let headers = headers.iter().map(|header| {
+    read_records(brokers, topic, |message| {
+        let headers = message.headers().unwrap().iter().map(|header| {
             let value = String::from_utf8(header.value.unwrap().to_vec()).unwrap();
             (header.key.to_owned(), value)
         });
@@ -115,8 +99,49 @@ pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
             payload: message.payload().unwrap().to_vec(),
             headers: headers.collect(),
         });
-    }
+    });
     messages
+}
+
+/// What the publishers of a context have told, one after the other, with what is said of which store.
+pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, ProgressRecord)> {
+    let mut told = Vec::new();
+    read_records(brokers, &ProgressRecord::topic(context), |message| {
+        let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
+        told.push((key, ProgressRecord::parse(message.payload().unwrap()).unwrap()));
+    });
+    told
+}
+
+/// Reads a topic to its end, as it is when nothing is written to it any more.
+fn read_records(brokers: &str, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+    let timeout = Duration::from_secs(20);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "annals-tests")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(None, timeout).unwrap();
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let mut assignment = TopicPartitionList::new();
+    let mut open = BTreeSet::new();
+    for partition in found.iter().flat_map(|topic| topic.partitions()) {
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        open.insert(partition.id());
+    }
+    consumer.assign(&assignment).unwrap();
+    while !open.is_empty() {
+        match consumer.poll(timeout).expect("a message in time") {
+            Ok(message) => take(&message),
+            Err(KafkaError::PartitionEOF(partition)) => {
+                open.remove(&partition);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Where a Java client puts a key: `toPositive(murmur2(key)) % partitions`.

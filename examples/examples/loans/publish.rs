@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use annals::{
     Aggregate, Error, EventStore, Position,
-    kafka::{Publisher, State},
+    kafka::{ProgressRecord, Publisher, State},
     postgres::{Checkpoint, Database},
 };
 use anyhow::{Context, anyhow, bail};
@@ -91,19 +91,23 @@ pub(crate) async fn position(database: &Database) -> anyhow::Result<Position> {
     Ok(Checkpoint::position_of(database, Publisher::CHECKPOINT).await?.unwrap_or_default())
 }
 
-/// Removes the topic that earlier runs have published to.
+/// Removes what earlier runs have published: the events, and how far the store that is gone now was.
 pub(crate) async fn reset(args: &Args) -> anyhow::Result<()> {
     let brokers = args.brokers()?;
     let topic = format!("{}.{}.events.v1", args.context, LoanApplication::CATEGORY);
+    let progress = ProgressRecord::topic(&args.context);
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create()?;
     let options = AdminOptions::new()
         .request_timeout(Some(Duration::from_secs(5)))
         .operation_timeout(Some(Duration::from_secs(5)));
-    let failed = || format!("cannot reset the topic {topic} at Kafka {brokers}");
-    let results = admin.delete_topics(&[&topic], &options).await.with_context(failed)?;
-    match results.into_iter().next() {
-        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(()),
-        Some(Err((_, code))) => Err(anyhow!(code)).with_context(failed),
+    let failed = || format!("cannot reset the topics {topic} and {progress} at Kafka {brokers}");
+    let results = admin.delete_topics(&[&topic, &progress], &options).await;
+    for result in results.with_context(failed)? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+            Err((_, code)) => return Err(anyhow!(code)).with_context(failed),
+        }
     }
+    Ok(())
 }

@@ -3,7 +3,10 @@
 //! Each row belongs to one shard, by a hash of its key, so each row meets its events in order. Now and then
 //! all shards hand their rows out, which are written together with the checkpoint.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use annals_eventstore::{Position, postgres::Checkpoint};
 use futures::{TryStreamExt, future::try_join_all};
@@ -17,7 +20,7 @@ use super::{
     pages::pages,
     place::Place,
     progress::Phase,
-    shard::{Shard, Told, copy_new},
+    shard::{Shard, Tally, Told, copy_new, touches},
 };
 use crate::{
     engine::failed,
@@ -83,9 +86,17 @@ pub(super) async fn forget_beyond<R: ReadModel>(
     Ok(transaction.commit().await?)
 }
 
+/// A shard, as whoever feeds it knows it.
+struct Fed<R: ReadModel> {
+    sender: mpsc::Sender<Told<R>>,
+    /// How many touches of rows it was told.
+    told: usize,
+    tally: Arc<Tally>,
+}
+
 struct Filling<'a, R: ReadModel> {
     place: &'a Place<R>,
-    shards: Vec<mpsc::Sender<Told<R>>>,
+    shards: Vec<Fed<R>>,
     tasks: JoinSet<Result<(), Error>>,
     parked: Parked,
     /// Up to where shards have events.
@@ -99,8 +110,9 @@ impl<R: ReadModel> Filling<'_, R> {
     async fn run(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
         for _ in 0..self.place.options.shards {
             let (sender, told) = mpsc::channel(2);
-            self.tasks.spawn(Shard::of(self.place, checkpoint).run(told));
-            self.shards.push(sender);
+            let tally = Arc::default();
+            self.tasks.spawn(Shard::of(self.place, checkpoint, &tally).run(told));
+            self.shards.push(Fed { sender, told: 0, tally });
         }
         let outcome = self.fill(checkpoint, end).await;
         self.shards.clear();
@@ -113,8 +125,8 @@ impl<R: ReadModel> Filling<'_, R> {
         let Place { options, reporter, throttle, .. } = self.place;
         let mut written = Instant::now();
         let mut pages = std::pin::pin!(pages(self.place, checkpoint.position(), end));
-        // How many rows there may be in memory, and how many events are not written.
-        let (mut rows, mut events) = (0, 0);
+        // How many events are not written.
+        let mut events = 0;
         while let Some(page) = pages.try_next().await? {
             self.reached = page.to;
             for failure in page.failures {
@@ -122,21 +134,21 @@ impl<R: ReadModel> Filling<'_, R> {
                     self.place.park(checkpoint, &mut self.parked, failure.into()).await?;
                 }
             }
-            for (shard, mut steps) in std::iter::zip(&self.shards, page.steps) {
+            for (shard, mut steps) in std::iter::zip(&mut self.shards, page.steps) {
                 if !self.parked.is_empty() {
                     steps.retain(|step| {
                         let at = self.parked.get(step.stream());
                         at.is_none_or(|at| step.position < at.position)
                     });
                 }
-                // A step may touch a row that is known: there are at most as many rows.
-                rows += steps.iter().map(|step| step.keys.as_slice().len()).sum::<usize>();
-                tell(shard, Told::Steps(steps)).await?;
+                shard.told += touches(&steps);
+                shard.tell(Told::Steps(steps)).await?;
             }
+            let rows: usize = self.shards.iter().map(|shard| shard.tally.at_most(shard.told)).sum();
             events += page.events as u64;
             reporter.moved(page.events, page.to, end);
             if rows >= options.rows_in_memory || written.elapsed() > WRITTEN {
-                rows = self.write(checkpoint, page.to).await?;
+                self.write(checkpoint, page.to).await?;
                 self.events += std::mem::take(&mut events);
                 written = Instant::now();
             }
@@ -149,13 +161,13 @@ impl<R: ReadModel> Filling<'_, R> {
         Ok(())
     }
 
-    /// Writes the rows of all shards with the checkpoint. Returns how many stay in memory.
-    async fn write(&self, checkpoint: &mut Checkpoint, to: Position) -> Result<usize, Error> {
+    /// Writes the rows of all shards with the checkpoint.
+    async fn write(&self, checkpoint: &mut Checkpoint, to: Position) -> Result<(), Error> {
         let Place { database, rows, options, .. } = self.place;
         let mut all = Vec::new();
         for shard in &self.shards {
             let (hand, handed) = oneshot::channel();
-            tell(shard, Told::Hand(hand)).await?;
+            shard.tell(Told::Hand(hand)).await?;
             all.push(handed);
         }
         let all = try_join_all(all).await.map_err(|_| unreachable_shard::<R>())?;
@@ -177,9 +189,10 @@ impl<R: ReadModel> Filling<'_, R> {
             } else {
                 folding = Folding::default();
             }
-            tell(shard, Told::Take(folding)).await?;
+            shard.tally.goes_on_with(folding.len());
+            shard.tell(Told::Take(folding)).await?;
         }
-        Ok(if are_kept { known } else { 0 })
+        Ok(())
     }
 
     /// Why shards ended, after all have. Of an event that failed, only if nothing else did: what is tried
@@ -200,8 +213,10 @@ impl<R: ReadModel> Filling<'_, R> {
     }
 }
 
-async fn tell<R: ReadModel>(shard: &mpsc::Sender<Told<R>>, told: Told<R>) -> Result<(), Error> {
-    shard.send(told).await.map_err(|_| unreachable_shard::<R>())
+impl<R: ReadModel> Fed<R> {
+    async fn tell(&self, told: Told<R>) -> Result<(), Error> {
+        self.sender.send(told).await.map_err(|_| unreachable_shard::<R>())
+    }
 }
 
 /// Whose channel is closed has failed, and says why when it is asked.

@@ -5,7 +5,10 @@
 //! together with the rebuild's checkpoint. After a kill, the history beyond that checkpoint is deleted, and
 //! the fold goes on from there.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use annals_eventstore::{
     Position,
@@ -40,6 +43,38 @@ pub(super) enum Told<R: ReadModel> {
     Take(Folding<R>),
 }
 
+/// How many rows a shard has in memory, for whoever feeds it.
+#[derive(Default)]
+pub(super) struct Tally {
+    rows: AtomicUsize,
+    /// How many touches of rows it has folded of those that it was told.
+    folded: AtomicUsize,
+}
+
+impl Tally {
+    /// How many rows there may be once it has folded `told` touches.
+    pub(super) fn at_most(&self, told: usize) -> usize {
+        // In this order: whatever is counted here is among the rows.
+        let folded = self.folded.load(Ordering::Acquire);
+        self.rows.load(Ordering::Relaxed) + (told - folded)
+    }
+
+    /// Tells how many rows it goes on with.
+    pub(super) fn goes_on_with(&self, rows: usize) {
+        self.rows.store(rows, Ordering::Relaxed);
+    }
+
+    fn folded(&self, touches: usize, rows: usize) {
+        self.rows.store(rows, Ordering::Relaxed);
+        self.folded.fetch_add(touches, Ordering::Release);
+    }
+}
+
+/// How many rows steps touch, each counted as often as it is touched.
+pub(super) fn touches<R: ReadModel>(steps: &[Step<R>]) -> usize {
+    steps.iter().map(|step| step.keys.as_slice().len()).sum()
+}
+
 pub(super) struct Shard<R: ReadModel> {
     database: Database,
     rows: Arc<Rows<R>>,
@@ -47,16 +82,18 @@ pub(super) struct Shard<R: ReadModel> {
     /// Whether the table may have rows that are not in memory.
     is_stored: bool,
     folding: Folding<R>,
+    tally: Arc<Tally>,
 }
 
 impl<R: ReadModel> Shard<R> {
-    pub(super) fn of(place: &Place<R>, checkpoint: &Checkpoint) -> Self {
+    pub(super) fn of(place: &Place<R>, checkpoint: &Checkpoint, tally: &Arc<Tally>) -> Self {
         Self {
             database: place.database.clone(),
             rows: place.rows.clone(),
             checkpoint: checkpoint.clone(),
             is_stored: checkpoint.position() > Position::START,
             folding: Folding::default(),
+            tally: tally.clone(),
         }
     }
 
@@ -85,6 +122,7 @@ impl<R: ReadModel> Shard<R> {
             self.rows.load(&client, &mut self.folding, steps).await?;
         }
         self.folding.fold(steps)?;
+        self.tally.folded(touches(steps), self.folding.len());
         if self.folding.past.len() >= COPIED { self.copy_past().await } else { Ok(()) }
     }
 

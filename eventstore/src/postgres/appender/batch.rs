@@ -11,7 +11,7 @@ use super::{
     failure::Failure,
     queue::{Lane, Pending, Queue},
 };
-use crate::store::Options;
+use crate::{backend::Request, ids::StreamId, store::Options};
 
 /// How much one statement carries at most.
 const MAX_APPENDS: usize = 512;
@@ -120,20 +120,18 @@ struct Batch {
     appends: Vec<Pending>,
     events: usize,
     bytes: usize,
-    taken: HashSet<String>,
+    streams: HashSet<StreamId>,
+    keys: HashSet<String>,
 }
 
 impl Batch {
     fn add(&mut self, pending: Pending, deferred: &mut VecDeque<Pending>) {
-        // A stream's name has no line break, so it is never taken for a key.
-        let names = || {
-            let streams = pending.request.streams.iter().map(|(stream, _)| stream.to_string());
-            let keys = pending.request.keys.iter().map(|key| format!("\n{}", key.key));
-            streams.chain(keys)
-        };
-        let free = names().all(|name| !self.taken.contains(&name));
+        let Request { streams, keys, .. } = &pending.request;
+        let free = streams.iter().all(|(stream, _)| !self.streams.contains(stream))
+            && keys.iter().all(|key| !self.keys.contains(&key.key));
         // Also the names of a deferred append: a later one must not overtake it.
-        self.taken.extend(names());
+        self.streams.extend(streams.iter().map(|(stream, _)| stream.clone()));
+        self.keys.extend(keys.iter().map(|key| key.key.clone()));
         if free {
             self.events += pending.request.events.len();
             let events = pending.request.events.iter();
