@@ -12,7 +12,7 @@ use super::{
     output::{Bar, Output, print, print_json, table},
 };
 use crate::kafka::{
-    Builder, Publisher,
+    Builder, Delivery, Publisher,
     verify::{Finding, Place, Progress, Verification},
 };
 
@@ -51,6 +51,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "CONTEXT")]
     context: Option<String>,
 
+    /// The store is published at least once: events that are there again are counted, and no findings
+    #[arg(long)]
+    at_least_once: bool,
+
     /// How to print the outcome
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -81,7 +85,10 @@ impl Arguments {
 }
 
 async fn verify(app: &App, arguments: Arguments) -> Result<Exit, Failure> {
-    let publisher = arguments.publisher(app)?;
+    let mut publisher = arguments.publisher(app)?;
+    if arguments.at_least_once {
+        publisher = publisher.delivery(Delivery::AtLeastOnce);
+    }
     let store = arguments.database.open(app).await?;
     let bar = Bar::new();
     let drawn = bar.handle();
