@@ -8,6 +8,8 @@ extern crate self as annals;
 pub mod bus;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 
 pub use annals_eventstore::*;
 pub use annals_projections::*;
@@ -45,6 +47,10 @@ mod guide {
 
     #[doc = include_str!("../docs/guide/evolution.md")]
     mod evolution {}
+
+    #[cfg(feature = "gateway")]
+    #[doc = include_str!("../docs/guide/gateway.md")]
+    mod gateway {}
 
     #[doc = include_str!("../docs/guide/life-of-data.md")]
     mod life_of_data {}

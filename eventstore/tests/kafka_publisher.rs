@@ -13,25 +13,8 @@ use annals_eventstore::{
     postgres::Checkpoint,
 };
 use kafka_support::{CATEGORIES, Setup, event, wait_for};
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-
-/// Publishes what there is and stops.
-async fn publish_all(setup: &Setup) {
-    let publisher = setup.publisher().build(&setup.store).unwrap();
-    let mut progress = publisher.progress();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(publisher.run_until(stop.clone()));
-    let end = setup.store.safe_position().await.unwrap();
-    wait_for(&mut progress, |progress| progress.position == end).await;
-    stop.cancel();
-    running.await.unwrap().unwrap();
-}
 
 async fn count(setup: &Setup) -> usize {
     CATEGORIES.iter().map(|category| setup.topic_content(category).len()).sum()
@@ -49,13 +32,13 @@ async fn every_event_is_published_once_in_order_with_its_headers() {
     let stream = StreamId::new("loan", "with / signs é").unwrap();
     setup.store.append(Append::to(stream, ExpectedVersion::NoStream, [marked])).await.unwrap();
 
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     setup.assert_published_once().await;
     assert_eq!(count(&setup).await, 301);
 
     // A graceful stop repeats nothing.
     setup.append(200).await;
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     setup.assert_published_once().await;
     assert_eq!(count(&setup).await, 501);
 
@@ -117,7 +100,7 @@ async fn a_consumer_reads_old_events_as_what_they_became() {
         let append = Append::to(stream.clone(), ExpectedVersion::Any, [event]);
         setup.store.append(append).await.unwrap();
     }
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     let mut seen = Vec::new();
     for message in setup.topic_content("loan") {
         let decoded = message.read(&setup.context).decode::<LoanEvent>().unwrap();
@@ -154,7 +137,7 @@ async fn positions_without_events_are_passed() {
     setup.append(1).await;
     let hole = "select setval('annals.positions', 20)";
     kafka_support::execute(&setup.url, hole).await;
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     let database = setup.store.database().unwrap();
     let checkpoint = Checkpoint::position_of(database, Publisher::CHECKPOINT).await.unwrap();
     assert_eq!(checkpoint.map(|position| position.get()), Some(20));
@@ -173,39 +156,23 @@ async fn what_is_archived_was_published_before() {
     append("early").await;
     setup.store.archive_stream(&stream("early"), ExpectedVersion::Any).await.unwrap();
     append("late").await;
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     append("late").await;
     let refused = setup.store.archive_stream(&stream("late"), ExpectedVersion::Any).await;
     match refused.unwrap_err() {
         Error::ReaderBehind { reader, .. } => assert_eq!(reader, Publisher::CHECKPOINT),
         error => panic!("{error:?}"),
     }
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     setup.assert_published_once().await;
     setup.store.archive_stream(&stream("late"), ExpectedVersion::Any).await.unwrap();
     setup.store.restore_stream(&stream("early")).await.unwrap();
     setup.store.restore_stream(&stream("late")).await.unwrap();
     append("other").await;
-    publish_all(&setup).await;
+    setup.publish_all(setup.publisher()).await;
     let published = setup.topic_content("loan");
     let of = |key: &str| published.iter().filter(|m| m.key == key.as_bytes()).count();
     assert_eq!(["early", "late", "other"].map(of), [0, 4, 2]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_exists_is_used_as_it_is() {
-    let setup = Setup::new().await;
-    let topic = setup.topic("loan");
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &setup.brokers).create().unwrap();
-    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(-1));
-    admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
-    setup.append(100).await;
-    publish_all(&setup).await;
-    let loans = setup.topic_content("loan");
-    assert!(!loans.is_empty());
-    assert!(loans.iter().all(|message| message.partition == 0));
-    assert_eq!(count(&setup).await, 100);
 }
 
 #[tokio::test]

@@ -73,6 +73,24 @@ pub enum Error {
         /// True if trying again may help.
         retryable: bool,
     },
+    /// A query names a column that the read model does not have.
+    #[error("read model {projection:?} has no {column:?}; it has the columns {}", columns.join(", "))]
+    NoColumn {
+        /// The read model.
+        projection: &'static str,
+        /// What was asked for.
+        column: String,
+        /// The columns that it has.
+        columns: Vec<&'static str>,
+    },
+    /// A text in a query is no value of its column's type.
+    #[error("a text in the query on {projection:?} is no value of its column's type")]
+    BadText {
+        /// The read model.
+        projection: &'static str,
+        /// What the database said.
+        source: tokio_postgres::Error,
+    },
     /// Strong consistency was asked of a read model that is not inline.
     #[error(
         "read model {projection:?} does not run inline, so it can be behind; \

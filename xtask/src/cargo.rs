@@ -41,8 +41,8 @@ pub(crate) fn check_compilers() -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that the crates which Annals is measured beside can be built: one of them comes with
-/// native TLS, which needs the headers of OpenSSL.
+/// Makes sure that TLS to Kafka can be built, and the crates which Annals is measured beside, one of which
+/// comes with native TLS: both need the headers of OpenSSL.
 pub(crate) fn check_openssl() -> Result<()> {
     let found = || {
         let mut command = Command::new("pkg-config");
@@ -57,7 +57,7 @@ pub(crate) fn check_openssl() -> Result<()> {
     }
     ensure!(
         found(),
-        "there are no headers of OpenSSL, which one of the other crates is built with: install \
+        "there are no headers of OpenSSL, which TLS to Kafka is built with: install \
          them (Debian and Ubuntu: apt-get install pkg-config libssl-dev; Fedora: dnf install \
          pkgconf openssl-devel)"
     );

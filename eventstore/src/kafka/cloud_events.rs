@@ -3,12 +3,13 @@
 use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
-use crate::event::Recorded;
+use crate::{error::Error, event::Recorded};
 
 /// The most headers that an event has.
-pub(super) const MAX_HEADERS: usize = 16;
+pub(super) const MAX_HEADERS: usize = 17;
 
 /// Which metadata of an event its record bears. Set it with
 /// [`Builder::metadata`](super::Builder::metadata).
@@ -23,22 +24,47 @@ pub enum Disclosure {
     All,
 }
 
+/// What is left as it is in the name of a file. A type that a derive has named has nothing else.
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
+
+/// Where the schemas of payloads are.
+#[derive(Clone, Debug)]
+pub(super) struct Schemas(String);
+
+impl Schemas {
+    /// Below an address, which has a scheme and ends with a slash, or gets one.
+    pub(super) fn below(base: &str) -> Result<Self, Error> {
+        let absolute = base.split_once(':').is_some_and(|(scheme, rest)| {
+            scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && !rest.is_empty()
+        });
+        if !absolute || !base.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let action = format!("tell where schemas are: {base:?}");
+            let reason =
+                "it is no absolute URL in ASCII, such as https://schemas.example.org/lending/";
+            return Err(Error::Broker { action, source: reason.into() });
+        }
+        let slash = if base.ends_with('/') { "" } else { "/" };
+        Ok(Self(format!("{base}{slash}")))
+    }
+}
+
 /// Writes headers. It keeps its buffer between events: headers are half the cost of a record.
 #[derive(Debug)]
 pub(super) struct Headers {
     context: String,
     disclosure: Disclosure,
+    schemas: Option<Schemas>,
     buffer: String,
 }
 
 impl Headers {
-    pub(super) fn new(context: &str, disclosure: Disclosure) -> Self {
-        Self { context: context.to_owned(), disclosure, buffer: String::new() }
+    pub(super) fn new(context: &str, disclosure: Disclosure, schemas: Option<Schemas>) -> Self {
+        Self { context: context.to_owned(), disclosure, schemas, buffer: String::new() }
     }
 
     /// Hands each header of an event to `put`.
     pub(super) fn write(&mut self, event: &Recorded, mut put: impl FnMut(&'static str, &[u8])) {
-        let Self { context, disclosure, buffer } = self;
+        let Self { context, disclosure, schemas, buffer } = self;
         let mut put_formatted = |name, arguments: std::fmt::Arguments<'_>| {
             buffer.clear();
             // Writing to a string does not fail.
@@ -53,6 +79,12 @@ impl Headers {
         put_formatted("ce_source", format_args!("/{context}/{category}"));
         put_formatted("ce_sequence", format_args!("{:020}", event.position.get()));
         put_formatted("ce_streamversion", format_args!("{}", event.version));
+
+        if let Some(Schemas(base)) = schemas {
+            let kind = utf8_percent_encode(&event.event_type, NAME);
+            let version = event.schema_version;
+            put_formatted("ce_dataschema", format_args!("{base}{category}.{kind}.v{version}.json"));
+        }
 
         put("content-type", b"application/json");
         put("ce_specversion", b"1.0");
@@ -122,12 +154,17 @@ mod tests {
     }
 
     fn headers(event: &Recorded) -> BTreeMap<&'static str, String> {
-        disclosed(event, Disclosure::Links)
+        written(Headers::new("eu.lending", Disclosure::Links, None), event)
     }
 
-    fn disclosed(event: &Recorded, disclosure: Disclosure) -> BTreeMap<&'static str, String> {
+    fn disclosed(event: &Recorded) -> BTreeMap<&'static str, String> {
+        let schemas = Schemas::below("https://schemas.example.org/lending").unwrap();
+        written(Headers::new("eu.lending", Disclosure::All, Some(schemas)), event)
+    }
+
+    fn written(mut headers: Headers, event: &Recorded) -> BTreeMap<&'static str, String> {
         let mut all = BTreeMap::new();
-        Headers::new("eu.lending", disclosure).write(event, |name, value| {
+        headers.write(event, |name, value| {
             let before = all.insert(name, String::from_utf8(value.to_vec()).unwrap());
             assert_eq!(before, None, "{name} twice");
         });
@@ -173,17 +210,27 @@ mod tests {
         let metadata = Metadata::new().actor("ada").with("channel", "web").with("n", 1.5);
         let event = event(metadata, None);
         assert_eq!(headers(&event).len(), 10);
-        let headers = disclosed(&event, Disclosure::All);
+        let headers = disclosed(&event);
         assert_eq!(headers["ce_actor"], "ada");
         assert_eq!(headers["ce_custommetadata"], r#"{"channel":"web","n":1.5}"#);
-        assert_eq!(headers.len(), 12);
+        assert_eq!(headers.len(), 13);
+    }
+
+    #[test]
+    fn the_schema_is_told_where_it_is_known_where_schemas_are() {
+        let mut event = event(Metadata::new(), None);
+        let schema = |event: &Recorded| disclosed(event).remove("ce_dataschema").unwrap();
+        let below = "https://schemas.example.org/lending/";
+        assert_eq!(schema(&event), format!("{below}loan.Accepted.v2.json"));
+        event.event_type = "risk.v2/scored é".into();
+        assert_eq!(schema(&event), format!("{below}loan.risk.v2%2Fscored%20%C3%A9.v2.json"));
     }
 
     #[test]
     fn attribute_names_are_lower_case_letters_and_digits() {
         let metadata = Metadata::new().correlation_id("c").causation_id("d").traceparent("t");
         let event = event(metadata.actor("a").with("n", 1), Some("2011-09-30T12:00:00Z"));
-        let headers = disclosed(&event, Disclosure::All);
+        let headers = disclosed(&event);
         assert_eq!(headers.len(), MAX_HEADERS);
         for name in headers.keys() {
             let Some(attribute) = name.strip_prefix("ce_") else { continue };

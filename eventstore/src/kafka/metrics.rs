@@ -44,7 +44,7 @@ pub(super) fn describe() {
 }
 
 /// A transaction has come to its end.
-pub(super) fn transaction(context: &str, done: &Result<(), Failure>, took: Duration) {
+pub(super) fn transaction<T>(context: &str, done: &Result<T, Failure>, took: Duration) {
     let outcome = if done.is_ok() { "committed" } else { "interrupted" };
     counter!(TRANSACTIONS, "context" => context.to_owned(), "outcome" => outcome).increment(1);
     histogram!(TRANSACTION, "context" => context.to_owned()).record(took.as_secs_f64());

@@ -83,9 +83,8 @@
 //! Either way [`ProgressRecord`] tells up to which position all events are there, whatever the partition.
 //!
 //! # What a record looks like
-//! The topic is `{context}.{category}.events.v1`, created with the configured number of partitions
-//! when the category's first event is published. Keys are placed as Java clients place them
-//! (murmur2). The value is the payload, byte for byte as stored; the record's timestamp is the
+//! The topic is `{context}.{category}.events.v1`, unless a route says otherwise. Keys are placed as Java
+//! clients place them (murmur2). The value is the payload, byte for byte as stored; the record's timestamp is the
 //! moment of publishing, because retention counts from it. The rest follows CloudEvents 1.0 in its
 //! Kafka binding, binary mode:
 //!
@@ -102,15 +101,43 @@
 //! | `ce_sequence` | its position, 20 digits with leading zeros |
 //! | `ce_streamversion` | its version in its stream |
 //! | `ce_correlationid`, `ce_causationid`, `traceparent` | from its metadata, where there |
+//! | `ce_dataschema` | where the schema of the value is: `{base}{category}.{type}.v{schema version}.json`, with [`Builder::schemas`] only |
 //! | `ce_actor`, `ce_custommetadata` | the same, with [`Disclosure::All`] only |
 //!
-//! Times are RFC 3339 in UTC with microseconds. There is no `ce_dataschema`, since the store does
-//! not know of schemas.
+//! Times are RFC 3339 in UTC with microseconds.
 //!
 //! A category has no dot, and the last `.v` of `ce_type` is followed by the version alone. So a
 //! consumer that takes `{context}.{category}.` off its front and splits it at the last `.v` has the
 //! event's type and its schema version, whatever dots these names have. [`RecordReader`] does so, and
 //! gives back the event whole.
+//!
+//! # What is published, as what, and where
+//! Everything, as it is stored, by category. [`Builder::only_categories`] and [`Builder::filter`] leave events out; the
+//! position passes them. [`Builder::map`] publishes events of a public type in the place of a category's own, so that
+//! these can change without asking anybody. [`Builder::route`] puts streams into other topics.
+//!
+//! **A stream must stay in one topic and in one partition**, or its order is lost. The publisher sees to it as far as it
+//! can: the key is always the stream's, and a route is asked for streams, not for events. What is left to you: a route
+//! that always says the same of a stream, partitions that are never added to a topic, and no program that copies records
+//! under other keys ([`RecordReader`] refuses such).
+//!
+//! # Topics
+//! When a publisher becomes the active one it creates the topics that are missing, and looks at those that are there:
+//! those that are declared ([`Builder::topics`], [`topic_of`](Builder::topic_of), [`topic`](Builder::topic)), those of
+//! the categories that the log has, and its own, `{context}.publisher.progress`. A topic that comes later is seen to
+//! before the first event goes there. Where a topic is not as declared, [`Publisher::run_until`] ends with
+//! [`TopicDifferences`]: all of them, each with what to do. Nothing that exists is altered. [`TopicPolicy`] leaves
+//! creating to operators, or looking too.
+//!
+//! The broker's user needs `Write` and `Describe` on the topics; `DescribeConfigs` on them to look at what they are like;
+//! `Create` to create them.
+//!
+//! # TLS and SASL
+//! [`Builder::security`] takes them as [`Security`]; the feature `kafka-tls` builds librdkafka with the machine's OpenSSL.
+//! A program that wants OpenSSL built in adds `rdkafka` with its feature `ssl-vendored` to its own dependencies. A broker
+//! that does not let the publisher in, or that has no certificate which the publisher trusts, shows as
+//! [`State::BrokerUnreachable`] with the reason; the publisher goes on trying, since passwords and certificates are
+//! replaced while it runs.
 //!
 //! # What it takes
 //! Two pages of the log, each of up to [`Builder::batch`] events or 16 MiB, and what the client keeps on its
@@ -126,26 +153,31 @@
 //! # Sizes
 //! The store refuses events above [`max_event_bytes`](crate::Options::max_event_bytes) at the
 //! append; its default fits Kafka's defaults. A program that raises it raises `message.max.bytes`
-//! with [`Builder::config`], and the topics' `max.message.bytes` on the broker, as well. An event
+//! with [`Builder::config`], and the topics' `max.message.bytes` ([`TopicSpec::max_message_bytes`]), as well. An event
 //! that the broker refuses for its size ends [`Publisher::run_until`] with an error that names it. The
 //! broker's limit holds for a batch of messages as a whole: `batch.size` must not be above it.
 
 mod cloud_events;
+mod declare;
 mod delivery;
 mod fail_points;
 mod front;
+mod mapping;
 mod metrics;
 mod options;
 mod partitioner;
 mod producer;
 mod progress;
 mod progress_record;
+mod publication;
 mod publisher;
 mod reader;
 mod receipts;
 mod record;
 mod recovery;
+mod security;
 mod start;
+mod topic_spec;
 mod topics;
 mod transaction;
 pub mod verify;
@@ -160,4 +192,6 @@ pub use self::{
     progress_record::{LastEvent, ProgressRecord, ProgressRecordError},
     publisher::Publisher,
     record::{RecordError, RecordReader},
+    security::{Pem, Sasl, Security, Tls},
+    topic_spec::{TopicDifference, TopicDifferences, TopicPolicy, TopicSpec},
 };

@@ -1,15 +1,18 @@
 //! How a publisher is set up.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::{
     Publisher,
-    cloud_events::Disclosure,
+    cloud_events::{Disclosure, Schemas},
     delivery::{self, Delivery},
     progress::Reporter,
-    topics::{self, Layout},
+    publication::Publication,
+    security::Security,
+    topic_spec::TopicPlan,
+    topics,
 };
 use crate::{error::Error, postgres::LeaseOptions, store::EventStore};
 
@@ -17,7 +20,7 @@ use crate::{error::Error, postgres::LeaseOptions, store::EventStore};
 const MAX_STORE_NAME: usize = 200;
 
 /// What a publisher is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) context: String,
     /// The name of the store, if it was given one.
@@ -26,11 +29,24 @@ pub(super) struct Settings {
     pub(super) transaction_timeout: Duration,
     /// What producers, consumers and administrators have in common.
     pub(super) client: ClientConfig,
-    pub(super) layout: Layout,
+    pub(super) publication: Publication,
+    pub(super) plan: TopicPlan,
     pub(super) disclosure: Disclosure,
+    pub(super) schemas: Option<Schemas>,
     pub(super) batch: usize,
     pub(super) poll_interval: Duration,
     pub(super) lease: LeaseOptions,
+}
+
+impl fmt::Debug for Settings {
+    /// Without the configuration of the client, in which there may be passwords and keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("context", &self.context)
+            .field("publication", &self.publication)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Settings {
@@ -41,7 +57,7 @@ impl Settings {
 }
 
 /// Options of a [`Publisher`]. Get them from [`Publisher::builder`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "options do nothing until build"]
 pub struct Builder {
     brokers: String,
@@ -49,9 +65,11 @@ pub struct Builder {
     store: Option<String>,
     delivery: Delivery,
     transaction_timeout: Duration,
-    partitions: i32,
-    replication: Option<i32>,
-    disclosure: Disclosure,
+    pub(super) publication: Publication,
+    pub(super) plan: TopicPlan,
+    pub(super) disclosure: Disclosure,
+    pub(super) schemas: Option<String>,
+    pub(super) security: Security,
     batch: usize,
     poll_interval: Duration,
     lease: LeaseOptions,
@@ -66,10 +84,12 @@ impl Builder {
             store: None,
             delivery: Delivery::default(),
             transaction_timeout: Duration::from_secs(30),
-            partitions: 4,
-            replication: None,
+            publication: Publication::default(),
+            plan: TopicPlan::default(),
             disclosure: Disclosure::default(),
-            batch: 5000,
+            schemas: None,
+            security: Security::new(),
+            batch: 10_000,
             poll_interval: Duration::from_millis(100),
             lease: LeaseOptions::default(),
             config: Vec::new(),
@@ -111,34 +131,13 @@ impl Builder {
         self
     }
 
-    /// How many partitions a topic is created with: 4 unless set.
-    ///
-    /// It is fixed for life: another number would place keys elsewhere and so tear the order of
-    /// streams apart. Topics that exist keep theirs, with a warning.
-    pub fn partitions(mut self, partitions: u16) -> Self {
-        self.partitions = partitions.into();
-        self
-    }
-
-    /// How many replicas a topic is created with: the broker's default unless set.
-    pub fn replication(mut self, replicas: u16) -> Self {
-        self.replication = Some(replicas.into());
-        self
-    }
-
-    /// Which metadata is published: [`Disclosure::Links`] unless set.
-    pub fn metadata(mut self, disclosure: Disclosure) -> Self {
-        self.disclosure = disclosure;
-        self
-    }
-
     /// How often to look for new events when no nudge arrives: 100 ms unless set.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// The most events in one transaction, or between two moves of the checkpoint: 5,000 unless set. Up to
+    /// The most events in one transaction, or between two moves of the checkpoint: 10,000 unless set. Up to
     /// twice as many are held in memory, and no more than 32 MiB of them; published at least once, up to this
     /// many are published again after a failure.
     pub fn batch(mut self, events: usize) -> Self {
@@ -153,8 +152,8 @@ impl Builder {
         self
     }
 
-    /// Sets a property of librdkafka's producer, such as `security.protocol`, `linger.ms`,
-    /// `compression.type` or `message.max.bytes`.
+    /// Sets a property of librdkafka's producer, such as `linger.ms`, `compression.type` or
+    /// `message.max.bytes`.
     ///
     /// Those that the publisher's guarantees rest on (acknowledgements, idempotence, timeouts of
     /// messages, the partitioner, transactions) are refused by [`build`](Self::build).
@@ -167,7 +166,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::NeedsPostgres`] if the store is in memory; [`Error::Broker`] if the context is no
-    /// part of a topic's name, or an option is unknown, out of range or fixed.
+    /// part of a topic's name, a category or a topic is none, or an option is unknown, out of range,
+    /// fixed, or not in this build.
     pub fn build(self, store: &EventStore) -> Result<Publisher, Error> {
         store.database()?;
         let settings = self.settings()?;
@@ -180,9 +180,9 @@ impl Builder {
 
     fn settings(self) -> Result<Settings, Error> {
         topics::check_context(&self.context)?;
-        if self.partitions == 0 || self.replication == Some(0) {
-            return Err(refused("0 partitions or replicas".into(), "use at least 1"));
-        }
+        self.publication.check()?;
+        let plan = self.plan.of(&self.context)?;
+        let schemas = self.schemas.as_deref().map(Schemas::below).transpose()?;
         if let Some(name) = &self.store {
             let legal = |byte: u8| byte.is_ascii_graphic();
             if name.is_empty() || name.len() > MAX_STORE_NAME || !name.bytes().all(legal) {
@@ -191,6 +191,8 @@ impl Builder {
             }
         }
         let mut client = ClientConfig::new();
+        // What it logs is also why a broker is not reached; how much of it is shown is decided here.
+        client.set_log_level(RDKafkaLogLevel::Info);
         let messages = self.batch.clamp(100_000, 10_000_000).to_string();
         for (key, value) in [
             ("bootstrap.servers", self.brokers.as_str()),
@@ -205,10 +207,18 @@ impl Builder {
         ] {
             client.set(key, value);
         }
+        let security = self.security.properties();
         for (key, value) in self.config {
+            if security.iter().any(|(set, _)| *set == key) {
+                return Err(refused(key, "the security settings set it"));
+            }
             if delivery::is_fixed(&key) {
                 return Err(refused(key, "the publisher sets it; its guarantees rest on it"));
             }
+            client.set(key, value);
+        }
+        self.security.check()?;
+        for (key, value) in security {
             client.set(key, value);
         }
         let settings = Settings {
@@ -217,20 +227,31 @@ impl Builder {
             delivery: self.delivery,
             transaction_timeout: self.transaction_timeout,
             client,
-            layout: Layout {
-                partitions: self.partitions,
-                replication: self.replication.unwrap_or(-1),
-            },
+            publication: self.publication,
+            plan,
             disclosure: self.disclosure,
+            schemas,
             batch: self.batch,
             poll_interval: self.poll_interval,
             lease: self.lease,
         };
-        settings.producer("checked").create_native_config().map_err(|error| Error::Broker {
-            action: "use the options of the publisher".to_owned(),
-            source: Box::new(error),
-        })?;
+        settings.producer("checked").create_native_config().map_err(unusable)?;
         Ok(settings)
+    }
+}
+
+impl fmt::Debug for Builder {
+    /// Without the values of what is configured, among which there may be passwords and keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let configured: Vec<_> = self.config.iter().map(|(key, _)| key).collect();
+        f.debug_struct("Builder")
+            .field("brokers", &self.brokers)
+            .field("context", &self.context)
+            .field("publication", &self.publication)
+            .field("plan", &self.plan)
+            .field("security", &self.security)
+            .field("configured", &configured)
+            .finish_non_exhaustive()
     }
 }
 
@@ -238,9 +259,19 @@ fn refused(what: String, reason: &str) -> Error {
     Error::Broker { action: format!("use the option {what}"), source: reason.into() }
 }
 
+/// What librdkafka says of an option, without the value, which may be a secret.
+fn unusable(error: KafkaError) -> Error {
+    let source = match error {
+        KafkaError::ClientConfig(_, reason, key, _) => format!("{reason} ({key})").into(),
+        error => error.into(),
+    };
+    Error::Broker { action: "use the options of the publisher".to_owned(), source }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::Sasl;
 
     fn builder() -> Builder {
         Builder::new("localhost:9092".into(), "lending".into())
@@ -280,6 +311,40 @@ mod tests {
         }
         assert!(builder().partitions(0).settings().is_err());
         assert!(builder().replication(0).settings().is_err());
+    }
+
+    #[test]
+    fn categories_and_addresses_that_cannot_be_are_refused() {
+        assert!(builder().only_categories(["loan", "Loan"]).settings().is_err());
+        for base in ["", "lending", "https://a b/", "/schemas/"] {
+            let error = builder().schemas(base).settings().unwrap_err();
+            assert!(error.to_string().contains(&format!("{base:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_in_what_is_shown_or_said() {
+        let secured = || builder().security(Security::new().sasl(Sasl::plain("ada", "hidden")));
+        let configured = secured().config("ssl.key.password", "hidden");
+        assert!(!format!("{configured:?}").contains("hidden"));
+        let secure = secured().settings().unwrap();
+        assert_eq!(secure.client.get("sasl.password"), Some("hidden"));
+        assert!(!format!("{secure:?}").contains("hidden"));
+
+        let twice = secured().config("sasl.password", "hidden").settings().unwrap_err();
+        let misspelt = builder().config("sasl.passwort", "hidden").settings().unwrap_err();
+        for (error, key) in [(twice, "sasl.password"), (misspelt, "sasl.passwort")] {
+            let said = format!("{error:?} {}", crate::error::chain(&error));
+            assert!(said.contains(key) && !said.contains("hidden"), "{said}");
+        }
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn what_is_not_in_the_build_is_named() {
+        let security = Security::new().tls(super::super::Tls::new());
+        let error = builder().security(security).settings().unwrap_err();
+        assert!(crate::error::chain(&error).contains("feature kafka-tls"), "{error}");
     }
 
     #[test]

@@ -68,8 +68,8 @@ pub(super) enum Report {
     Reachable,
     /// The thread takes jobs. The broker has this progress of the store.
     Ready(Option<ProgressRecord>),
-    /// The thread is done with what it was given to do last.
-    Done,
+    /// The thread is done with what it was given to do last: so many events of it are published.
+    Done(usize),
     /// The thread has ended.
     Failed(Failure),
 }
@@ -89,10 +89,11 @@ impl Drop for Producer {
 }
 
 impl Producer {
-    /// Starts the thread; its first news are [`Report::Ready`], or a failure. It drops `ended` when it has
-    /// nothing open at the broker any more, as far as it can.
+    /// Starts the thread, for a log that has these categories now; its first news are [`Report::Ready`], or
+    /// a failure. It drops `ended` when it has nothing open at the broker any more, as far as it can.
     pub(super) fn start(
         settings: Arc<Settings>,
+        categories: Vec<String>,
         transactional_id: Arc<str>,
         ended: DropGuard,
     ) -> Result<Self, Error> {
@@ -102,7 +103,13 @@ impl Producer {
         let worker_abandoned = abandoned.clone();
         let work = move || {
             // Nobody may be there to hear how it ends.
-            match Worker::new(settings, transactional_id, news.clone(), worker_abandoned) {
+            match Worker::new(
+                settings,
+                categories,
+                transactional_id,
+                news.clone(),
+                worker_abandoned,
+            ) {
                 Ok(mut worker) => {
                     let failure = worker.serve(&received);
                     drop(ended);

@@ -34,7 +34,7 @@ use crate::{
 const GRACE: Duration = Duration::from_millis(500);
 /// The transaction that is open when a term ends gets this long to be aborted; the next term does it
 /// otherwise.
-const ABORT: Duration = Duration::from_millis(200);
+const ABORT: Duration = Duration::from_millis(400);
 /// The lease gets this long to be given back; it ends by itself anyway.
 const RELEASE: Duration = Duration::from_millis(300);
 /// How often to look at the end of the log, for the lag.
@@ -87,11 +87,13 @@ impl Publisher {
     /// wait for the end of the lease. Published at least once, some events may be published again then.
     ///
     /// # Errors
-    /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, or
-    /// refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
-    /// names event, stream, position and size; the events behind it in its stream are not
-    /// published); [`Error::PublishedElsewhere`] if the topics hold what this log does not; or a failure of
-    /// the database that is not [retryable](Error::is_retryable).
+    /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, if topics are
+    /// not as declared (its source is [`TopicDifferences`](super::TopicDifferences) then), if an event has
+    /// no public form ([`Builder::map`]) or no topic ([`Builder::route`]), or if the broker refuses an event
+    /// for good, as it does one above the topic's `max.message.bytes` (the error names event, stream,
+    /// position and size; the events behind it in its stream are not published);
+    /// [`Error::PublishedElsewhere`] if the topics hold what this log does not; or a failure of the database
+    /// that is not [retryable](Error::is_retryable).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let database = self.store.database()?.clone();
         let context = &self.settings.context;
@@ -181,7 +183,8 @@ impl Publisher {
         self.reporter.position(checkpoint.position());
         self.reporter.state(State::Connecting);
         let id = self.transactional_id(database).await?;
-        let mut producer = Producer::start(self.settings.clone(), id.clone(), ended)?;
+        let categories = database.categories().await?;
+        let mut producer = Producer::start(self.settings.clone(), categories, id.clone(), ended)?;
         // Nothing is on its way yet that had to be waited for.
         let Some(told) = stop.run_until_cancelled(self.ready(&mut producer)).await else {
             return Ok(());
@@ -217,14 +220,14 @@ impl Publisher {
             producer.start_job(Job::Deliver(front.step(&page)));
             // The next page is read while this one is on its way.
             let (delivered, next) = tokio::join!(self.done(&mut producer), self.page(page.end));
-            delivered?;
+            let published = delivered?;
             front.pass(&page);
             front.told();
             if self.settings.delivery == Delivery::AtLeastOnce {
                 self.advance(database, &mut checkpoint, &mut front).await?;
             }
-            self.reporter.published(page.events.len(), page.end);
-            metrics::published(&self.settings.context, page.events.len());
+            self.reporter.published(published, page.end);
+            metrics::published(&self.settings.context, published);
             self.advance_if_due(database, &mut checkpoint, &mut front).await?;
             page = next?;
         }
@@ -264,11 +267,12 @@ impl Publisher {
         }
     }
 
-    /// Waits until the producer is done, and passes on what it says meanwhile.
-    async fn done(&self, producer: &mut Producer) -> Result<(), Failure> {
+    /// Waits until the producer is done, and passes on what it says meanwhile. How many events are
+    /// published.
+    async fn done(&self, producer: &mut Producer) -> Result<usize, Failure> {
         loop {
             match producer.report().await {
-                Report::Done => return Ok(()),
+                Report::Done(published) => return Ok(published),
                 report => self.pass_on(report, State::Publishing)?,
             }
         }
@@ -282,7 +286,7 @@ impl Publisher {
                 self.reporter.state(State::BrokerUnreachable { reason });
             }
             // Each comes when it is waited for.
-            Report::Ready(_) | Report::Done => {}
+            Report::Ready(_) | Report::Done(_) => {}
         }
         Ok(())
     }
@@ -296,7 +300,9 @@ impl Publisher {
             return Ok(Page::empty(after));
         }
         let limit = self.settings.batch;
-        let events = self.store.read_page_within(None, after, safe, limit, PAGE_BYTES).await?;
+        let categories = self.settings.publication.categories();
+        let events =
+            self.store.read_page_within(categories, after, safe, limit, PAGE_BYTES).await?;
         let bytes: usize = events.iter().map(|event| event.event.as_bytes().len()).sum();
         let full = events.len() == limit || bytes >= PAGE_BYTES;
         let end = match events.last() {

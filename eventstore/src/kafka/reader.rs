@@ -55,6 +55,16 @@ impl Reader {
         Ok(Self { committed, all: config.create_with_context(Quiet)? })
     }
 
+    /// Topics, by their names, and how many partitions each has.
+    pub(super) fn topics(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(String, usize)>, KafkaError> {
+        let metadata = self.all.fetch_metadata(None, TIMEOUT)?;
+        let found = metadata.topics().iter().filter(|topic| wanted(topic.name()));
+        Ok(found.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
+    }
+
     /// The end of a partition, with what is not committed yet.
     pub(super) fn end(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
         Ok(self.all.fetch_watermarks(topic, partition, TIMEOUT)?.1)

@@ -160,8 +160,22 @@ pub(super) fn is_permanent(code: Code) -> bool {
     )
 }
 
+/// What a lost connection may mean.
+fn with_advice(message: &str) -> String {
+    if message.contains("Disconnected") {
+        format!("{message}; a listener for TLS or SASL closes connections that come without")
+    } else {
+        message.to_owned()
+    }
+}
+
 impl ClientContext for Receipts {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            // Some failures are only logged: that of a listener which closes the connection because it
+            // is spoken to in another protocol.
+            self.state().trouble.get_or_insert_with(|| with_advice(message));
+        }
         log(level, facility, message);
     }
 

@@ -1,17 +1,29 @@
-//! The topics: how they are named, and how one comes into being when it is first needed.
+//! The topics: how they are named, and how they are created and looked at.
 
-use std::{collections::HashMap, time::Duration};
-
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    error::KafkaError,
-    metadata::Metadata,
-    types::RDKafkaErrorCode,
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
 };
 
-use super::progress_record::ProgressRecord;
+use futures::executor::block_on;
+use rdkafka::{
+    ClientConfig,
+    admin::{
+        AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+        TopicReplication,
+    },
+    client::Client,
+    error::KafkaError,
+    metadata::Metadata,
+    types::RDKafkaErrorCode as Code,
+};
+
+use super::{
+    producer::broker_error,
+    receipts::{Receipts, is_permanent},
+    topic_spec::{ActualTopic, TopicDifference, TopicDifferences, TopicPlan, TopicPolicy},
+};
 use crate::{error::Error, ids::MAX_CATEGORY_BYTES};
 
 /// Kafka's limit for the name of a topic.
@@ -21,6 +33,15 @@ const SUFFIX: &str = ".events.v1";
 /// The topic of a category.
 pub(super) fn topic_name(context: &str, category: &str) -> String {
     format!("{context}.{category}{SUFFIX}")
+}
+
+/// Says what is wrong with the name of a topic, if anything.
+pub(super) fn invalid_topic(name: &str) -> Option<&'static str> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name == "." || name == ".." || !name.bytes().all(legal) {
+        return Some("the name of a topic is ASCII letters, digits, '.', '_' and '-'");
+    }
+    (name.len() > MAX_TOPIC_BYTES).then_some("the name of a topic has at most 249 characters")
 }
 
 /// Whether a topic is one of a context, by its name.
@@ -45,105 +66,178 @@ pub(super) fn check_context(context: &str) -> Result<(), Error> {
     Err(Error::Broker { action, source: reason.into() })
 }
 
-/// How topics are created.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) partitions: i32,
-    /// -1 leaves it to the broker.
-    pub(super) replication: i32,
+/// Why topics are not ready.
+pub(super) enum Unready {
+    /// Nothing will change by trying again.
+    Refused(Error),
+    /// The broker did not answer, or not well.
+    Failed(KafkaError),
+    /// Somebody else is just creating or deleting one.
+    Changing,
 }
 
-/// The topics of a context that are known to be there.
-#[derive(Debug, Default)]
-pub(super) struct Topics {
-    /// How many partitions each has.
-    existing: HashMap<String, usize>,
-    /// Whether the topic of the progress is there.
-    progress: bool,
-    /// The topic of each category that has been seen to.
-    ready: HashMap<String, String>,
-}
+/// The topics that have been seen to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Topics(HashSet<Arc<str>>);
 
 impl Topics {
-    /// Notes which topics there are.
-    pub(super) fn learn(&mut self, context: &str, metadata: &Metadata) {
-        for topic in metadata.topics().iter().filter(|topic| is_of(context, topic.name())) {
-            self.existing.insert(topic.name().to_owned(), topic.partitions().len());
+    pub(super) fn are_ready(&self, topic: &str) -> bool {
+        self.0.contains(topic)
+    }
+
+    /// Sees to it that topics are there and as declared, as far as that is the publisher's business.
+    /// Blocks for a few times `timeout` at most.
+    pub(super) fn prepare(
+        &mut self,
+        names: &[Arc<str>],
+        plan: &TopicPlan,
+        client: &Client<Receipts>,
+        config: &ClientConfig,
+        timeout: Duration,
+    ) -> Result<(), Unready> {
+        // Each once, or the broker's answer is not understood.
+        let wanted: BTreeSet<_> =
+            names.iter().filter(|name| !self.are_ready(name)).cloned().collect();
+        if wanted.is_empty() {
+            return Ok(());
         }
-        let progress = ProgressRecord::topic(context);
-        self.progress = metadata.topics().iter().any(|topic| topic.name() == progress);
-    }
-
-    /// Whether the topic of the progress is known to be there.
-    pub(super) fn has_progress(&self) -> bool {
-        self.progress
-    }
-
-    /// The topics of events that are known to be there, and how many partitions each has.
-    pub(super) fn known(&self) -> Vec<(String, usize)> {
-        self.existing.iter().map(|(topic, partitions)| (topic.clone(), *partitions)).collect()
-    }
-
-    /// The topic of a category, if it has been seen to.
-    pub(super) fn ready(&self, category: &str) -> Option<&str> {
-        self.ready.get(category).map(String::as_str)
-    }
-
-    /// True if the topic is there. The number of its partitions is fixed for life: with another
-    /// number than the configured one it is used as it is, with a warning.
-    pub(super) fn adopt(&mut self, category: &str, topic: &str, layout: Layout) -> bool {
-        let Some(partitions) = self.existing.get(topic) else { return false };
-        if usize::try_from(layout.partitions) != Ok(*partitions) {
-            tracing::warn!(
-                topic,
-                partitions,
-                configured = layout.partitions,
-                "the topic has another number of partitions than configured; it stays as it is, \
-                 since a change would tear each stream's order apart"
-            );
+        let metadata = client.fetch_metadata(None, timeout).map_err(Unready::Failed)?;
+        let mut found = found(&metadata);
+        let (there, missing): (Vec<_>, Vec<_>) =
+            wanted.iter().partition(|name| found.contains_key(&***name));
+        let mut differences = Vec::new();
+        let admin = Admin::new(config, timeout)?;
+        if plan.policy == TopicPolicy::Create {
+            admin.create(&missing, plan)?;
+        } else {
+            let missing = missing.iter().map(|name| name.to_string());
+            differences.extend(missing.map(|topic| TopicDifference::Missing { topic }));
         }
-        self.ready.insert(category.to_owned(), topic.to_owned());
-        true
-    }
-
-    /// Notes a topic that has just been created.
-    pub(super) fn created(&mut self, category: &str, topic: &str) {
-        self.ready.insert(category.to_owned(), topic.to_owned());
+        if plan.policy != TopicPolicy::Trust {
+            admin.describe(&there, &mut found)?;
+            for name in there {
+                let actual = found.remove(&**name).unwrap_or_default();
+                differences.extend(plan.spec(name).differences(name, &actual));
+            }
+        }
+        if let Some(source) = TopicDifferences::of(differences) {
+            let action = "publish: topics are not as declared".to_owned();
+            return Err(Unready::Refused(Error::Broker { action, source: Box::new(source) }));
+        }
+        self.0.extend(wanted);
+        Ok(())
     }
 }
 
-/// The topic of the progress keeps the last record of each store, and little else.
-pub(super) const PROGRESS_PROPERTIES: [(&str, &str); 3] = [
-    ("cleanup.policy", "compact"),
-    // A record for each transaction: compact it before it is large.
-    ("segment.bytes", "16777216"),
-    ("min.cleanable.dirty.ratio", "0.1"),
-];
+/// The topics that the broker knows of.
+fn found(metadata: &Metadata) -> HashMap<String, ActualTopic> {
+    let topics = metadata.topics().iter().filter(|topic| !topic.partitions().is_empty());
+    let actual = |topic: &rdkafka::metadata::MetadataTopic| ActualTopic {
+        partitions: topic.partitions().len(),
+        // The lowest of its partitions: the others are no less safe.
+        replication: topic.partitions().iter().map(|it| it.replicas().len()).min().unwrap_or(0),
+        config: BTreeMap::new(),
+    };
+    topics.map(|topic| (topic.name().to_owned(), actual(topic))).collect()
+}
 
-/// Creates a topic. Blocks. `false` if it turns out to be there already.
-pub(super) fn create(
-    config: &ClientConfig,
-    topic: &str,
-    layout: Layout,
-    properties: &[(&str, &str)],
-    timeout: Duration,
-) -> Result<bool, KafkaError> {
-    let admin: AdminClient<DefaultClientContext> = config.create()?;
-    let mut new =
-        NewTopic::new(topic, layout.partitions, TopicReplication::Fixed(layout.replication));
-    for (name, value) in properties {
-        new = new.set(name, value);
-    }
-    let options =
-        AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
-    let results = futures::executor::block_on(admin.create_topics([&new], &options))?;
-    match results.into_iter().next() {
-        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
-        Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
-        Some(Ok(_)) | None => {
-            tracing::info!(topic, partitions = layout.partitions, "created the topic");
-            Ok(true)
+/// Who creates topics and reads their configuration.
+struct Admin {
+    client: AdminClient<Receipts>,
+    options: AdminOptions,
+}
+
+impl Admin {
+    fn new(config: &ClientConfig, timeout: Duration) -> Result<Self, Unready> {
+        use rdkafka::config::FromClientConfigAndContext;
+        let client = AdminClient::from_config_and_context(config, Receipts::default());
+        let options =
+            AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
+        match client {
+            Ok(client) => Ok(Self { client, options }),
+            Err(error) => Err(Unready::Refused(broker_error("create an admin client", error))),
         }
+    }
+
+    /// Creates topics. One that is there by now has to be looked at again.
+    fn create(&self, missing: &[&Arc<str>], plan: &TopicPlan) -> Result<(), Unready> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let specs: Vec<_> = missing.iter().map(|name| (*name, plan.spec(name))).collect();
+        let topics: Vec<_> = specs
+            .iter()
+            .map(|(name, spec)| {
+                let replication = TopicReplication::Fixed(spec.replication_to_create());
+                let topic = NewTopic::new(name, spec.partitions_to_create(), replication);
+                let properties = spec.properties().chain(plan.suggested(name).iter().copied());
+                properties.fold(topic, |topic, (property, value)| topic.set(property, value))
+            })
+            .collect();
+        let results = block_on(self.client.create_topics(&topics, &self.options));
+        let mut failures = Vec::new();
+        let mut outcome = Ok(());
+        for result in results.map_err(Unready::Failed)? {
+            match result {
+                Ok(topic) => tracing::info!(topic, "created the topic"),
+                Err((_, Code::TopicAlreadyExists)) => outcome = Err(Unready::Changing),
+                Err((topic, code)) => failures.push((topic, code)),
+            }
+        }
+        // What does not get better by waiting is told first.
+        failures.sort_by_key(|(_, code)| !is_permanent(*code));
+        match failures.into_iter().next() {
+            None => outcome,
+            Some((topic, code)) if is_permanent(code) => {
+                let (spec, advice) = (plan.spec(&topic), advice(code, CREATE));
+                let action = format!("create the topic {topic} with {spec}{advice}");
+                Err(Unready::Refused(broker_error(action, KafkaError::AdminOp(code))))
+            }
+            Some((_, code)) => Err(Unready::Failed(KafkaError::AdminOp(code))),
+        }
+    }
+
+    /// Reads the configuration of topics.
+    fn describe(
+        &self,
+        there: &[&Arc<str>],
+        found: &mut HashMap<String, ActualTopic>,
+    ) -> Result<(), Unready> {
+        if there.is_empty() {
+            return Ok(());
+        }
+        let resources: Vec<_> = there.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let results = block_on(self.client.describe_configs(&resources, &self.options));
+        for result in results.map_err(Unready::Failed)? {
+            let resource = match result {
+                Ok(resource) => resource,
+                Err(Code::UnknownTopicOrPartition) => return Err(Unready::Changing),
+                Err(code) if is_permanent(code) => {
+                    let names = there.iter().map(|name| &***name).collect::<Vec<_>>().join(", ");
+                    let advice = advice(code, DESCRIBE);
+                    let action = format!("read the configuration of the topics {names}{advice}");
+                    return Err(Unready::Refused(broker_error(action, KafkaError::AdminOp(code))));
+                }
+                Err(code) => return Err(Unready::Failed(KafkaError::AdminOp(code))),
+            };
+            let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
+            let Some(actual) = found.get_mut(&name) else { continue };
+            let entries = resource.entries.into_iter();
+            actual.config = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        }
+        Ok(())
+    }
+}
+
+const CREATE: &str = " (allow the publisher's user to create it, or create it beforehand and use \
+                      TopicPolicy::Check)";
+const DESCRIBE: &str = " (allow the publisher's user DescribeConfigs, or use TopicPolicy::Trust)";
+
+/// What to do, where rights are missing.
+fn advice(code: Code, missing_right: &'static str) -> &'static str {
+    match code {
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => missing_right,
+        _ => "",
     }
 }
 
@@ -154,6 +248,16 @@ mod tests {
     #[test]
     fn a_topic_is_named_after_context_and_category() {
         assert_eq!(topic_name("lending", "loan"), "lending.loan.events.v1");
+    }
+
+    #[test]
+    fn the_names_that_kafka_takes_are_known() {
+        for name in ["a", "A.b_c-9", "...", &"x".repeat(249)] {
+            assert_eq!(invalid_topic(name), None, "{name}");
+        }
+        for name in ["", ".", "..", "a b", "é", "a/b", "a\0", &"x".repeat(250)] {
+            assert!(invalid_topic(name).is_some(), "{name}");
+        }
     }
 
     #[test]

@@ -40,14 +40,14 @@ impl Worker {
         }
     }
 
-    /// Publishes a step in a transaction.
-    pub(super) fn in_transaction(&mut self, step: &Step) -> Result<(), Failure> {
+    /// Publishes a step in a transaction. How many events are published by it.
+    pub(super) fn in_transaction(&mut self, step: &Step) -> Result<usize, Failure> {
         let began = Instant::now();
         let begun = self.producer.begin_transaction();
         begun.map_err(|error| failure("begin a transaction", error))?;
         fail_point!("publisher-begun");
         let done = match self.fill(step) {
-            Ok(()) => self.commit(),
+            Ok(published) => self.commit().map(|()| published),
             Err(failure) => {
                 self.abort();
                 Err(failure)
@@ -57,12 +57,12 @@ impl Worker {
         done
     }
 
-    fn fill(&mut self, step: &Step) -> Result<(), Failure> {
-        self.deliver_events(&step.events)?;
+    fn fill(&mut self, step: &Step) -> Result<usize, Failure> {
+        let published = self.deliver_events(&step.events)?;
         self.send_progress(step)?;
         self.await_all(&[])?;
         fail_point!("publisher-before-commit");
-        Ok(())
+        Ok(published)
     }
 
     fn commit(&mut self) -> Result<(), Failure> {

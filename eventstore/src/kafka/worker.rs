@@ -25,10 +25,11 @@ use super::{
     options::Settings,
     producer::{Failure, Job, Report, Step, broker_error},
     progress_record::ProgressRecord,
+    publication::Router,
     reader::{Reader, Unread},
     receipts::{PROGRESS, Receipts, Undelivered, is_consequence, is_fenced, is_permanent},
     start::Told,
-    topics::{self, Layout, Topics},
+    topics::{self, Topics, Unready},
 };
 use crate::{error::Error, event::Recorded};
 
@@ -53,6 +54,9 @@ pub(super) struct Worker {
     abandoned: Arc<AtomicBool>,
     pub(super) producer: BaseProducer<Receipts>,
     topics: Topics,
+    router: Router,
+    /// The topics to see to at the start.
+    known: Vec<Arc<str>>,
     headers: Headers,
     /// Whether the last report was that it cannot be reached.
     unreachable: bool,
@@ -61,6 +65,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         settings: Arc<Settings>,
+        categories: Vec<String>,
         transactional_id: Arc<str>,
         reports: UnboundedSender<Report>,
         abandoned: Arc<AtomicBool>,
@@ -69,6 +74,11 @@ impl Worker {
             .producer(&transactional_id)
             .create_with_context(Receipts::default())
             .map_err(|error| Failure::Refused(broker_error("create a producer", error)))?;
+        let mut router = Router::new(&settings.context, &settings.publication);
+        let in_log = settings.publication.with_known_topics(categories);
+        let in_log = in_log.iter().map(|category| router.of_category(category));
+        let mut known: Vec<_> = in_log.chain(settings.plan.declared().map(Arc::from)).collect();
+        known.push(ProgressRecord::topic(&settings.context).into());
         Ok(Self {
             transactional_id,
             progress_topic: ProgressRecord::topic(&settings.context),
@@ -76,7 +86,9 @@ impl Worker {
             abandoned,
             producer,
             topics: Topics::default(),
-            headers: Headers::new(&settings.context, settings.disclosure),
+            router,
+            known,
+            headers: Headers::new(&settings.context, settings.disclosure, settings.schemas.clone()),
             unreachable: false,
             settings,
         })
@@ -97,7 +109,8 @@ impl Worker {
 
     fn work(&mut self, jobs: &mpsc::Receiver<Job>) -> Result<Infallible, Failure> {
         self.until_answered(Self::reaches_broker)?;
-        self.prepare_progress_topic()?;
+        let known = std::mem::take(&mut self.known);
+        self.prepare(&known, &[])?;
         fail_point!("publisher-connected");
         // First, so that nobody else adds to what is read then.
         if self.settings.delivery == Delivery::ExactlyOnce {
@@ -108,9 +121,12 @@ impl Worker {
         fail_point!("publisher-progress-read");
         self.tell(Report::Ready(told));
         loop {
-            match jobs.recv_timeout(PAUSE) {
+            let published = match jobs.recv_timeout(PAUSE) {
                 Ok(Job::Deliver(step)) => self.deliver(&step)?,
-                Ok(Job::Finish) => self.await_all(&[])?,
+                Ok(Job::Finish) => {
+                    self.await_all(&[])?;
+                    0
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     // What librdkafka has to say must not pile up.
                     self.producer.poll(STEP);
@@ -118,33 +134,44 @@ impl Worker {
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Failure::Abandoned),
-            }
-            self.tell(Report::Done);
+            };
+            self.tell(Report::Done(published));
         }
     }
 
-    fn deliver(&mut self, step: &Step) -> Result<(), Failure> {
+    /// Takes a step. How many events are published by it.
+    fn deliver(&mut self, step: &Step) -> Result<usize, Failure> {
         let events = step.events.len();
         let _span = tracing::debug_span!("publish", events, to = %step.to).entered();
         match self.settings.delivery {
             Delivery::ExactlyOnce => self.in_transaction(step),
             Delivery::AtLeastOnce => {
-                self.deliver_events(&step.events)?;
+                let published = self.deliver_events(&step.events)?;
                 // Its acknowledgement is waited for together with those of the next batch.
-                self.send_progress(step)
+                self.send_progress(step)?;
+                Ok(published)
             }
         }
     }
 
-    /// Sends a batch and waits until the broker has acknowledged all of it.
-    pub(super) fn deliver_events(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
+    /// Sends what is published of a batch, and waits until the broker has acknowledged all of it. The number
+    /// of records.
+    pub(super) fn deliver_events(&mut self, batch: &[Recorded]) -> Result<usize, Failure> {
+        let settings = self.settings.clone();
+        let mut sent = 0;
+        // What was not waited for last time may have failed.
+        self.check(batch)?;
         self.producer.context().start_batch();
-        for (index, event) in batch.iter().enumerate() {
-            if self.topics.ready(event.stream.category()).is_none() {
-                self.prepare_topic(event.stream.category(), batch)?;
+        for (index, stored) in batch.iter().enumerate() {
+            if let Some(event) = settings.publication.publish(stored).map_err(Failure::Refused)? {
+                let topic = self.router.topic(stored).map_err(Failure::Refused)?;
+                if !self.topics.are_ready(&topic) {
+                    self.prepare(std::slice::from_ref(&topic), batch)?;
+                }
+                self.send(index, &event, &topic, batch)?;
+                sent += 1;
+                fail_point!("publisher-sent");
             }
-            self.send(index, event, batch)?;
-            fail_point!("publisher-sent");
             if index % 1024 == 1023 {
                 self.producer.poll(Duration::ZERO);
                 self.check(batch)?;
@@ -152,13 +179,13 @@ impl Worker {
         }
         self.await_all(batch)?;
         let acknowledged = self.producer.context().acknowledged();
-        if acknowledged != batch.len() {
-            let missing = format!("{acknowledged} of {} are acknowledged", batch.len());
+        if acknowledged != sent {
+            let missing = format!("{acknowledged} of {sent} are acknowledged");
             let action = "account for all messages".to_owned();
             return Err(Failure::Interrupted(Error::Broker { action, source: missing.into() }));
         }
         fail_point!("publisher-delivered");
-        Ok(())
+        Ok(sent)
     }
 
     /// Waits until nothing is on its way any more.
@@ -202,7 +229,16 @@ impl Worker {
     fn all_ends(&mut self) -> Result<Ends, Failure> {
         let reader = self.reader()?;
         let mut ends = Ends::new();
-        for (topic, partitions) in self.topics.known() {
+        let (settings, ready) = (self.settings.clone(), self.topics.clone());
+        let own = self.progress_topic.clone();
+        let topics = self.until_read(|| {
+            Ok(reader.topics(|name| {
+                topics::is_of(&settings.context, name)
+                    || settings.plan.declared().any(|declared| declared == name)
+                    || (ready.are_ready(name) && name != own)
+            })?)
+        })?;
+        for (topic, partitions) in topics {
             // Kafka counts partitions in i32.
             for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
                 let end = self.until_read(|| Ok(reader.end(&topic, partition)?))?;
@@ -275,9 +311,13 @@ impl Worker {
     }
 
     /// Puts a message into the producer's queue, when there is room.
-    fn send(&mut self, index: usize, event: &Recorded, batch: &[Recorded]) -> Result<(), Failure> {
-        // Put there before.
-        let topic = self.topics.ready(event.stream.category()).unwrap_or_default();
+    fn send(
+        &mut self,
+        index: usize,
+        event: &Recorded,
+        topic: &str,
+        batch: &[Recorded],
+    ) -> Result<(), Failure> {
         let mut headers = Some(OwnedHeaders::new_with_capacity(MAX_HEADERS));
         self.headers.write(event, |key, value| {
             headers = headers.take().map(|all| all.insert(Header { key, value: Some(value) }));
@@ -314,63 +354,38 @@ impl Worker {
         }
     }
 
-    /// Sees to the topic of the progress: it is there, or is created.
-    fn prepare_progress_topic(&mut self) -> Result<(), Failure> {
-        let topic = self.progress_topic.clone();
-        let layout = Layout { partitions: 1, ..self.settings.layout };
-        while !self.topics.has_progress() {
-            let properties = &topics::PROGRESS_PROPERTIES;
-            self.create_topic(&topic, layout, properties, &[])?;
-            self.reaches_broker();
-        }
-        Ok(())
-    }
-
-    /// Creates a topic. `false` if it is there already, or it has to be tried again.
-    fn create_topic(
-        &mut self,
-        topic: &str,
-        layout: Layout,
-        properties: &[(&str, &str)],
-        batch: &[Recorded],
-    ) -> Result<bool, Failure> {
-        let client = &self.settings.client;
-        match topics::create(client, topic, layout, properties, BROKER_TIMEOUT) {
-            Ok(true) => return Ok(true),
-            // Created by somebody else since we looked.
-            Ok(false) => {
-                self.reaches_broker();
+    /// Sees to topics, for as long as that takes.
+    fn prepare(&mut self, names: &[Arc<str>], batch: &[Recorded]) -> Result<(), Failure> {
+        let settings = self.settings.clone();
+        loop {
+            let client = self.producer.client();
+            let prepared = self.topics.prepare(
+                names,
+                &settings.plan,
+                client,
+                &settings.client,
+                BROKER_TIMEOUT,
+            );
+            match prepared {
+                Ok(()) => break,
+                Err(Unready::Changing) => {}
+                Err(Unready::Refused(error)) => return Err(Failure::Refused(error)),
+                Err(Unready::Failed(error)) if code_of(&error).is_none_or(is_permanent) => {
+                    return Err(Failure::Refused(broker_error("see to the topics", error)));
+                }
+                Err(Unready::Failed(error)) => self.missed(&error),
             }
-            Err(error) if code_of(&error).is_none_or(is_permanent) => {
-                let action = format!("create the topic {topic}");
-                return Err(Failure::Refused(broker_error(action, error)));
-            }
-            Err(error) => self.missed(&error),
-        }
-        self.producer.poll(PAUSE);
-        self.check(batch)?;
-        Ok(false)
-    }
-
-    /// Sees to the topic of a category: it is there, or is created.
-    fn prepare_topic(&mut self, category: &str, batch: &[Recorded]) -> Result<(), Failure> {
-        let topic = topics::topic_name(&self.settings.context, category);
-        let layout = self.settings.layout;
-        while !self.topics.adopt(category, &topic, layout) {
-            if self.create_topic(&topic, layout, &[], batch)? {
-                self.topics.created(category, &topic);
-                break;
-            }
+            self.producer.poll(PAUSE);
+            self.check(batch)?;
         }
         self.reached();
         Ok(())
     }
 
-    /// Asks the broker for what it has, and reports whether it answers.
+    /// Asks the broker whether it is there, and reports whether it answers.
     pub(super) fn reaches_broker(&mut self) -> bool {
         match self.producer.client().fetch_metadata(None, BROKER_TIMEOUT) {
-            Ok(metadata) => {
-                self.topics.learn(&self.settings.context, &metadata);
+            Ok(_) => {
                 self.reached();
                 true
             }

@@ -1,6 +1,8 @@
 //! The store on PostgreSQL: connections, schema, and the backend that appends and reads.
 
 mod appender;
+#[cfg(feature = "kafka")]
+mod categories;
 mod checkpoint;
 mod client;
 mod connect;

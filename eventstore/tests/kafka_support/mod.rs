@@ -6,12 +6,15 @@
 pub(crate) mod cluster;
 pub(crate) mod link;
 mod process;
-mod topic;
+pub(crate) mod topic;
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use annals_eventstore::{
-    Append, EventStore, ExpectedVersion, NewEvent, Payload, Position, Recorded, StreamId,
+    Append, Error, EventStore, ExpectedVersion, NewEvent, Payload, Position, Recorded, StreamId,
     kafka::{Builder, Delivery, Progress, ProgressRecord, Publisher},
     postgres::Checkpoint,
 };
@@ -25,8 +28,8 @@ use uuid::Uuid;
 pub(crate) use self::{
     process::{Process, What},
     topic::{
-        Message, end_of, is_transaction_open, java_partition, read_places, read_progress,
-        read_topic,
+        Message, end_of, is_transaction_open, java_partition, partitions, read_places,
+        read_progress, read_topic,
     },
 };
 
@@ -86,15 +89,61 @@ impl Setup {
 
     /// The same, with this delivery.
     pub(crate) async fn finish_with(&self, delivery: Delivery) {
-        let publisher = self.publisher().delivery(delivery).lease_time_to_live(LEASE);
-        let publisher = publisher.build(&self.store).unwrap();
+        self.publish_all(self.publisher().delivery(delivery).lease_time_to_live(LEASE)).await;
+    }
+
+    /// The same with other options. What it came to.
+    pub(crate) async fn publish_all(&self, builder: Builder) -> Progress {
+        let publisher = builder.build(&self.store).unwrap();
         let mut progress = publisher.progress();
         let stop = CancellationToken::new();
         let running = tokio::spawn(publisher.run_until(stop.clone()));
         let end = self.store.safe_position().await.unwrap();
-        wait_for(&mut progress, |progress| progress.position == end).await;
+        let now = wait_for(&mut progress, |progress| progress.position == end).await;
         stop.cancel();
         running.await.unwrap().unwrap();
+        now
+    }
+
+    /// What a publisher ends with.
+    pub(crate) async fn error(&self, builder: Builder) -> Error {
+        let publisher = builder.build(&self.store).unwrap();
+        let progress = publisher.progress();
+        let ended = tokio::time::timeout(Duration::from_secs(40), publisher.run()).await;
+        let Ok(ended) = ended else { panic!("it goes on; it is at {:?}", *progress.borrow()) };
+        ended.expect_err("it fails")
+    }
+
+    /// The same as text, the causes included.
+    pub(crate) async fn failure(&self, builder: Builder) -> String {
+        let error = self.error(builder).await;
+        let (mut said, mut source) = (error.to_string(), error.source());
+        while let Some(cause) = source {
+            said = format!("{said}: {cause}");
+            source = cause.source();
+        }
+        said
+    }
+
+    pub(crate) fn topic_exists(&self, category: &str) -> bool {
+        self.topic_exists_named(&self.topic(category))
+    }
+
+    pub(crate) fn topic_exists_named(&self, topic: &str) -> bool {
+        partitions(&self.brokers, topic) > 0
+    }
+
+    pub(crate) fn wait_for_topic(&self, topic: &str) {
+        let start = std::time::Instant::now();
+        while !self.topic_exists_named(topic) {
+            assert!(start.elapsed() < Duration::from_secs(30), "{topic} does not appear");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How many partitions a topic has.
+    pub(crate) fn partitions(&self, topic: &str) -> usize {
+        partitions(&self.brokers, topic)
     }
 
     /// The publisher's checkpoint.

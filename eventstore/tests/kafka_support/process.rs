@@ -2,10 +2,13 @@
 
 use std::{
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use annals_eventstore::{EventStore, kafka::Delivery};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{LEASE, Setup, publisher};
 
@@ -18,6 +21,8 @@ pub(crate) enum What {
     Pause,
     /// The step reports a failure, although it was done.
     LoseAnswer,
+    /// The step goes on when the process has been told to stop, and the grace for that is over.
+    Linger,
 }
 
 /// A publisher process that is about to start.
@@ -25,6 +30,7 @@ pub(crate) struct Start<'a> {
     setup: &'a Setup,
     delivery: Delivery,
     transaction_timeout: Duration,
+    lease: Duration,
     fault: Option<(&'static str, usize, What)>,
 }
 
@@ -44,15 +50,22 @@ impl Process {
         if let Ok(point) = std::env::var("PUBLISH_POINT") {
             arm(point, variable("PUBLISH_COUNT").parse().unwrap(), &variable("PUBLISH_WHAT"));
         }
-        let timeout = variable("PUBLISH_TIMEOUT").parse().unwrap();
+        let milliseconds = |name| Duration::from_millis(variable(name).parse().unwrap());
+        let stop = CancellationToken::new();
+        let (mut told, stopping) = (signal(SignalKind::terminate()).unwrap(), stop.clone());
+        tokio::spawn(async move {
+            told.recv().await;
+            STOPPING.store(true, Ordering::Relaxed);
+            stopping.cancel();
+        });
         let store = EventStore::connect(&url).await.unwrap();
         publisher(&variable("KAFKA_BROKERS"), &variable("PUBLISH_CONTEXT"))
             .delivery(delivery)
-            .lease_time_to_live(LEASE)
-            .transaction_timeout(Duration::from_millis(timeout))
+            .lease_time_to_live(milliseconds("PUBLISH_LEASE"))
+            .transaction_timeout(milliseconds("PUBLISH_TIMEOUT"))
             .build(&store)
             .unwrap()
-            .run()
+            .run_until(stop)
             .await
             .unwrap();
     }
@@ -72,6 +85,7 @@ impl Process {
             setup,
             delivery: Delivery::ExactlyOnce,
             transaction_timeout: Duration::from_secs(30),
+            lease: LEASE,
             fault: None,
         }
     }
@@ -118,6 +132,11 @@ impl Start<'_> {
         self
     }
 
+    pub(crate) fn lease(mut self, time_to_live: Duration) -> Self {
+        self.lease = time_to_live;
+        self
+    }
+
     /// When it comes by a fail point for this time, counted from 1.
     pub(crate) fn at(mut self, point: &'static str, count: usize, what: What) -> Self {
         self.fault = Some((point, count, what));
@@ -132,6 +151,7 @@ impl Start<'_> {
             .env("PUBLISH_CONTEXT", &self.setup.context)
             .env("PUBLISH_DELIVERY", format!("{:?}", self.delivery))
             .env("PUBLISH_TIMEOUT", self.transaction_timeout.as_millis().to_string())
+            .env("PUBLISH_LEASE", self.lease.as_millis().to_string())
             .env("KAFKA_BROKERS", &self.setup.brokers)
             .stdout(Stdio::null());
         if let Some((point, count, what)) = self.fault {
@@ -153,10 +173,13 @@ impl Drop for Process {
     }
 }
 
+/// Whether this process was told to stop.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
 /// Has the process fail when it comes by a point for the given time.
 fn arm(point: String, count: usize, what: &str) {
-    let passed = std::sync::atomic::AtomicUsize::new(1);
-    let comes_by = move || passed.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == count;
+    let passed = AtomicUsize::new(1);
+    let comes_by = move || passed.fetch_add(1, Ordering::Relaxed) == count;
     match what {
         "Die" => fail::cfg_callback(point, move || {
             if comes_by() {
@@ -166,6 +189,14 @@ fn arm(point: String, count: usize, what: &str) {
         "Pause" => fail::cfg_callback(point, move || {
             if comes_by() {
                 signal_to(std::process::id(), "-STOP");
+            }
+        }),
+        "Linger" => fail::cfg_callback(point, move || {
+            if comes_by() {
+                while !STOPPING.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                std::thread::sleep(Duration::from_millis(520));
             }
         }),
         "LoseAnswer" => fail::cfg(point, &format!("{}*off->1*return->off", count - 1)),

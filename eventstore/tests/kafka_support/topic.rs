@@ -85,10 +85,21 @@ impl Message {
     }
 }
 
+fn client_of(brokers: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", brokers);
+    client
+}
+
 /// Everything that is committed in a topic, each partition in order. None, if there is no such topic.
 pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
+    read_topic_as(client_of(brokers), topic)
+}
+
+/// The same with settings of its own.
+pub(crate) fn read_topic_as(client: ClientConfig, topic: &str) -> Vec<Message> {
     let mut messages = Vec::new();
-    read_records(brokers, topic, |message| {
+    read_records(client, topic, |message| {
         let headers = message.headers().unwrap().iter().map(|header| {
             let value = String::from_utf8(header.value.unwrap().to_vec()).unwrap();
             (header.key.to_owned(), value)
@@ -106,7 +117,7 @@ pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
 /// Where the events of a topic are: position, partition, offset.
 pub(crate) fn read_places(brokers: &str, topic: &str) -> Vec<(Position, i32, i64)> {
     let mut places = Vec::new();
-    read_records(brokers, topic, |message| {
+    read_records(client_of(brokers), topic, |message| {
         let headers = message.headers().unwrap();
         let position = headers.iter().find(|header| header.key == "ce_sequence").unwrap();
         let position = std::str::from_utf8(position.value.unwrap()).unwrap().parse().unwrap();
@@ -115,10 +126,18 @@ pub(crate) fn read_places(brokers: &str, topic: &str) -> Vec<(Position, i32, i64
     places
 }
 
+/// How many partitions a topic has; 0 if there is no such topic.
+pub(crate) fn partitions(brokers: &str, topic: &str) -> usize {
+    let consumer = consumer(client_of(brokers), "read_committed");
+    let metadata = consumer.fetch_metadata(None, TIMEOUT).unwrap();
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    found.map_or(0, |topic| topic.partitions().len())
+}
+
 /// What the publishers of a context have told, one after the other, with what is said of which store.
 pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, ProgressRecord)> {
     let mut told = Vec::new();
-    read_records(brokers, &ProgressRecord::topic(context), |message| {
+    read_records(client_of(brokers), &ProgressRecord::topic(context), |message| {
         let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
         told.push((key, ProgressRecord::parse(message.payload().unwrap()).unwrap()));
     });
@@ -127,14 +146,16 @@ pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, Progre
 
 /// Where a partition ends, with what is not committed.
 pub(crate) fn end_of(brokers: &str, topic: &str, partition: i32) -> i64 {
-    let consumer = consumer(brokers, "read_uncommitted");
+    let consumer = consumer(client_of(brokers), "read_uncommitted");
     consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap().1
 }
 
 /// Whether there is an open transaction in a topic whose name begins like this.
 pub(crate) fn is_transaction_open(brokers: &str, beginning: &str) -> bool {
-    let (all, committed) =
-        (consumer(brokers, "read_uncommitted"), consumer(brokers, "read_committed"));
+    let (all, committed) = (
+        consumer(client_of(brokers), "read_uncommitted"),
+        consumer(client_of(brokers), "read_committed"),
+    );
     let metadata = all.fetch_metadata(None, TIMEOUT).unwrap();
     metadata.topics().iter().filter(|topic| topic.name().starts_with(beginning)).any(|topic| {
         topic.partitions().iter().any(|partition| {
@@ -148,9 +169,8 @@ pub(crate) fn is_transaction_open(brokers: &str, beginning: &str) -> bool {
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-fn consumer(brokers: &str, isolation: &str) -> BaseConsumer {
-    ClientConfig::new()
-        .set("bootstrap.servers", brokers)
+fn consumer(mut client: ClientConfig, isolation: &str) -> BaseConsumer {
+    client
         .set("group.id", "annals-tests")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
@@ -160,8 +180,8 @@ fn consumer(brokers: &str, isolation: &str) -> BaseConsumer {
 }
 
 /// Reads a topic to its end, as it is when nothing is written to it any more.
-fn read_records(brokers: &str, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
-    let consumer = consumer(brokers, "read_committed");
+fn read_records(client: ClientConfig, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+    let consumer = consumer(client, "read_committed");
     let metadata = consumer.fetch_metadata(None, TIMEOUT).unwrap();
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let mut assignment = TopicPartitionList::new();

@@ -1,7 +1,8 @@
 //! Where to read from: the brokers, the context, and how.
 
-use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, thread, time::Duration};
 
+use annals_eventstore::kafka::Security;
 use rdkafka::{ClientConfig, config::FromClientConfigAndContext, consumer::BaseConsumer};
 use tokio::sync::oneshot;
 
@@ -70,7 +71,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// }
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     pub(super) context: Arc<str>,
     client: ClientConfig,
@@ -78,6 +79,17 @@ pub struct Source {
     /// The topics of categories that are elsewhere than by default.
     topics: BTreeMap<String, Vec<String>>,
     pub(super) buffer: usize,
+}
+
+impl fmt::Debug for Source {
+    /// Without the client's configuration, in which there may be passwords and keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("context", &self.context)
+            .field("group", &self.group)
+            .field("topics", &self.topics)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Source {
@@ -132,7 +144,7 @@ impl Source {
         self
     }
 
-    /// Sets a property of librdkafka's consumer, such as `security.protocol` or `fetch.wait.max.ms`.
+    /// Sets a property of librdkafka's consumer, such as `fetch.wait.max.ms`.
     ///
     /// # Errors
     /// [`FeedError::Option`] if there is no such property, the value is out of range, or the guarantees
@@ -149,6 +161,18 @@ impl Source {
         self.client.set(&key, value);
         if let Err(error) = self.client.create_native_config() {
             return Err(FeedError::option(key, error));
+        }
+        Ok(self)
+    }
+
+    /// TLS and SASL, as for the publisher.
+    ///
+    /// # Errors
+    /// [`FeedError::Option`] if the program is built without what it asks for.
+    pub fn security(mut self, security: &Security) -> Result<Self, FeedError> {
+        security.check().map_err(|error| FeedError::option("security", error))?;
+        for (key, value) in security.properties() {
+            self.client.set(key, value);
         }
         Ok(self)
     }

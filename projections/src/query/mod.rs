@@ -2,6 +2,7 @@
 
 mod history;
 mod moment;
+mod text;
 mod wait;
 
 use std::{marker::PhantomData, time::Duration};
@@ -11,6 +12,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 pub(crate) use self::moment::position_of;
+use self::text::Text;
 pub use self::{
     history::{RowDifference, RowVersion, forget_history},
     wait::WaitForReadModel,
@@ -72,6 +74,8 @@ pub struct Query<'a, R> {
     consistency: Consistency,
     filter: &'static str,
     params: &'a [&'a (dyn ToSql + Sync)],
+    /// Conditions on single columns, each with a text.
+    texts: Vec<(Text, String)>,
     order: &'static str,
     limit: Option<i64>,
     /// Where the tables are if not among the read models, and up to which position they have come.
@@ -109,6 +113,7 @@ impl<'a, R: ReadModel> Query<'a, R> {
             consistency: Consistency::Eventual,
             filter: "true",
             params: &[],
+            texts: Vec::new(),
             order: "",
             limit: None,
             elsewhere: None,
@@ -158,6 +163,14 @@ impl<'a, R: ReadModel> Query<'a, R> {
         self
     }
 
+    /// How far the read model has come; `None` if it is not built yet.
+    ///
+    /// # Errors
+    /// A failure of the database.
+    pub async fn reached(self) -> Result<Option<Position>, Error> {
+        moment::reached::<R>(self.store.database()?).await
+    }
+
     /// In which order rows come, in SQL; else in that of their keys.
     pub fn order_by(mut self, order: &'static str) -> Self {
         self.order = order;
@@ -185,9 +198,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
             }
         }
         let at = self.position().await?.map(Position::get);
-        let params = self.params.len();
+        let params = self.params().len();
         let sql = Sql::of::<R>(self.schema()?);
-        let sql = sql.get(params + 1, at.map(|_| params + 1 + R::Key::COLUMNS), self.filter);
+        let at_param = at.map(|_| params + 1 + R::Key::COLUMNS);
+        let sql = sql.get(params + 1, at_param, &self.condition());
         let at = at.as_ref().map(|at| at as &(dyn ToSql + Sync));
         let rows = self.rows_of(key, &sql, at.into_iter().collect()).await?;
         rows.first().map(|row| R::from_row(row).map_err(unanswered::<R>())).transpose()
@@ -200,10 +214,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
         key: &R::Key,
         at: Position,
     ) -> Result<Option<Result<Option<R>, tokio_postgres::Error>>, Error> {
-        let (database, params) = (self.store.database()?, self.params.len());
+        let (database, params) = (self.store.database()?, self.params().len());
         let at_param = params + 1 + R::Key::COLUMNS;
         let sql = Sql::of::<R>(database.read_models());
-        let rows = sql.get(params + 1, Some(at_param), self.filter);
+        let rows = sql.get(params + 1, Some(at_param), &self.condition());
         let sql = database.schema().sql(include_str!("../sql/as_of_point.sql"));
         let sql = sql
             .replace("{rows}", &rows)
@@ -225,7 +239,7 @@ impl<'a, R: ReadModel> Query<'a, R> {
     ) -> Result<Vec<Row>, Error> {
         // Keys come as arrays, here of one element each.
         let columns = R::Key::columns(std::slice::from_ref(key));
-        let mut params = self.params.to_vec();
+        let mut params = self.params();
         params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
         params.extend(more);
         let failed = || unanswered::<R>();
@@ -284,15 +298,15 @@ impl<'a, R: ReadModel> Query<'a, R> {
         let at = self.position().await?.map(Position::get);
         let sql = Sql::of::<R>(self.schema()?);
         let order = if self.order.is_empty() { sql.keys() } else { self.order.to_owned() };
-        let mut condition = format!("({}) order by {order}", self.filter);
+        let mut condition = format!("({}) order by {order}", self.condition());
         if let Some(limit) = self.limit {
             condition += &format!(" limit {limit}");
         }
-        Ok((make(&sql, at.map(|_| self.params.len() + 1), &condition), at))
+        Ok((make(&sql, at.map(|_| self.params().len() + 1), &condition), at))
     }
 
     fn with<'p>(&'p self, at: Option<&'p i64>) -> Vec<&'p (dyn ToSql + Sync)> {
-        let mut params = self.params.to_vec();
+        let mut params = self.params();
         params.extend(at.map(|at| at as &(dyn ToSql + Sync)));
         params
     }
@@ -310,6 +324,10 @@ fn unanswered<R: ReadModel>() -> impl FnOnce(tokio_postgres::Error) -> Error {
     |error| {
         if error.code() == Some(&SqlState::UNDEFINED_TABLE) {
             return Error::NotBuilt { projection: R::TABLE };
+        }
+        let code = error.code().map(SqlState::code);
+        if code.is_some_and(|code| ["22P02", "22007", "22008", "22003"].contains(&code)) {
+            return Error::BadText { projection: R::TABLE, source: error };
         }
         failed::<R>("query the read model")(error)
     }

@@ -11,7 +11,7 @@ type Written = BTreeMap<&'static str, Vec<u8>>;
 
 fn write(context: &str, disclosure: Disclosure, event: &Recorded) -> Written {
     let mut written = BTreeMap::new();
-    Writer::new(context, disclosure).write(event, |name, value| {
+    Writer::new(context, disclosure, None).write(event, |name, value| {
         written.insert(name, value.to_vec());
     });
     written

@@ -87,6 +87,13 @@ pub enum Finding {
         /// The topic that it belongs to.
         topic: String,
     },
+    /// An event is there that the publisher's options leave out.
+    Withheld {
+        /// The event.
+        event: Subject,
+        /// Where it is.
+        at: Place,
+    },
     /// A record is of no event of the store: of one that was never committed, or of another store.
     Foreign {
         /// Where it is.
@@ -110,6 +117,7 @@ impl Finding {
             Self::OutOfOrder { .. } => "out_of_order",
             Self::Altered { .. } => "altered",
             Self::Misplaced { .. } => "misplaced",
+            Self::Withheld { .. } => "withheld",
             Self::Foreign { .. } => "foreign",
             Self::Unreadable { .. } => "unreadable",
         }
@@ -122,7 +130,8 @@ impl Finding {
             | Self::Repeated { event, .. }
             | Self::OutOfOrder { event, .. }
             | Self::Altered { event, .. }
-            | Self::Misplaced { event, .. } => Some(event),
+            | Self::Misplaced { event, .. }
+            | Self::Withheld { event, .. } => Some(event),
             Self::Foreign { .. } | Self::Unreadable { .. } => None,
         }
     }
@@ -135,6 +144,7 @@ impl Finding {
             | Self::OutOfOrder { at, .. }
             | Self::Altered { at, .. }
             | Self::Misplaced { at, .. }
+            | Self::Withheld { at, .. }
             | Self::Foreign { at, .. }
             | Self::Unreadable { at } => Some(at),
         }
@@ -163,6 +173,10 @@ impl Finding {
                 "Find out whether the topic was given more partitions, or the publisher other routes, \
                  after the first events were published: the order of streams does not survive that."
             }
+            Self::Withheld { .. } => {
+                "Compare the categories, filters and mappings of the publisher with those given here. If they \
+                 were changed, it was published before: consumers have it."
+            }
             Self::Foreign { .. } => {
                 "Find out who else writes to the topic, and whether the store was set back to a backup \
                  after it was published."
@@ -185,6 +199,9 @@ impl fmt::Display for Finding {
             }
             Self::Misplaced { event, at, topic } => {
                 write!(f, "misplaced: {event} belongs elsewhere in {topic}, and is in {at}")
+            }
+            Self::Withheld { event, at } => {
+                write!(f, "withheld: {event} is not to be published, and is in {at}")
             }
             Self::Foreign { at, position } => {
                 write!(f, "foreign: {at} is a record of position {position}, and of no event there")

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use crate::{
+    error::Error,
     event::Recorded,
     ids::Position,
-    kafka::{cloud_events::Headers, options::Settings, topics},
+    kafka::{cloud_events::Headers, options::Settings, publication::Router},
 };
 
 /// A part of a record.
@@ -96,24 +97,32 @@ pub(super) struct Expected {
 #[derive(Debug)]
 pub(super) struct Expectations<'a> {
     settings: &'a Settings,
+    router: Router,
     headers: Headers,
 }
 
 impl<'a> Expectations<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, headers: Headers::new(&settings.context, settings.disclosure) }
+        let router = Router::new(&settings.context, &settings.publication);
+        let headers =
+            Headers::new(&settings.context, settings.disclosure, settings.schemas.clone());
+        Self { settings, router, headers }
     }
 
-    /// The record of an event.
-    pub(super) fn of(&mut self, event: &Recorded) -> Expected {
+    /// The record of an event; `None` if it is not published.
+    ///
+    /// # Errors
+    /// If the event has no public form or no topic.
+    pub(super) fn of(&mut self, stored: &Recorded) -> Result<Option<Expected>, Error> {
+        let Some(event) = self.settings.publication.publish(stored)? else { return Ok(None) };
         let mut headers = Vec::new();
-        self.headers.write(event, |name, value| headers.push((name.to_owned(), value.to_vec())));
-        Expected {
-            topic: topics::topic_name(&self.settings.context, event.stream.category()),
+        self.headers.write(&event, |name, value| headers.push((name.to_owned(), value.to_vec())));
+        Ok(Some(Expected {
+            topic: self.router.topic(stored)?.to_string(),
             key: event.stream.key().as_bytes().to_vec(),
             payload: Bytes::copy_from_slice(event.event.as_bytes()),
             headers,
-        }
+        }))
     }
 }
 

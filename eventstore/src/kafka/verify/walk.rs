@@ -95,8 +95,11 @@ impl<'a> Walk<'a> {
         let published = published(publisher).await?;
         let config = reader::consumer_config(&settings.client);
         let (context, connection) = (settings.context.clone(), config.clone());
+        let declared: Vec<_> = settings.plan.declared().map(str::to_owned).collect();
         let open = move || {
-            let names = reader::names(&connection, |name| topics::is_of(&context, name))?;
+            let names = reader::names(&connection, |name| {
+                topics::is_of(&context, name) || declared.iter().any(|topic| topic == name)
+            })?;
             let opened = names.into_iter().map(|name| {
                 let reader = Reader::open(&connection, &name)?;
                 Ok((name, reader.map(|reader| Opened::new(reader, Since::Before))))
@@ -158,7 +161,7 @@ impl<'a> Walk<'a> {
 
     /// Looks for the record of the next event of the log.
     async fn event(&mut self, event: &Recorded) -> Result<(), Error> {
-        let expected = self.expectations.of(event);
+        let Some(expected) = self.expectations.of(event)? else { return Ok(()) };
         let Some(home) = self.home(&expected).await? else {
             if event.position <= self.published {
                 self.lost(subject(event), &expected.topic).await?;
@@ -222,7 +225,10 @@ impl<'a> Walk<'a> {
             self.recorder.found(Finding::Foreign { at, position });
             return Ok(());
         };
-        let expected = self.expectations.of(&event);
+        let Some(expected) = self.expectations.of(&event)? else {
+            self.recorder.found(Finding::Withheld { event: subject(&event), at });
+            return Ok(());
+        };
         if self.home(&expected).await?.as_ref() != Some(home) {
             let (event, topic) = (subject(&event), expected.topic);
             self.recorder.found(Finding::Misplaced { event, at, topic });
@@ -251,7 +257,7 @@ impl<'a> Walk<'a> {
         let Some(event) = self.find(position).await?.filter(|event| record.is_of(event)) else {
             return Ok(false);
         };
-        let expected = self.expectations.of(&event);
+        let Some(expected) = self.expectations.of(&event)? else { return Ok(false) };
         Ok(self.home(&expected).await?.as_ref() == Some(home))
     }
 
