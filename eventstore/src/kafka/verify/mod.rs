@@ -21,8 +21,9 @@
 //!
 //! # What counts
 //! - It sees what a consumer with `isolation.level=read_committed` sees.
-//! - What the publisher has noted as published, in its progress topic or its checkpoint, must be there. Of what lies above that, as while a publisher
-//!   is at work, an event may be missing only if no later one of its partition is there.
+//! - What the publisher has noted as published, in its progress topic or its checkpoint, must be there. Of
+//!   what lies above that, as while a publisher is at work, an event may be missing only if no later one
+//!   of its partition is there.
 //! - Published exactly once, an event that is there twice is a finding. Published at least once
 //!   ([`Builder::delivery`]), it is counted.
 //! - Events that are older than the oldest record of a partition, where records have been deleted, are
