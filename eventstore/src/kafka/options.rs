@@ -96,6 +96,12 @@ impl Builder {
         }
     }
 
+    /// Other brokers (`host:port,...`) than those it was made for: those that can be reached from here.
+    pub fn brokers(mut self, brokers: impl Into<String>) -> Self {
+        self.brokers = brokers.into();
+        self
+    }
+
     /// How often an event arrives in its topic: [`Delivery::ExactlyOnce`] unless set. It can be changed
     /// from one run to the next; the [module](super) says what happens then.
     pub fn delivery(mut self, delivery: Delivery) -> Self {

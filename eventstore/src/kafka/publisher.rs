@@ -242,7 +242,7 @@ impl Publisher {
     }
 
     /// What the store's publishers are called at the broker.
-    async fn transactional_id(&self, database: &Database) -> Result<Arc<str>, Error> {
+    pub(super) async fn transactional_id(&self, database: &Database) -> Result<Arc<str>, Error> {
         let Settings { context, store, .. } = &*self.settings;
         let store = match store {
             Some(name) => name.clone(),

@@ -43,16 +43,22 @@ pub(crate) struct Setup {
     pub(crate) url: String,
     pub(crate) brokers: String,
     pub(crate) context: String,
+    /// Where the database is made.
+    server: String,
 }
 
 impl Setup {
     pub(crate) async fn new() -> Self {
-        let (base, brokers) = (variable("DATABASE_URL"), variable("KAFKA_BROKERS"));
+        Self::on(variable("DATABASE_URL"), variable("KAFKA_BROKERS")).await
+    }
+
+    /// The same on other servers.
+    pub(crate) async fn on(server: String, brokers: String) -> Self {
         let name = format!("kafka_{}", Uuid::now_v7().simple());
-        execute(&base, &format!("create database {name}")).await;
-        let url = with_database(&base, &name);
+        execute(&server, &format!("create database {name}")).await;
+        let url = with_database(&server, &name);
         let store = EventStore::connect(&url).await.unwrap();
-        Self { store, url, brokers, context: name.replace("kafka_", "test.") }
+        Self { store, url, brokers, context: name.replace("kafka_", "test."), server }
     }
 
     pub(crate) fn publisher(&self) -> Builder {
@@ -220,7 +226,7 @@ impl Setup {
 
     /// A copy of the database, as it is now.
     pub(crate) async fn copy(&self, suffix: &str) -> Copy {
-        let base = variable("DATABASE_URL");
+        let base = &self.server;
         let from = self.context.replace("test.", "kafka_");
         let name = format!("{from}{suffix}");
         let copy = format!("create database {name} template {from}");
@@ -228,10 +234,10 @@ impl Setup {
             "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{from}'"
         );
         for _ in 0..20 {
-            execute(&base, &alone).await;
-            if try_execute(&base, &copy).await.is_ok() {
-                let url = with_database(&base, &name);
-                return Copy { url, name };
+            execute(base, &alone).await;
+            if try_execute(base, &copy).await.is_ok() {
+                let url = with_database(base, &name);
+                return Copy { url, name, server: base.clone() };
             }
         }
         panic!("{from} is in use");
@@ -274,29 +280,29 @@ impl Setup {
 pub(crate) struct Copy {
     pub(crate) url: String,
     name: String,
+    server: String,
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        drop_database(&self.name);
+        drop_database(&self.server, &self.name);
     }
 }
 
 impl Drop for Setup {
     fn drop(&mut self) {
-        drop_database(&self.context.replace("test.", "kafka_"));
+        drop_database(&self.server, &self.context.replace("test.", "kafka_"));
     }
 }
 
 /// Drops it, unless a test has failed: then it is left to be looked at.
-fn drop_database(name: &str) {
+fn drop_database(server: &str, name: &str) {
     if std::thread::panicking() {
         return;
     }
-    let name = name.to_owned();
-    let base = variable("DATABASE_URL");
+    let (server, name) = (server.to_owned(), name.to_owned());
     let drop = async move {
-        execute(&base, &format!("drop database {name} with (force)")).await;
+        execute(&server, &format!("drop database {name} with (force)")).await;
     };
     // There may be a runtime on this thread, and it must not block.
     let _ = std::thread::spawn(|| {
@@ -335,7 +341,7 @@ async fn try_execute(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> 
     client.batch_execute(sql).await
 }
 
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set; `cargo xtask test` starts the services and sets it")
     })

@@ -70,6 +70,11 @@ impl Process {
             .unwrap();
     }
 
+    /// Whether this process is one that [`run`](Self::run) is for.
+    pub(crate) fn is_one() -> bool {
+        std::env::var_os("PUBLISH_STORE").is_some()
+    }
+
     /// One with the defaults, which is there until it is killed.
     pub(crate) fn start(setup: &Setup) -> Self {
         Self::of(setup).start()
