@@ -67,6 +67,7 @@
 //! - [`testkit`]: given, when, then
 //! - [`EventStore::verify`]: whether a store is consistent; [`verify`]: what it finds
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
+//! - [`trace`]: traces that go on behind the log
 //! - [`breaker`]: circuit breakers around what fails again and again
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
@@ -83,6 +84,7 @@ mod aggregate;
 mod append;
 mod backend;
 pub mod breaker;
+mod category;
 mod clock;
 mod command;
 #[cfg(feature = "conformance")]
@@ -101,6 +103,7 @@ mod shown;
 mod snapshot;
 mod store;
 pub mod testkit;
+pub mod trace;
 pub mod verify;
 
 #[doc(no_inline)]
@@ -109,6 +112,7 @@ pub use annals_derive::{Aggregate, Command, Event, Shape};
 pub use self::{
     aggregate::{Aggregate, Apply, Loaded},
     append::{Append, Appended, ExpectedVersion, NewEvent},
+    category::Category,
     clock::{Clock, ManualClock, TimeSource},
     command::{Command, Committed, Envelope, Handle},
     error::{DecodeError, Error, ExecuteError},

@@ -1,4 +1,4 @@
-//! The chaos run of `tests/read_side/chaos.rs`, for as long as asked: `cargo xtask chaos --seconds 180`.
+//! The chaos run of `tests/read_side/support/chaos.rs`, for as long as asked: `cargo xtask chaos --seconds 180`.
 //!
 //! It needs a PostgreSQL server in `DATABASE_URL`, where it makes a database of its own and drops it at the
 //! end. The last line is the verdict; the exit code is 101 if rows or history are not exact.
@@ -9,8 +9,6 @@
     reason = "it is a test, with a command line"
 )]
 
-#[path = "../tests/read_side/chaos.rs"]
-mod chaos;
 #[path = "../tests/read_side/paused.rs"]
 mod paused;
 #[path = "../tests/read_side/support/mod.rs"]
@@ -18,8 +16,8 @@ mod support;
 
 use std::{process::Command, time::Duration};
 
-use chaos::Run;
 use clap::Parser;
+use support::chaos::{self, Run};
 
 /// Worker processes that are killed and paused, under load and through rebuilds.
 #[derive(Parser)]

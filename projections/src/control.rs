@@ -25,9 +25,10 @@ mod status;
 
 use annals_eventstore::{EventStore, postgres::Database};
 
+pub(crate) use self::status::set_fed_by;
 pub use self::{
     parked::{ParkedStream, discard, parked, retry},
-    status::{Kind, ProjectionStatus, SliceStatus, State, status},
+    status::{FedBy, Kind, ProjectionStatus, SliceStatus, State, status},
 };
 use crate::error::Error;
 

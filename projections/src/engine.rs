@@ -70,14 +70,13 @@ impl<R: ReadModel> Engine<R> {
         checkpoint: &mut Checkpoint,
         to: Position,
     ) -> Result<(), Error> {
-        let late = batch.late.as_ref();
         let transaction = open(&self.database, self.patience).await?;
         let client = transaction.client()?;
         let mut folding = std::mem::take(&mut self.hot);
         // Both are sent at once. The rows are read behind the checkpoint's lock, and count only if it moved.
         let ready = checkpoint.prepare(client).await?;
         let (entered, loaded) = tokio::join!(
-            enter(&self.database, client, (checkpoint, &ready), late, to),
+            enter(&self.database, client, (checkpoint, &ready), &batch.beside, to),
             self.rows.load(client, &mut folding, steps),
         );
         entered?;
@@ -152,9 +151,9 @@ impl<R: ReadModel> Target for Engine<R> {
     async fn apply(&mut self, mut batch: Batch, checkpoint: &mut Checkpoint) -> Result<(), Error> {
         let events = std::mem::take(&mut batch.events);
         let (mut steps, mut failure) = self.steps.of(events);
-        if let Some(Late { at, .. }) = batch.late {
+        if let Some(Late { at, .. }) = batch.late() {
             // What was answered for the past stays: they have their effect now.
-            steps.iter_mut().for_each(|step| step.position = at);
+            steps.iter_mut().for_each(|step| step.position = *at);
         }
         let mut to = batch.to;
         loop {
@@ -163,7 +162,7 @@ impl<R: ReadModel> Target for Engine<R> {
                 to = Position::new(failed.position.get() - 1);
                 steps.retain(|step| step.position <= to);
             }
-            if failure.is_some() && (batch.late.is_some() || to <= checkpoint.position()) {
+            if failure.is_some() && (batch.late().is_some() || to <= checkpoint.position()) {
                 break;
             }
             match self.project(&steps, &batch, checkpoint, to).await {

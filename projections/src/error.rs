@@ -276,6 +276,49 @@ pub enum Error {
     /// A version of one stream is not a moment of a read model.
     #[error("a read model cannot be read as of a stream's version; use a time or a position")]
     NotAMoment,
+    /// Kafka failed, or what is there cannot be read.
+    #[cfg(feature = "kafka")]
+    #[error(transparent)]
+    Kafka(#[from] crate::kafka::FeedError),
+    /// Another service's events are gone that a projection has not seen.
+    #[cfg(feature = "kafka")]
+    #[error(
+        "projection {projection:?} has come to position {position}, and events behind it are gone from Kafka. \
+         Where the topics still hold all events from the first on, reset the projection, and it is built anew; \
+         else ask the service that owns them to publish them again"
+    )]
+    Gone {
+        /// The projection.
+        projection: String,
+        /// Up to where it has come.
+        position: Position,
+        /// What is gone.
+        #[source]
+        lost: crate::kafka::Lost,
+    },
+    /// The positions in a schema would be those of several logs.
+    #[cfg(feature = "kafka")]
+    #[error(
+        "the schema {schema:?} follows {}, and cannot follow {} too; use another schema, by Options::schema",
+        whose(found.as_deref()), whose(wanted.as_deref())
+    )]
+    MixedLogs {
+        /// The schema.
+        schema: String,
+        /// The context of the service whose log it follows; none if it is the store's own.
+        found: Option<String>,
+        /// The one that was to be followed.
+        wanted: Option<String>,
+    },
+    /// Of another service's log, a place is known by its position only.
+    #[cfg(feature = "kafka")]
+    #[error(
+        "reactor {projection:?} cannot start at a time of another service's log; use a position"
+    )]
+    NoTimes {
+        /// The reactor.
+        projection: String,
+    },
     /// The database failed a statement on what is known of projections.
     #[error("the database failed to {action}")]
     Bookkeeping {
@@ -330,11 +373,18 @@ impl Error {
             | Self::RebuildRuns { .. }
             | Self::InUse { .. } => true,
             Self::Sql { retryable, .. } => *retryable,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(error) => error.is_retryable(),
             // A statement of a read model has its effect with the checkpoint or not at all.
             Self::Database { source, .. } | Self::Bookkeeping { source, .. } => may_pass(source),
             _ => false,
         }
     }
+}
+
+#[cfg(feature = "kafka")]
+fn whose(context: Option<&str>) -> String {
+    context.map_or("its own store".to_owned(), |context| format!("the events of {context:?}"))
 }
 
 /// True if the same statement may succeed on another connection, or later.

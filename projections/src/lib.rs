@@ -69,6 +69,7 @@ mod interval;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod live;
+mod offsets;
 mod page;
 mod query;
 mod reactor;

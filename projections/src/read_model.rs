@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use annals_eventstore::{
-    Aggregate, Decoded, Error as StoreError, Event, Position, Recorded, StreamId, Version,
+    Category, Decoded, Error as StoreError, Event, Position, Recorded, StreamId, Version,
 };
 use tokio_postgres::Row;
 
@@ -265,12 +265,12 @@ impl<R: ReadModel> std::fmt::Debug for Source<R> {
 }
 
 impl<R: ReadModel> Source<R> {
-    /// The events of an aggregate.
-    pub fn of<A: Aggregate>() -> Self
+    /// The events of an aggregate, or of another category.
+    pub fn of<C: Category>() -> Self
     where
-        R: Project<A::Event>,
+        R: Project<C::Event>,
     {
-        Self { category: A::CATEGORY, step: step::<A, R> }
+        Self { category: C::NAME, step: step::<C, R> }
     }
 
     /// The category.
@@ -400,8 +400,6 @@ fn is_own<K: RowKey>(keys: &[K], stream: &str) -> bool {
     }
 }
 
-fn step<A: Aggregate, R: Project<A::Event>>(
-    event: Recorded,
-) -> Result<Decoded<Step<R>>, StepError> {
-    event.decode::<A::Event>()?.try_map(Step::of)
+fn step<C: Category, R: Project<C::Event>>(event: Recorded) -> Result<Decoded<Step<R>>, StepError> {
+    event.decode::<C::Event>()?.try_map(Step::of)
 }

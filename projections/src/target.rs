@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use annals_eventstore::{
     Error as StoreError, Position, Recorded, StreamId, Version,
-    postgres::{Checkpoint, Client, Database, GenericClient, OwnedTransaction, Prepared},
+    postgres::{
+        Checkpoint, Client, Database, GenericClient, OwnedTransaction, Prepared, WaitingEvents,
+    },
 };
 use async_trait::async_trait;
 
-use crate::error::Error;
+use crate::{error::Error, offsets::Mark};
 
 /// Events to be dealt with at once, in the order of their positions.
 #[derive(Clone, Debug)]
@@ -18,7 +20,26 @@ pub(crate) struct Batch {
     pub(crate) to: Position,
     /// There is more behind it already.
     pub(crate) more: bool,
+    pub(crate) beside: Beside,
+}
+
+/// What is written in the transaction that moves the checkpoint, beside what comes of the events.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beside {
+    /// The events are those of a parked stream.
     pub(crate) late: Option<Late>,
+    /// Events of parked streams that are to be kept, as far as the checkpoint passes them.
+    pub(crate) waiting: Option<Waiting>,
+    /// Where in Kafka to go on, if the checkpoint comes to it.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// Events of parked streams of a projection.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    /// The name of the projection's checkpoint, under which the streams are parked.
+    pub(crate) projection: String,
+    pub(crate) events: Vec<Recorded>,
 }
 
 /// Events of one stream that were parked, and come after others that are behind them in the log.
@@ -35,7 +56,15 @@ pub(crate) struct Late {
 
 impl Batch {
     pub(crate) fn new(events: Vec<Recorded>, to: Position, more: bool) -> Self {
-        Self { events, to, more, late: None }
+        Self { events, to, more, beside: Beside::default() }
+    }
+
+    pub(crate) fn with(self, beside: Beside) -> Self {
+        Self { beside, ..self }
+    }
+
+    pub(crate) fn late(&self) -> Option<&Late> {
+        self.beside.late.as_ref()
     }
 }
 
@@ -91,16 +120,32 @@ pub(crate) async fn open(
     Ok(database.begin_with(&settings).await?)
 }
 
-/// Moves the checkpoint, so that a worker that was replaced writes nothing, and takes late events from those
-/// that are parked. What is polled after it comes behind it.
+/// Moves the checkpoint, so that a worker that was replaced writes nothing, and writes what goes beside it. What is
+/// polled after it comes behind it.
 pub(crate) async fn enter(
     database: &Database,
     client: &Client,
     (checkpoint, ready): (&Checkpoint, &Prepared),
-    late: Option<&Late>,
+    beside: &Beside,
     to: Position,
 ) -> Result<(), Error> {
-    checkpoint.advance_ready(client, ready, to).await?;
+    let Beside { late, waiting, mark } = beside;
+    let mark = mark.as_ref().filter(|mark| mark.position <= to);
+    let moving = async { checkpoint.advance_ready(client, ready, to).await.map_err(Error::from) };
+    let noting = async {
+        match mark {
+            Some(mark) => mark.write(database, client, checkpoint.name()).await,
+            None => Ok(()),
+        }
+    };
+    // Sent at once. If the checkpoint has not moved, that is what is told, and nothing is committed.
+    let (moved, noted) = tokio::join!(moving, noting);
+    moved?;
+    noted?;
+    if let Some(Waiting { projection, events }) = waiting {
+        let passed: Vec<_> = events.iter().filter(|event| event.position <= to).collect();
+        WaitingEvents::of(database, projection).keep(client, &passed).await?;
+    }
     match late {
         Some(late) => unpark(database, client, late).await,
         None => Ok(()),
@@ -111,14 +156,14 @@ pub(crate) async fn enter(
 pub(crate) async fn begin(
     database: &Database,
     checkpoint: &Checkpoint,
-    late: Option<&Late>,
+    beside: &Beside,
     to: Position,
     patience: Duration,
 ) -> Result<OwnedTransaction, Error> {
     let transaction = open(database, patience).await?;
     let client = transaction.client()?;
     let ready = checkpoint.prepare(client).await?;
-    enter(database, client, (checkpoint, &ready), late, to).await?;
+    enter(database, client, (checkpoint, &ready), beside, to).await?;
     Ok(transaction)
 }
 
@@ -128,6 +173,9 @@ async fn unpark(
     late: &Late,
 ) -> Result<(), Error> {
     let Late { projection, stream, rest, .. } = late;
+    let kept = WaitingEvents::of(database, projection);
+    let before = rest.map_or(Position::new(i64::MAX), |(position, _)| position);
+    kept.forget(client, stream, before).await?;
     let (category, key) = (stream.category(), stream.key());
     let done = match rest {
         None => {

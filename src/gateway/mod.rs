@@ -72,7 +72,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use annals_eventstore::{Aggregate, Command, EventStore, Handle};
+use annals_eventstore::{Aggregate, Command, EventStore, Handle, Metadata, trace};
 use annals_projections::ReadModel;
 use axum::{
     Extension, Router,
@@ -213,7 +213,13 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
 /// The span of a request: what happens for it is in it.
 fn span<B>(request: &http::Request<B>) -> tracing::Span {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
-    tracing::info_span!("http", method = %request.method(), path = request.uri().path(), id)
+    let path = request.uri().path();
+    let span = tracing::info_span!("http", method = %request.method(), path, id);
+    // The caller's trace goes on.
+    let mut metadata = Metadata::new();
+    metadata.traceparent = shared::traceparent(request.headers());
+    trace::continue_from(&span, &metadata);
+    span
 }
 
 async fn openapi<S>(State(shared): State<Arc<Shared<S>>>) -> Response {

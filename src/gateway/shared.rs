@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_eventstore::{EventStore, Metadata, Position};
+use annals_eventstore::{EventStore, Metadata, Position, trace};
 use annals_projections::{ProjectionError, QueryReadModels, ReadModel};
 use futures::future::BoxFuture;
 use http::{HeaderMap, request::Parts};
@@ -74,10 +74,18 @@ pub(super) fn metadata(headers: &HeaderMap, who: &Identity) -> Metadata {
     let mut metadata = Metadata::new();
     metadata.actor = who.actor.clone();
     metadata.correlation_id = text("x-request-id").map(str::to_owned);
-    // 00-{trace}-{span}-{flags}: what is no such thing is left out rather than passed on.
-    metadata.traceparent =
-        text("traceparent").filter(|parent| is_traceparent(parent)).map(str::to_owned);
+    // Where traces are recorded here, the events will bear the span of the command.
+    metadata.traceparent = match trace::current() {
+        Some(_) => None,
+        None => traceparent(headers),
+    };
     metadata
+}
+
+/// The caller's trace context, 00-{trace}-{span}-{flags}. What is no such thing is left out rather than passed on.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let parent = headers.get("traceparent")?.to_str().ok()?;
+    is_traceparent(parent).then(|| parent.to_owned())
 }
 
 /// True for the trace context of version 00 of the W3C's recommendation.

@@ -87,12 +87,13 @@ impl Publisher {
     /// wait for the end of the lease. Published at least once, some events may be published again then.
     ///
     /// # Errors
-    /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, or topics are
-    /// not as declared (its source is [`TopicDifferences`](super::TopicDifferences) then), or an event has
-    /// no public form ([`Builder::map`]) or no topic ([`Builder::route`]), or the broker refuses an event for good, as it does one above the topic's `max.message.bytes` (the error
-    /// names event, stream, position and size; the events behind it in its stream are not
-    /// published); [`Error::PublishedElsewhere`] if the topics hold what this log does not; or a failure of
-    /// the database that is not [retryable](Error::is_retryable).
+    /// What does not get better by waiting: [`Error::Broker`] if the broker refuses a topic, if topics are
+    /// not as declared (its source is [`TopicDifferences`](super::TopicDifferences) then), if an event has
+    /// no public form ([`Builder::map`]) or no topic ([`Builder::route`]), or if the broker refuses an event
+    /// for good, as it does one above the topic's `max.message.bytes` (the error names event, stream,
+    /// position and size; the events behind it in its stream are not published);
+    /// [`Error::PublishedElsewhere`] if the topics hold what this log does not; or a failure of the database
+    /// that is not [retryable](Error::is_retryable).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let database = self.store.database()?.clone();
         let context = &self.settings.context;

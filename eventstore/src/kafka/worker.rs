@@ -31,7 +31,7 @@ use super::{
     start::Told,
     topics::{self, Topics, Unready},
 };
-use crate::{error::Error, event::Recorded};
+use crate::{error::Error, event::Recorded, trace};
 
 /// How long the broker has to answer a question.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -143,6 +143,10 @@ impl Worker {
     fn deliver(&mut self, step: &Step) -> Result<usize, Failure> {
         let events = step.events.len();
         let _span = tracing::debug_span!("publish", events, to = %step.to).entered();
+        let _traces = trace::continued(&*step.events, |event| {
+            let (stream, position) = (&event.stream, event.position.get());
+            tracing::info_span!("publish event", %stream, position)
+        });
         match self.settings.delivery {
             Delivery::ExactlyOnce => self.in_transaction(step),
             Delivery::AtLeastOnce => {

@@ -93,6 +93,11 @@ impl Checkpoint {
         Ok(row.map(|row| Position::new(row.get(0))))
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where it stands.
     pub fn position(&self) -> Position {
         self.position

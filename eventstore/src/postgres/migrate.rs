@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0005_recovery.sql"),
     include_str!("sql/migrations/0006_append.sql"),
     include_str!("sql/migrations/0007_projections.sql"),
+    include_str!("sql/migrations/0008_feeds.sql"),
 ];
 
 pub(super) async fn migrate(

@@ -22,6 +22,7 @@ mod transaction;
 mod unit;
 mod url;
 mod verify;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,6 +50,7 @@ pub use self::{
     roles::Roles,
     sql_projection::{InlineLocks, SqlProjection},
     transaction::OwnedTransaction,
+    waiting::WaitingEvents,
 };
 use crate::{
     append::ExpectedVersion,

@@ -173,7 +173,7 @@ impl Names {
 
 /// A stored event: the id of its stream, the size of its payload, and what it is once the name of the stream
 /// is known.
-fn recorded(
+pub(super) fn recorded(
     row: &Row,
     types: &mut Names,
 ) -> Result<(i64, usize, impl FnOnce(StreamId) -> Recorded + use<>), tokio_postgres::Error> {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::Options;
-use crate::{append::NewEvent, clock::to_micros, error::Error};
+use crate::{append::NewEvent, clock::to_micros, error::Error, trace};
 
 /// Checks the events of one append, in the order of their positions.
 #[derive(Clone, Copy)]
@@ -37,6 +37,9 @@ impl<'a> Check<'a> {
 
     /// Checks the next event and brings its times into the database's form.
     pub(super) fn event(&mut self, event: &mut NewEvent) -> Result<(), Error> {
+        if event.metadata.traceparent.is_none() {
+            event.metadata.traceparent = trace::current();
+        }
         self.size(event)?;
         if let Some(reason) = unstorable(event) {
             return Err(Error::invalid_append(reason));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use annals_eventstore::{EventStore, Position};
+use annals_eventstore::{EventStore, Position, postgres::Database};
 use chrono::{DateTime, Utc};
 
 use super::{PREFIX, shown};
@@ -86,6 +86,67 @@ pub enum State {
     },
 }
 
+/// What brings a slice of a projection its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FedBy {
+    /// The store.
+    Store,
+    /// Kafka.
+    Kafka,
+    /// The store, since Kafka does not hold what comes next. Kafka does from there on.
+    Replay {
+        /// Why, if it is not what is done at first.
+        reason: Option<String>,
+    },
+}
+
+impl FedBy {
+    fn of(stored: &str, reason: Option<String>) -> Self {
+        match stored {
+            "kafka" => Self::Kafka,
+            "replay" => Self::Replay { reason },
+            _ => Self::Store,
+        }
+    }
+
+    /// In a word: `store`, `kafka` or `replay`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Kafka => "kafka",
+            Self::Replay { .. } => "replay",
+        }
+    }
+
+    /// Why it is replayed, if it is not what is done at first.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Replay { reason } => reason.as_deref(),
+            Self::Store | Self::Kafka => None,
+        }
+    }
+}
+
+/// Says what feeds the slice that is worked on in an epoch.
+pub(crate) async fn set_fed_by(
+    database: &Database,
+    checkpoint: &str,
+    epoch: i64,
+    fed_by: &FedBy,
+) -> Result<(), Error> {
+    let failed = |source| Error::Bookkeeping { action: "say what feeds a projection", source };
+    let sql = database.schema().sql(
+        "update {schema}.checkpoints set fed_by = $3, fed_by_reason = $4
+         where name = $1 and epoch = $2 and (fed_by, fed_by_reason) is distinct from ($3, $4)",
+    );
+    // PostgreSQL's text holds no NUL.
+    let reason = fed_by.reason().map(|reason| reason.replace('\0', "\u{fffd}"));
+    let client = database.client().await?;
+    let set = client.execute(&sql, &[&checkpoint, &epoch, &fed_by.as_str(), &reason]).await;
+    set.map(drop).map_err(failed)
+}
+
 /// How a slice of a projection is doing.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -96,6 +157,8 @@ pub struct SliceStatus {
     pub owner: Option<String>,
     /// The epoch of that lease.
     pub epoch: i64,
+    /// What feeds it, or did when it was last worked on.
+    pub fed_by: FedBy,
     /// When its checkpoint moved last.
     pub updated_at: DateTime<Utc>,
 }
@@ -118,6 +181,7 @@ pub async fn status(store: &EventStore) -> Result<Vec<ProjectionStatus>, Error> 
             position: Position::new(row.get(1)),
             owner: row.get(2),
             epoch: row.get(3),
+            fed_by: FedBy::of(row.get(13), row.get(14)),
             updated_at: row.get(4),
         };
         let broken = row.get::<_, Option<_>>(11).zip(row.get::<_, Option<_>>(12));

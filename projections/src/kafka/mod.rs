@@ -52,8 +52,20 @@
 //! are paused, until half of it is taken. A partition that is far ahead of one that is waited for is paused
 //! before it fills up its share.
 
+//!
+//! # Several processes
+//! A [`Group`] is a membership in a consumer group of Kafka. It says which partitions are this process's;
+//! reading them is up to subscriptions with [`Partitions::These`]. A group alone does not keep two
+//! processes apart, since one that was paused does not know what it has missed: what is written must be
+//! fenced, by a lease with an epoch or by the offsets themselves.
+//!
+//! # Records that nobody can deal with
+//! One that is no event is [`FeedError::Undecodable`]. [`DeadLetters`] puts records aside in `{topic}.dlq`.
+
 mod client;
+mod dead_letters;
 mod error;
+mod group;
 mod intake;
 mod merge;
 mod offsets;
@@ -68,7 +80,9 @@ mod subscription;
 mod topics;
 
 pub use self::{
+    dead_letters::{DeadLetters, Failure},
     error::{FeedError, Loss, Lost, Undecodable},
+    group::{Change, Group, Join, Revoked},
     offsets::{Offsets, Partitions, Resume, Start},
     page::Page,
     record::{Origin, RawRecord},

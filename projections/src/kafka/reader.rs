@@ -37,9 +37,8 @@ const BATCH: usize = 500;
 const BATCH_BYTES: usize = 1 << 20;
 /// How many of the last records of the topic of progress are read at first.
 const TAIL: i64 = 64;
-/// A partition that ends before the offset that is wanted is looked at again so often: one that has just
-/// got another leader may not know its end yet.
-const LOOKS: u32 = 5;
+/// What may only not be known yet is looked for again so often.
+const LOOKS: u32 = 15;
 
 /// Reads until the subscription is dropped, or ends it with an error.
 pub(super) fn run(what: Subscribe, start: Start, shared: &Arc<Shared>) {
@@ -63,6 +62,16 @@ pub(super) fn run(what: Subscribe, start: Start, shared: &Arc<Shared>) {
     }
 }
 
+/// Whether what is not there may be there in a moment: a partition that has just got another leader may not
+/// know its end, and not all brokers know a topic at once that has come into being.
+fn may_come(lost: &Lost) -> bool {
+    match lost.loss {
+        Loss::OutOfRange { end, .. } => lost.wanted > end,
+        Loss::TopicGone => true,
+        Loss::TopicReplaced => false,
+    }
+}
+
 /// What comes after a step.
 enum Next {
     Go,
@@ -75,7 +84,10 @@ struct Reader<'a> {
     /// Where lanes begin that are not there yet.
     start: Start,
     shared: &'a Shared,
+    /// It is assigned partitions once. librdkafka aborts the process where a partition is taken from a consumer for the
+    /// second time before it has stopped to fetch it for the first (librdkafka #5573).
     consumer: BaseConsumer<Connections>,
+    is_assigned: bool,
     intake: Intake,
     /// Topics that did not exist when they were looked for last.
     missing: Vec<Arc<str>>,
@@ -90,7 +102,17 @@ impl<'a> Reader<'a> {
         let intake = Intake::new(&what.source.context, &what.categories);
         let pressure = Pressure::new(what.source.buffer);
         let missing = Vec::new();
-        Ok(Self { what, start, shared, consumer, intake, missing, pressure, unreachable: None })
+        Ok(Self {
+            what,
+            start,
+            shared,
+            consumer,
+            is_assigned: false,
+            intake,
+            missing,
+            pressure,
+            unreachable: None,
+        })
     }
 
     fn read(&mut self) -> Result<(), FeedError> {
@@ -117,9 +139,7 @@ impl<'a> Reader<'a> {
                     self.shared.tell();
                     return Ok(());
                 }
-                Err(FeedError::Lost(Lost {
-                    wanted, loss: Loss::OutOfRange { end, .. }, ..
-                })) if wanted > end && looks < LOOKS => {
+                Err(FeedError::Lost(lost)) if looks < LOOKS && may_come(&lost) => {
                     looks += 1;
                     thread::sleep(2 * PAUSE);
                 }
@@ -137,7 +157,9 @@ impl<'a> Reader<'a> {
     /// Finds out how far the publisher is, where the topics are, and begins to read there.
     fn connect(&mut self) -> Result<(), FeedError> {
         let failed = |action: &str, error| FeedError::broker(action, error);
-        self.consumer.unassign().map_err(|error| failed("pause reading", error))?;
+        if std::mem::take(&mut self.is_assigned) {
+            self.consumer = self.what.source.consumer()?;
+        }
         let progress = self.intake.progress.topic.clone();
         topics::partitions(&self.consumer, &progress)
             .map_err(|error| failed("look for the topic of progress", error))?
@@ -152,6 +174,11 @@ impl<'a> Reader<'a> {
         if let Some(place) = self.intake.places.iter().find(|place| missing.contains(&place.topic))
         {
             return Err(self.lost(place, Loss::TopicGone));
+        }
+        // Without it, what the publisher says would be taken for all.
+        if let Some(topic) = missing.iter().find(|topic| known.offsets.contains_key(&***topic)) {
+            let place = Place { topic: topic.clone(), partition: 0 };
+            return Err(self.lost(&place, Loss::TopicGone));
         }
         let mut places = self.intake.places.clone();
         places.extend(
@@ -206,6 +233,7 @@ impl<'a> Reader<'a> {
             let from = wanted[lane] - i64::from(checked(lane));
             assign(&place.topic, place.partition, from)?;
         }
+        self.is_assigned = true;
         self.consumer.assign(&assignment).map_err(|error| failed("choose what to read", error))?;
 
         // A topic that comes into being later is read from its beginning.
@@ -242,11 +270,12 @@ impl<'a> Reader<'a> {
             let mut assignment = TopicPartitionList::with_capacity(1);
             let offset = Offset::Offset(from);
             assignment.add_partition_offset(topic, 0, offset).map_err(failed)?;
-            self.consumer.assign(&assignment).map_err(failed)?;
+            let consumer = self.what.source.consumer()?;
+            consumer.assign(&assignment).map_err(failed)?;
             let mut next = from;
             let started = Instant::now();
             while next < end {
-                match self.consumer.poll(IDLE) {
+                match consumer.poll(IDLE) {
                     Some(Ok(message)) => {
                         next = message.offset() + 1;
                         let (key, value) = (message.key(), message.payload());

@@ -1,13 +1,15 @@
 //! Where to read from: the brokers, the context, and how.
 
-use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, thread, time::Duration};
 
+use annals_eventstore::kafka::Security;
 use rdkafka::{ClientConfig, config::FromClientConfigAndContext, consumer::BaseConsumer};
 use tokio::sync::oneshot;
 
 use super::{
     client::Connections,
     error::FeedError,
+    group::Join,
     offsets::{Offsets, Partitions, Start},
     subscription::Subscription,
     topics::{self, Place},
@@ -70,7 +72,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// }
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     pub(super) context: Arc<str>,
     client: ClientConfig,
@@ -78,6 +80,17 @@ pub struct Source {
     /// The topics of categories that are elsewhere than by default.
     topics: BTreeMap<String, Vec<String>>,
     pub(super) buffer: usize,
+}
+
+impl fmt::Debug for Source {
+    /// Without the client's configuration, in which there may be passwords and keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("context", &self.context)
+            .field("group", &self.group)
+            .field("topics", &self.topics)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Source {
@@ -107,6 +120,11 @@ impl Source {
         })
     }
 
+    /// The context.
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+
     /// Says in which topic events of a category are, where that is not `{context}.{category}.events.v1`.
     /// Call it several times if they are in several.
     #[must_use]
@@ -132,7 +150,7 @@ impl Source {
         self
     }
 
-    /// Sets a property of librdkafka's consumer, such as `security.protocol` or `fetch.wait.max.ms`.
+    /// Sets a property of librdkafka's consumer, such as `fetch.wait.max.ms`.
     ///
     /// # Errors
     /// [`FeedError::Option`] if there is no such property, the value is out of range, or the guarantees
@@ -153,9 +171,27 @@ impl Source {
         Ok(self)
     }
 
+    /// TLS and SASL, as for the publisher.
+    ///
+    /// # Errors
+    /// [`FeedError::Option`] if the program is built without what it asks for.
+    pub fn security(mut self, security: &Security) -> Result<Self, FeedError> {
+        security.check().map_err(|error| FeedError::option("security", error))?;
+        for (key, value) in security.properties() {
+            self.client.set(key, value);
+        }
+        Ok(self)
+    }
+
     /// A subscription to the events of some categories, to be started.
     pub fn subscribe<T: Into<String>>(&self, categories: impl IntoIterator<Item = T>) -> Subscribe {
         Subscribe::new(self.clone(), categories.into_iter().map(Into::into).collect())
+    }
+
+    /// A membership in the consumer group `{context}.{name}`, which shares the partitions of some
+    /// categories' topics out among processes. The name is that of what the events are read for.
+    pub fn group(&self, name: impl Into<String>, categories: &[String]) -> Join {
+        Join::new(self.clone(), name.into(), categories.to_vec())
     }
 
     /// Where the topics of some categories end now. What is published from now on is behind that.
@@ -266,6 +302,22 @@ impl Source {
         }
         BaseConsumer::from_config_and_context(&client, context)
             .map_err(|error| FeedError::option("of the consumer", error))
+    }
+
+    /// The properties for clients of another kind: those that consumers alone have are left out.
+    pub(super) fn connection(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        let of_consumers = |key: &str| {
+            let fixed = FIXED.iter().chain(&DEFAULTS[..5]).any(|(fixed, _)| *fixed == key);
+            fixed
+                || ["fetch.", "queued.", "max.poll.", "session.", "heartbeat."]
+                    .iter()
+                    .any(|start| key.starts_with(start))
+        };
+        for (key, value) in self.client.config_map().iter().filter(|(key, _)| !of_consumers(key)) {
+            client.set(*key, *value);
+        }
+        client
     }
 }
 
@@ -402,5 +454,15 @@ mod tests {
         let topics = source.topics_of(&["loan".into(), "card".into()]);
         let topics: Vec<_> = topics.iter().map(|topic| &**topic).collect();
         assert_eq!(topics, ["cards.new", "cards.old", "lending.loan.events.v1"]);
+    }
+
+    #[test]
+    fn a_producer_gets_the_connections_properties_only() {
+        let source = source().config("client.id", "reader").unwrap();
+        let connection = source.connection();
+        assert_eq!(connection.get("client.id"), Some("reader"));
+        assert_eq!(connection.get("bootstrap.servers"), Some("localhost:9092"));
+        assert_eq!(connection.get("isolation.level"), None);
+        assert_eq!(connection.get("fetch.wait.max.ms"), None);
     }
 }

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
-    Offset, TopicPartitionList,
+    ClientContext, Offset, TopicPartitionList,
+    client::Client,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
@@ -23,7 +24,15 @@ pub(super) fn partitions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
 ) -> Result<Option<i32>, KafkaError> {
-    let metadata = consumer.fetch_metadata(Some(topic), BROKER_TIMEOUT)?;
+    partition_count(consumer.client(), topic)
+}
+
+/// The same by way of any client.
+pub(super) fn partition_count<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+) -> Result<Option<i32>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), BROKER_TIMEOUT)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
         return Ok(None);
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{Aggregate, Decoded, Error as StoreError, Position, Recorded};
+use annals_eventstore::{Category, Decoded, Error as StoreError, Position, Recorded};
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{Cause, Effect, React, Reaction, Reactor, effect};
@@ -20,12 +20,12 @@ impl<R: Reactor> std::fmt::Debug for ReactorSource<R> {
 }
 
 impl<R: Reactor> ReactorSource<R> {
-    /// The events of an aggregate.
-    pub fn of<A: Aggregate>() -> Self
+    /// The events of an aggregate, or of another category.
+    pub fn of<C: Category>() -> Self
     where
-        R: React<A::Event>,
+        R: React<C::Event>,
     {
-        Self { category: A::CATEGORY, triggers: triggers::<A, R> }
+        Self { category: C::NAME, triggers: triggers::<C, R> }
     }
 
     /// The category.
@@ -83,11 +83,11 @@ impl<R: Reactor> Trigger<R> {
     }
 }
 
-fn triggers<A: Aggregate, R: React<A::Event>>(
+fn triggers<C: Category, R: React<C::Event>>(
     event: Recorded,
 ) -> Result<Decoded<Trigger<R>>, StoreError> {
     let mut part = 0;
-    event.decode::<A::Event>()?.try_map(|event| {
+    event.decode::<C::Event>()?.try_map(|event| {
         let (position, id, event) = (event.position, event.id, Arc::new(event));
         let call: Box<Call<R>> = Box::new(move |reactor, effect| {
             let event = event.clone();

@@ -27,7 +27,7 @@ use crate::{
     error::Error,
     fold::Folding,
     read_model::{History, ReadModel},
-    target::begin,
+    target::{Beside, begin},
     worker::{may_be_of_an_event, parking::Parked},
 };
 
@@ -172,7 +172,7 @@ impl<R: ReadModel> Filling<'_, R> {
         }
         let all = try_join_all(all).await.map_err(|_| unreachable_shard::<R>())?;
         let patience = options.lease.time_to_live;
-        let transaction = begin(database, checkpoint, None, to, patience).await?;
+        let transaction = begin(database, checkpoint, &Beside::default(), to, patience).await?;
         let client = transaction.client()?;
         for folding in &all {
             let changes = folding.changes();

@@ -312,7 +312,7 @@ impl<R: ReadModel> Place<R> {
         tracing::error!(error = %failure, "an event failed in a rebuild; its stream is parked");
         let transaction = self.holding(checkpoint).await?;
         let client = transaction.client()?;
-        let at = parking::park(&self.database, client, &self.names.next, &failure).await?;
+        let at = parking::park(&self.database, client, &self.names.next, &failure, None).await?;
         transaction.commit().await?;
         parked.insert(failure.stream.clone(), at);
         Ok(())

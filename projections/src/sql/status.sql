@@ -12,7 +12,9 @@ select
     (select count(*) from {schema}.parked_streams s where s.projection = coalesce(p.name, c.name)),
     coalesce(p.kind, 'rows'),
     p.broken,
-    p.broken_until
+    p.broken_until,
+    c.fed_by,
+    c.fed_by_reason
 from {schema}.checkpoints c
 left join {schema}.projections p on c.name = any ({schema}.checkpoints_of(p.name))
 left join {schema}.leases l on l.name = c.name

@@ -5,7 +5,7 @@
 //! finds the others above their share, and they give slices up after the batch that they are at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,15 +17,18 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{
-    Context, Projection, Rebuilding,
+    Context, Log, Projection, Rebuilding,
     failure::{Interruptions, text},
     runner,
+    sharing::Sharing,
     slice::slice_name,
 };
 use crate::error::Error;
 
 /// How often to look whether tables that another version of the program made are this one's again.
 const STAND_BY: Duration = Duration::from_secs(1);
+/// How often to ask for the lease of a slice that is to be taken over.
+const HANDOVER: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(
     context: Arc<Context>,
@@ -38,6 +41,7 @@ pub(super) async fn run(
         runners: JoinSet::new(),
         slices: BTreeMap::new(),
         has_worked: false,
+        sharing: Sharing::default(),
     };
     let outcome = coordinator.supervise().await;
     // What runs ends with its batch, and gives its leases back.
@@ -52,6 +56,7 @@ pub(super) async fn run(
                 .push(outcome.or_else(|error| if passes(&error) { Ok(()) } else { Err(error) }));
         }
     }
+    coordinator.sharing.leave().await;
     outcomes.into_iter().collect()
 }
 
@@ -64,6 +69,7 @@ struct Coordinator {
     slices: BTreeMap<u16, Running>,
     /// The tables were those of this program before.
     has_worked: bool,
+    sharing: Sharing,
 }
 
 /// The lease of a process, under a number that no other process has.
@@ -108,18 +114,35 @@ impl Coordinator {
     /// Gets leases and starts runners, until told to stop or something fails. `since` is when what failed
     /// was begun.
     async fn coordinate(&mut self, since: &mut Instant) -> Result<(), Error> {
+        self.context.check_log().await?;
         self.install().await?;
         let slices = self.projection.slices();
         let context = self.context.clone();
         // It may have been told to stop in the middle of a rebuild, or while it stood by.
         while !context.stop.is_cancelled() {
-            let share = if slices == 1 { 1 } else { self.share(slices).await? };
-            self.give_up_above(share);
-            self.take_up_to(share).await?;
-            let wait = context.options.lease.time_to_live / 5;
+            self.sharing.settle(&context, &*self.projection).await?;
+            let mut wait = context.options.lease.time_to_live / 5;
+            if let Some(mine) = self.sharing.mine().cloned() {
+                self.give_up(|slice| !mine.contains(&slice));
+                self.take(mine.iter().copied(), mine.len()).await?;
+                if mine.iter().any(|slice| !self.slices.contains_key(slice)) {
+                    // Its former worker has not given its lease back yet.
+                    wait = wait.min(HANDOVER);
+                }
+            } else {
+                let share = if slices == 1 { 1 } else { self.share(slices).await? };
+                self.give_up_above(share);
+                self.take_up_to(share).await?;
+            }
+            let works_on = |slice| self.slices.contains_key(&slice);
+            self.sharing.hand_over(&context, &*self.projection, works_on);
             let ended = tokio::select! {
                 () = context.stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => continue,
+                changed = self.sharing.changed() => {
+                    changed?;
+                    continue;
+                }
                 Some(ended) = self.runners.join_next_with_id() => ended,
             };
             match ended {
@@ -203,7 +226,7 @@ impl Coordinator {
         let Context { store, options, stop, .. } = &*self.context;
         let (projection, mut told) = (self.projection.label(), false);
         while !stop.is_cancelled() {
-            match self.projection.install(store).await {
+            match self.projection.install(&self.context).await {
                 Err(error) if self.is_replaced(&error) => {
                     if !std::mem::replace(&mut told, true) {
                         let cause = text(&error);
@@ -212,7 +235,8 @@ impl Coordinator {
                     let _ = tokio::time::timeout(STAND_BY, stop.cancelled()).await;
                 }
                 Err(Error::Outdated { table, difference })
-                    if options.rebuilding == Rebuilding::Allowed =>
+                    if options.rebuilding == Rebuilding::Allowed
+                        && self.context.log == Log::Ours =>
                 {
                     info!(projection, table, difference, "rebuilding");
                     tokio::select! {
@@ -232,7 +256,14 @@ impl Coordinator {
 
     fn give_up_above(&mut self, share: u16) {
         let working = self.slices.iter().filter(|(_, running)| !running.stop.is_cancelled());
-        for (slice, running) in working.skip(usize::from(share)) {
+        let surplus: BTreeSet<_> =
+            working.map(|(slice, _)| *slice).skip(usize::from(share)).collect();
+        self.give_up(|slice| surplus.contains(&slice));
+    }
+
+    fn give_up(&self, is_others: impl Fn(u16) -> bool) {
+        let working = self.slices.iter().filter(|(_, running)| !running.stop.is_cancelled());
+        for (slice, running) in working.filter(|(slice, _)| is_others(**slice)) {
             info!(
                 projection = self.projection.label(),
                 slice, "giving a slice up to another worker"
@@ -242,12 +273,19 @@ impl Coordinator {
     }
 
     async fn take_up_to(&mut self, share: u16) -> Result<(), Error> {
-        let (slices, name) = (self.projection.slices(), self.projection.name().to_owned());
-        let Context { database, options, .. } = &*self.context.clone();
+        let slices = self.projection.slices();
         // Each process begins elsewhere, so that they do not all ask for the same.
         let first = Uuid::now_v7().as_bytes()[15];
-        for slice in (0..slices).map(|n| (n + u16::from(first)) % slices) {
-            if self.slices.len() >= usize::from(share) {
+        let all = (0..slices).map(|n| (n + u16::from(first)) % slices);
+        self.take(all, usize::from(share)).await
+    }
+
+    /// Takes those of some slices that nobody works on, until it works on so many.
+    async fn take(&mut self, wanted: impl Iterator<Item = u16>, most: usize) -> Result<(), Error> {
+        let (slices, name) = (self.projection.slices(), self.projection.name().to_owned());
+        let Context { database, options, .. } = &*self.context.clone();
+        for slice in wanted {
+            if self.slices.len() >= most {
                 break;
             }
             if self.slices.contains_key(&slice) {
@@ -286,7 +324,7 @@ fn part(slices: u16, processes: i64, before: i64) -> u16 {
 
 /// Works while the lease holds, and gives it back.
 async fn hold(
-    context: &Context,
+    context: &Arc<Context>,
     projection: &dyn Projection,
     slice: u16,
     lease: Lease,

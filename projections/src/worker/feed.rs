@@ -179,5 +179,5 @@ impl Feed {
 
 async fn part(pages: &Pages, after: Position, safe: Position, limit: usize) -> Result<Part, Error> {
     let Page { events, to } = pages.next(after, safe, limit).await?;
-    Ok(Part { more: to < safe, events, to })
+    Ok(Part { more: to < safe, events, to, mark: None })
 }

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use annals_eventstore::{Position, Recorded};
 
-use crate::page::{PAGE_BYTES, size, size_of};
+use crate::{
+    offsets::Mark,
+    page::{PAGE_BYTES, size, size_of},
+};
 
 /// How many of the latest events are kept, and how many bytes of theirs.
 const KEPT: usize = 10_000;
@@ -25,6 +28,8 @@ pub(super) struct Part {
     pub(super) to: Position,
     /// There was more when it was read.
     pub(super) more: bool,
+    /// Where in Kafka to go on, if it comes from there, and it is known.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Part {
@@ -33,7 +38,7 @@ impl Part {
     pub(super) fn read(events: Vec<Recorded>, limit: usize, end: Position) -> Self {
         let is_full = events.len() >= limit || size_of(&events) >= PAGE_BYTES;
         let to = events.last().filter(|_| is_full).map_or(end, |last| last.position);
-        Self { more: to < end, events, to }
+        Self { more: to < end, events, to, mark: None }
     }
 }
 

@@ -4,11 +4,17 @@
 //! one slice as long as its lease holds, and a *target* does what the projection does with events. All
 //! runners of a process share one *feed*.
 
+#[cfg(feature = "kafka")]
+mod aside;
 pub(crate) mod circuit;
 mod control;
 mod coordinator;
 pub(crate) mod failure;
 mod feed;
+#[cfg(feature = "kafka")]
+mod foreign;
+#[cfg(feature = "kafka")]
+mod from_kafka;
 mod latest;
 mod pace;
 pub(crate) mod parking;
@@ -17,13 +23,15 @@ mod reacting;
 mod reactor;
 mod runner;
 mod search;
+mod sharing;
 mod slice;
+mod source;
 mod sql;
 
 use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{
-    EventStore,
+    EventStore, Position,
     breaker::BreakerOptions,
     postgres::{LeaseOptions, SqlProjection, Use},
 };
@@ -34,10 +42,18 @@ pub use self::failure::OnFailure;
 pub(crate) use self::{
     coordinator::keep, failure::may_be_of_an_event, projection::Projection, slice::slice_of,
 };
-use self::{feed::Feed, projection::RowProjection, reactor::Reactions, sql::SqlWorker};
-use crate::{error::Error, reactor::Reactor, read_model::ReadModel};
+use self::{
+    feed::Feed, projection::RowProjection, reactor::Reactions, source::Source, sql::SqlWorker,
+};
+use crate::{
+    control::{FedBy, set_fed_by},
+    error::Error,
+    reactor::Reactor,
+    read_model::ReadModel,
+    start::Start,
+};
 
-/// Runs projections, fed by the store.
+/// Runs projections, fed by the store or by Kafka.
 ///
 /// Several processes may run the same projection: one works on each slice of it, the others stand by and
 /// take over when its lease ends. What events lead to and the checkpoint move in one transaction, so
@@ -68,6 +84,12 @@ pub struct Worker {
     store: EventStore,
     projections: Vec<Arc<dyn Projection>>,
     options: Options,
+    log: Log,
+    /// What brings the events, if not the store.
+    #[cfg(feature = "kafka")]
+    topics: Option<crate::kafka::Source>,
+    #[cfg(feature = "kafka")]
+    instance: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +135,96 @@ impl Worker {
             stop_within: Duration::from_secs(10),
             rebuilding: Rebuilding::Allowed,
         };
-        Self { store: store.clone(), projections: Vec::new(), options }
+        Self {
+            store: store.clone(),
+            projections: Vec::new(),
+            options,
+            log: Log::Ours,
+            #[cfg(feature = "kafka")]
+            topics: None,
+            #[cfg(feature = "kafka")]
+            instance: None,
+        }
+    }
+
+    /// A worker on the events of another service, of which only its published contract is known. It has a database
+    /// of its own: the store's schema holds checkpoints there, and no events.
+    ///
+    /// ```no_run
+    /// # use annals_eventstore::{Category, Event, EventStore, Recorded};
+    /// # use annals_projections::{Change, Project, ReadModel, Worker, kafka};
+    /// # use serde::{Deserialize, Serialize};
+    /// /// What the lending service publishes of loans, as far as it matters here.
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// enum LoanPublished {
+    ///     Granted { amount: i64 },
+    /// }
+    ///
+    /// struct Loans;
+    ///
+    /// impl Category for Loans {
+    ///     const NAME: &'static str = "loan";
+    ///     type Event = LoanPublished;
+    /// }
+    ///
+    /// #[derive(ReadModel, Clone)]
+    /// #[read_model(table = "granted", from(Loans), history)]
+    /// struct Granted {
+    ///     #[read_model(key)]
+    ///     loan: String,
+    ///     amount: i64,
+    /// }
+    ///
+    /// impl Project<LoanPublished> for Granted {
+    ///     fn project(_: Option<Self>, event: &Recorded<LoanPublished>) -> Change<Self> {
+    ///         let LoanPublished::Granted { amount } = event.event;
+    ///         Change::Set(Granted { loan: event.stream.key().to_owned(), amount })
+    ///     }
+    /// }
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let own = EventStore::options().schema("lending_feed").connect("postgres://localhost/risk").await?;
+    /// let lending = kafka::Source::new("localhost:9092", "lending")?;
+    /// Worker::consumer(&own, lending).projection::<Granted>().run().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// It begins with the first event that was ever published. Where topics do not hold that any more, or lose what was
+    /// not applied yet, it ends with [`Error::Gone`]: nothing is left out in silence.
+    ///
+    /// The events of parked streams are kept in its database until they go on, since topics forget. Positions are those
+    /// of the other service's log: [`AsOf::Position`](annals_eventstore::AsOf::Position) and
+    /// [`Consistency::AtLeast`](crate::Consistency::AtLeast) work as ever, `AsOf::Time` is refused. Where the derive's
+    /// `version`, columns or slices change, [`reset`](crate::reset) the read model: it is built anew from the topics.
+    #[cfg(feature = "kafka")]
+    pub fn consumer(own: &EventStore, topics: crate::kafka::Source) -> Self {
+        Self { log: Log::Foreign, topics: Some(topics), ..Self::new(own) }
+    }
+
+    /// Has Kafka bring the events that this store's publisher has published, instead of the store. Checkpoints and rows are
+    /// the same, so a projection may go over and back at any time.
+    ///
+    /// What the topics do not hold, or not any more, is replayed from the store, and the log and
+    /// [`status`](crate::control::status) say so: at first, and after a loss. Parked streams are read from
+    /// the store, too. So topics must carry the events of its categories as they are: all of them, and not mapped to
+    /// public ones; with the metadata that projections use, too (`Publisher::builder(..).metadata(..)`).
+    ///
+    /// Where a projection has as many slices as its topics have partitions, a consumer group, `{context}.{projection}`,
+    /// shares them out among the processes, and Kafka's tools show its lag. Other numbers of slices, one among
+    /// them, are shared by leases, as with the store. Where the number of slices divides that of the partitions,
+    /// a slice reads its own partitions only.
+    #[cfg(feature = "kafka")]
+    pub fn kafka(mut self, topics: crate::kafka::Source) -> Self {
+        self.topics = Some(topics);
+        self
+    }
+
+    /// Makes this process a static member of the consumer groups that share slices out, by a name that no other process
+    /// has: one that is back within ten seconds after it ended has its slices again, and nothing moved meanwhile.
+    #[cfg(feature = "kafka")]
+    pub fn group_instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = Some(name.into());
+        self
     }
 
     /// Adds the projection of a read model.
@@ -222,17 +333,32 @@ impl Worker {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
-        let Self { store, projections, options } = self;
+        let Self { store, projections, options, log, .. } = self;
+        #[cfg(feature = "kafka")]
+        let (topics, instance) = (self.topics, self.instance);
         // Its reading too: it must not wait for the queries of others.
         let store = store.using(Use::Project);
         let database = store.database()?.clone();
         // All stop when one fails.
         let stop = stop.child_token();
         let feed = Feed::new(&store, options.poll_interval, &projections);
-        let context = Arc::new(Context { store, database, options, stop: stop.clone(), feed });
+        let context = Arc::new(Context {
+            store,
+            database,
+            options,
+            stop: stop.clone(),
+            feed,
+            log,
+            #[cfg(feature = "kafka")]
+            topics,
+            #[cfg(feature = "kafka")]
+            instance,
+            #[cfg(feature = "kafka")]
+            applied: std::sync::Mutex::default(),
+        });
         let feeding = {
             let context = context.clone();
-            async move { context.feed.run(&context.stop).await }
+            async move { context.feed().await }
         };
         let all = projections.into_iter().map(|projection| {
             let stop = stop.clone();
@@ -255,10 +381,90 @@ impl Worker {
 }
 
 /// What every projection works on.
-struct Context {
+pub(crate) struct Context {
     store: EventStore,
     database: annals_eventstore::postgres::Database,
     options: Options,
     stop: CancellationToken,
     feed: Feed,
+    log: Log,
+    #[cfg(feature = "kafka")]
+    topics: Option<crate::kafka::Source>,
+    #[cfg(feature = "kafka")]
+    instance: Option<String>,
+    /// Of each projection, what was applied since its group was told.
+    #[cfg(feature = "kafka")]
+    applied: std::sync::Mutex<std::collections::HashMap<String, crate::kafka::Offsets>>,
+}
+
+#[cfg(feature = "kafka")]
+impl Context {
+    /// Notes how far a projection has come, for its group.
+    fn applied(&self, label: &str, offsets: &crate::offsets::Offsets) {
+        let mut applied = self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let applied = applied.entry(label.to_owned()).or_default();
+        for ((topic, partition), next) in offsets {
+            applied.set(topic, *partition, *next);
+        }
+    }
+
+    fn take_applied(&self, label: &str) -> Option<crate::kafka::Offsets> {
+        self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(label)
+    }
+}
+
+impl Context {
+    /// Reads the store for all who are fed by it, until told to stop.
+    async fn feed(&self) {
+        #[cfg(feature = "kafka")]
+        if self.topics.is_some() {
+            return self.stop.cancelled().await;
+        }
+        self.feed.run(&self.stop).await;
+    }
+
+    /// Makes sure that all positions here are of one log.
+    async fn check_log(&self) -> Result<(), Error> {
+        #[cfg(feature = "kafka")]
+        foreign::check(&self.database, self.log, self.topics.as_ref()).await?;
+        Ok(())
+    }
+
+    /// The position after which a projection is to start.
+    async fn resolve(&self, projection: &dyn Projection, start: Start) -> Result<Position, Error> {
+        #[cfg(feature = "kafka")]
+        if let (Log::Foreign, Some(topics)) = (self.log, &self.topics) {
+            return foreign::resolve(topics, projection, start).await;
+        }
+        let _ = projection;
+        Ok(start.resolve(&self.store).await?)
+    }
+
+    /// What brings the events of a slice that is held in an epoch.
+    async fn source(
+        self: &Arc<Self>,
+        projection: &dyn Projection,
+        slice: u16,
+        epoch: i64,
+    ) -> Result<Box<dyn Source>, Error> {
+        #[cfg(feature = "kafka")]
+        if let Some(topics) = &self.topics {
+            return Ok(Box::new(from_kafka::FromKafka::new(
+                self, topics, projection, slice, epoch,
+            )));
+        }
+        let name = slice::slice_name(projection.name(), slice, projection.slices());
+        set_fed_by(&self.database, &name, epoch, &FedBy::Store).await?;
+        Ok(Box::new(source::FromStore::new(self, projection.categories())))
+    }
+}
+
+/// Whose log the events are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only Kafka brings foreign events"))]
+pub(crate) enum Log {
+    /// The store's in whose database the worker works.
+    Ours,
+    /// That of another service, which has a database of its own: only Kafka brings its events.
+    Foreign,
 }

@@ -8,7 +8,10 @@ use annals_eventstore::{
 };
 
 use super::{failure::text, slice::slice_of};
-use crate::error::{Error, EventFailure};
+use crate::{
+    error::{Error, EventFailure},
+    offsets::RecordAt,
+};
 
 /// The event at which a stream is parked.
 #[derive(Clone, Copy, Debug)]
@@ -49,21 +52,25 @@ pub(crate) async fn load(
     Ok(parked)
 }
 
-/// Parks a stream at an event, or notes that it failed again, in the caller's transaction.
+/// Parks a stream at an event, or notes that it failed again, in the caller's transaction; and that its record is to be
+/// put aside, if it has one.
 pub(crate) async fn park(
     database: &Database,
     client: &impl GenericClient,
     name: &str,
     failure: &EventFailure,
+    record: Option<&RecordAt>,
 ) -> Result<ParkedAt, Error> {
     let sql = database.schema().sql(
         "insert into {schema}.parked_streams as s
-             (projection, category, key, position, version, reason)
-         values ($1, $2, $3, $4, $5, $6)
+             (projection, category, key, position, version, reason,
+              record_topic, record_partition, record_offset)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict (projection, category, key) do update
          set position = excluded.position, version = excluded.version, reason = excluded.reason,
              attempts = case when s.position = excluded.position then s.attempts else 0 end + 1,
-             asked = null",
+             asked = null, record_topic = excluded.record_topic,
+             record_partition = excluded.record_partition, record_offset = excluded.record_offset",
     );
     let EventFailure { stream, version, position, source, .. } = failure;
     // PostgreSQL's text holds no NUL.
@@ -71,7 +78,17 @@ pub(crate) async fn park(
     let parked = client
         .execute(
             &sql,
-            &[&name, &stream.category(), &stream.key(), &position.get(), &version.get(), &reason],
+            &[
+                &name,
+                &stream.category(),
+                &stream.key(),
+                &position.get(),
+                &version.get(),
+                &reason,
+                &record.map(|record| &record.topic),
+                &record.map(|record| record.partition),
+                &record.map(|record| record.offset),
+            ],
         )
         .await;
     parked.map_err(|source| Error::Bookkeeping { action: "park a stream", source })?;

@@ -6,6 +6,7 @@ use annals_eventstore::{EventStore, breaker::BreakerOptions, postgres::Database}
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::Context;
 use crate::{
     engine::Engine, error::Error, install::install, read_model::ReadModel,
     rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
@@ -23,7 +24,7 @@ pub(crate) trait Projection: Send + Sync + 'static {
         1
     }
     /// Makes sure that all it needs is there.
-    async fn install(&self, store: &EventStore) -> Result<(), Error>;
+    async fn install(&self, context: &Context) -> Result<(), Error>;
     /// Builds it anew, where [`install`](Self::install) says that it is outdated.
     async fn rebuild(&self, store: &EventStore) -> Result<(), Error>;
     /// What does its work.
@@ -80,8 +81,8 @@ impl<R: ReadModel> Projection for RowProjection<R> {
         R::SLICES
     }
 
-    async fn install(&self, store: &EventStore) -> Result<(), Error> {
-        let database = store.database()?;
+    async fn install(&self, context: &Context) -> Result<(), Error> {
+        let database = &context.database;
         if database.inline_categories(&self.name).await?.is_some() {
             return Err(Error::RunsInline { projection: R::TABLE.to_owned() });
         }

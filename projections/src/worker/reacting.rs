@@ -25,7 +25,7 @@ use crate::{
     error::{Error, EventFailure},
     guard::{Cause, guarded, panicked},
     reactor::{Reaction, Reactor, ReactorSource, Trigger},
-    target::{Batch, Late, Rest, Target, begin},
+    target::{Batch, Beside, Rest, Target, begin},
 };
 
 pub(super) struct Reacting<R: Reactor> {
@@ -236,11 +236,11 @@ impl<R: Reactor> Reacting<R> {
     async fn advance(
         &mut self,
         checkpoint: &mut Checkpoint,
-        late: Option<&Late>,
+        beside: &Beside,
         to: Position,
     ) -> Result<(), Error> {
         let Terms { database, patience, .. } = &self.terms;
-        begin(database, checkpoint, late, to, *patience).await?.commit().await?;
+        begin(database, checkpoint, beside, to, *patience).await?.commit().await?;
         checkpoint.moved(to);
         Ok(())
     }
@@ -286,18 +286,18 @@ impl<R: Reactor> Target for Reacting<R> {
     }
 
     async fn apply(&mut self, batch: Batch, checkpoint: &mut Checkpoint) -> Result<(), Error> {
-        let Batch { events, to, late, .. } = batch;
+        let Batch { events, to, beside, .. } = batch;
         self.rest = None;
         self.react(&events).await;
         self.circuit.get_mut().unwrap_or_else(PoisonError::into_inner).tell().await?;
         let undone: Vec<_> = events.iter().filter(|event| !self.is_done(event)).cloned().collect();
         let reached = undone.first().map_or(to, |first| Position::new(first.position.get() - 1));
-        match &late {
+        match &beside.late {
             None if reached > checkpoint.position() => {
-                self.advance(checkpoint, None, reached).await?;
+                self.advance(checkpoint, &beside, reached).await?;
             }
             Some(late) if undone.is_empty() => {
-                self.advance(checkpoint, Some(late), to).await?;
+                self.advance(checkpoint, &beside, to).await?;
                 if late.rest.is_none() {
                     self.streams.remove(&late.stream);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use annals_eventstore::EventStore;
 use async_trait::async_trait;
 
-use super::{Projection, projection::Terms, reacting::Reacting};
+use super::{Context, Projection, projection::Terms, reacting::Reacting};
 use crate::{
     control::{Kind, stored},
     error::Error,
@@ -53,13 +53,13 @@ impl<R: Reactor> Projection for Reactions<R> {
     }
 
     /// Creates its checkpoint where it is to begin, if it is new.
-    async fn install(&self, store: &EventStore) -> Result<(), Error> {
-        let database = store.database()?;
+    async fn install(&self, context: &Context) -> Result<(), Error> {
+        let database = &context.database;
         if let Some(known) = self.wanted.look(database, &database.client().await?).await? {
             return self.wanted.fits(known);
         }
         // Without the lock: it may take a while. Of several that come to this, the first one's counts.
-        let start = self.reactor.start().resolve(store).await?;
+        let start = context.resolve(self, self.reactor.start()).await?;
         let (transaction, known) = self.wanted.lock(database).await?;
         if let Some(known) = known {
             return self.wanted.fits(known);

@@ -1,14 +1,23 @@
 //! The runner of a slice: it takes events from the feed and hands them to the target, batch by batch.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use annals_eventstore::{EventQuery, Position, Recorded, StreamId, Version, postgres::Checkpoint};
+use annals_eventstore::{
+    EventQuery, Position, Recorded, StreamId, Version,
+    postgres::{Checkpoint, WaitingEvents},
+    trace,
+};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+#[cfg(feature = "kafka")]
+use super::aside::Aside;
 use super::{
-    Context, OnFailure, Projection,
+    Context, Log, OnFailure, Projection,
     control::{self, Asked, Wishes},
     failure::{may_be_of_an_event, text},
     latest::Part,
@@ -17,12 +26,13 @@ use super::{
     projection::Terms,
     search::Search,
     slice::{slice_name, slice_of},
+    source::Source,
 };
 use crate::{
     error::{Error, EventFailure},
-    page::{PAGE_BYTES, Pages, size},
+    page::{PAGE_BYTES, size, size_of},
     read_model::StepError,
-    target::{Batch, Late, Rest, Target, begin},
+    target::{Batch, Beside, Late, Rest, Target, Waiting, begin},
 };
 
 /// How often to look for what people ask.
@@ -32,15 +42,15 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Works on a slice until told to stop, or until it fails.
 pub(super) async fn run(
-    context: &Context,
+    context: &Arc<Context>,
     projection: &dyn Projection,
     slice: u16,
     epoch: i64,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let Context { store, database, options, .. } = context;
+    let Context { database, options, .. } = &**context;
     // Others may have changed it while this one waited for its lease.
-    projection.install(store).await?;
+    projection.install(context).await?;
     let slices = projection.slices();
     let name = slice_name(projection.name(), slice, slices);
     let checkpoint = tokio::select! {
@@ -49,7 +59,12 @@ pub(super) async fn run(
     };
     let mut runner = Runner {
         parked: parking::load(database, projection.name(), slice, slices).await?,
-        pages: Pages::of(store, projection.categories()),
+        source: context.source(projection, slice, epoch).await?,
+        #[cfg(feature = "kafka")]
+        aside: context.topics.as_ref().map(|topics| {
+            let name = (projection.name(), projection.label());
+            Aside::new(database, topics, name, (slice, slices))
+        }),
         target: projection.target(Terms {
             database: database.clone(),
             patience: options.lease.time_to_live,
@@ -77,7 +92,9 @@ struct Runner<'a> {
     projection: &'a dyn Projection,
     slice: u16,
     stop: &'a CancellationToken,
-    pages: Pages,
+    source: Box<dyn Source>,
+    #[cfg(feature = "kafka")]
+    aside: Option<Aside>,
     target: Box<dyn Target>,
     checkpoint: Checkpoint,
     parked: Parked,
@@ -108,7 +125,7 @@ impl Runner<'_> {
                     Some(part) => part,
                     None => {
                         tokio::select! {
-                            () = self.context.feed.is_past(self.checkpoint.position()) => {}
+                            () = self.source.is_past(self.checkpoint.position()) => {}
                             () = tokio::time::sleep(LOOK) => {}
                             () = self.stop.cancelled() => {}
                         }
@@ -125,41 +142,62 @@ impl Runner<'_> {
         self.search.limit(after, self.pace.size())
     }
 
-    async fn read(&self, after: Position) -> Result<Option<Part>, Error> {
-        self.context.feed.next(&self.pages, after, self.limit(after)).await
+    async fn read(&mut self, after: Position) -> Result<Option<Part>, Error> {
+        let limit = self.limit(after);
+        tokio::select! {
+            part = self.source.next(after, limit) => part,
+            // A broker that does not answer holds nobody up.
+            () = self.stop.cancelled() => Ok(None),
+        }
     }
 
-    /// The events that are this slice's and of no parked stream.
-    fn mine(&self, events: Vec<Recorded>) -> Vec<Recorded> {
+    /// The events that are this slice's: those to be applied, and those of parked streams.
+    fn mine(&self, mut events: Vec<Recorded>) -> (Vec<Recorded>, Vec<Recorded>) {
         let slices = self.projection.slices();
-        if slices == 1 && self.parked.is_empty() {
-            return events;
+        if slices > 1 {
+            events.retain(|event| slice_of(&event.stream, slices) == self.slice);
         }
-        let mine = |event: &Recorded| {
-            slice_of(&event.stream, slices) == self.slice
-                && self.parked.get(&event.stream).is_none_or(|at| event.position < at.position)
+        if self.parked.is_empty() {
+            return (events, Vec::new());
+        }
+        let goes_on = |event: &Recorded| {
+            self.parked.get(&event.stream).is_none_or(|at| event.position < at.position)
         };
-        events.into_iter().filter(mine).collect()
+        events.into_iter().partition(goes_on)
     }
 
     /// Applies a part of the log. Returns the next one, if it has been read meanwhile.
     async fn apply(&mut self, part: Part) -> Result<Option<Part>, Error> {
-        let Part { events, to, more } = part;
+        let Part { events, to, more, mark } = part;
         let read = events.len();
-        let events = self.mine(events);
+        let (events, waiting) = self.mine(events);
+        // Those of a store are read again when they go on.
+        let waiting = (self.context.log == Log::Foreign && !waiting.is_empty())
+            .then(|| Waiting { projection: self.projection.name().to_owned(), events: waiting });
         let (count, place) = (events.len(), place(&events));
-        let batch = Batch::new(events, to, more);
+        let _traces = trace::continued(&events, |event| {
+            let (projection, stream) = (self.projection.label(), &event.stream);
+            tracing::info_span!("project event", projection, %stream, position = event.position.get())
+        });
+        let batch = Batch::new(events, to, more).with(Beside { late: None, waiting, mark });
         let started = Instant::now();
-        let feed = &self.context.feed;
-        let (pages, limit) = (&self.pages, self.limit(to));
+        let limit = self.limit(to);
+        let (source, stop) = (&mut self.source, self.stop);
         let reading = async {
             // Only where there is more to come is it worth reading ahead.
-            if more { feed.next(pages, to, limit).await } else { Ok(None) }
+            if !more {
+                return Ok(None);
+            }
+            tokio::select! {
+                part = source.next(to, limit) => part,
+                () = stop.cancelled() => Ok(None),
+            }
         };
         let applying = self.target.apply(batch, &mut self.checkpoint);
         let (applied, next) = tokio::join!(applying, reading);
         let Err(error) = applied else {
             self.pace.took(read, started.elapsed());
+            self.source.passed(self.checkpoint.position());
             if self.checkpoint.position() < to {
                 self.rest(to, more && self.limit(to) > limit).await;
                 return Ok(None);
@@ -185,7 +223,7 @@ impl Runner<'_> {
     }
 
     /// Where the target left a part of a batch undone, waits until it wants to go on with that, or with more.
-    async fn rest(&self, to: Position, wider: bool) {
+    async fn rest(&mut self, to: Position, wider: bool) {
         let (until, more) = match self.target.rest() {
             None => return,
             // There is more, and it fits into the next batch.
@@ -200,7 +238,7 @@ impl Runner<'_> {
             () = async {
                 // Not for each event alone.
                 tokio::time::sleep(wait.min(GATHER)).await;
-                self.context.feed.is_past(to).await;
+                self.source.is_past(to).await;
             }, if more => {}
         }
     }
@@ -234,9 +272,11 @@ impl Runner<'_> {
         let Context { database, options, .. } = self.context;
         let (name, to) = (self.projection.name(), self.checkpoint.position());
         let patience = options.lease.time_to_live;
-        let transaction = begin(database, &self.checkpoint, None, to, patience).await?;
+        let beside = Beside::default();
+        let transaction = begin(database, &self.checkpoint, &beside, to, patience).await?;
         let client = transaction.client()?;
-        let at = parking::park(database, client, name, failure).await?;
+        let record = self.source.record(failure.position);
+        let at = parking::park(database, client, name, failure, record.as_ref()).await?;
         if self.projection.pauses() && self.in_a_row >= options.pause_after {
             let count = self.in_a_row;
             let reason = format!("{count} streams in a row failed, the last: {}", text(failure));
@@ -245,7 +285,20 @@ impl Runner<'_> {
         }
         transaction.commit().await?;
         self.parked.insert(failure.stream.clone(), at);
+        #[cfg(feature = "kafka")]
+        if let (Some(aside), Some(_)) = (&mut self.aside, record) {
+            aside.is_due();
+        }
         Ok(())
+    }
+
+    /// Puts aside what is to be. Returns whether all is done.
+    fn has_put_aside(&mut self) -> bool {
+        #[cfg(feature = "kafka")]
+        if let Some(aside) = &mut self.aside {
+            return aside.go_on();
+        }
+        true
     }
 
     /// Does what people ask. True if told to stop while paused.
@@ -262,6 +315,8 @@ impl Runner<'_> {
                 if told {
                     info!(projection = self.projection.label(), "goes on");
                 }
+                // A stream goes on once its dead letter is written.
+                let asked = if self.has_put_aside() { asked } else { Vec::new() };
                 for (stream, asked) in asked {
                     if slice_of(&stream, self.projection.slices()) == self.slice {
                         self.unpark(&stream, asked).await?;
@@ -336,6 +391,13 @@ impl Runner<'_> {
         after: Version,
         limit: usize,
     ) -> Result<(Vec<Recorded>, bool), Error> {
+        if self.context.log == Log::Foreign {
+            let kept = WaitingEvents::of(&self.context.database, self.projection.name());
+            let up_to = self.checkpoint.position();
+            let events = kept.page(stream, after, up_to, limit, PAGE_BYTES).await?;
+            let more = events.len() == limit || size_of(&events) >= PAGE_BYTES;
+            return Ok((events, more));
+        }
         let query = EventQuery::stream(stream).after_version(after).include_archived();
         let query = query.up_to(self.checkpoint.position()).limit(limit as u64);
         let mut read = std::pin::pin!(self.context.store.read(query));
@@ -357,14 +419,15 @@ impl Runner<'_> {
         rest: Option<ParkedAt>,
     ) -> Result<(), Error> {
         let to = self.checkpoint.position();
-        let mut batch = Batch::new(events, to, false);
-        batch.late = Some(Late {
+        let late = Late {
             projection: self.projection.name().to_owned(),
             stream: stream.clone(),
             // What was answered as of this position stays as it was.
             at: Position::new(to.get() + 1),
             rest: rest.map(|rest| (rest.position, rest.version)),
-        });
+        };
+        let beside = Beside { late: Some(late), ..Beside::default() };
+        let batch = Batch::new(events, to, false).with(beside);
         self.target.apply(batch, &mut self.checkpoint).await
     }
 }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tracing::warn;
 
 use super::{
-    Projection,
+    Context, Projection,
     circuit::{Circuit, backoff},
     failure::{may_be_of_an_event, passes, text},
     projection::Terms,
@@ -58,8 +58,8 @@ impl Projection for SqlWorker {
         self.wanted.slices
     }
 
-    async fn install(&self, store: &EventStore) -> Result<(), Error> {
-        let database = store.database()?;
+    async fn install(&self, context: &Context) -> Result<(), Error> {
+        let database = &context.database;
         if database.inline_categories(&self.name).await?.is_some() {
             return Err(Error::RunsInline { projection: self.wanted.name.clone() });
         }
@@ -106,8 +106,7 @@ struct Tries {
 impl SqlTarget {
     async fn project(&self, batch: &Batch, checkpoint: &mut Checkpoint) -> Result<(), Error> {
         let Terms { database, patience, .. } = &self.terms;
-        let late = batch.late.as_ref();
-        let transaction = begin(database, checkpoint, late, batch.to, *patience).await?;
+        let transaction = begin(database, checkpoint, &batch.beside, batch.to, *patience).await?;
         if !batch.events.is_empty() {
             let (projection, sql) = (&*self.projection, transaction.client()?);
             asked(projection.name(), APPLY, projection.apply(&batch.events, sql)).await?;
@@ -189,7 +188,7 @@ impl Target for SqlTarget {
         let Some(first) = batch.events.first().cloned() else {
             return self.project(&batch, checkpoint).await;
         };
-        if batch.late.is_some() && !self.circuit.is_closed() {
+        if batch.late().is_some() && !self.circuit.is_closed() {
             self.rest = Some(Rest::Until(now));
             return Ok(());
         }
@@ -207,7 +206,7 @@ impl Target for SqlTarget {
                 self.circuit.not_tried(permit);
                 return Err(error);
             }
-            Err(error) if batch.late.is_some() => {
+            Err(error) if batch.late().is_some() => {
                 self.circuit.not_tried(permit);
                 return Err(self.failure(&first, error));
             }

@@ -2,8 +2,11 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod dead_letters;
+mod groups;
 mod loss;
 mod order;
 mod pressure;
+mod published;
 mod support;
 mod trouble;

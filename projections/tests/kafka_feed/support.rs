@@ -8,7 +8,8 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    message::{Header, OwnedHeaders},
+    consumer::{BaseConsumer, Consumer},
+    message::{Header, Headers, Message, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer},
 };
 use uuid::Uuid;
@@ -152,6 +153,68 @@ impl Context {
         self.tell(last.unwrap(), &touched.collect::<Vec<_>>()).await;
     }
 
+    pub(crate) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", group);
+        config.set("enable.auto.commit", "false").create().unwrap()
+    }
+
+    /// Waits until a publisher has told how far it is.
+    pub(crate) async fn wait_until_published(&self) {
+        let (consumer, topic) = (self.consumer("annals-tests"), ProgressRecord::topic(&self.name));
+        let published = async {
+            while !consumer.fetch_watermarks(&topic, 0, PATIENCE).is_ok_and(|(_, end)| end > 0) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, published).await.expect("something is published");
+    }
+
+    /// The offset that a group has committed, where it has.
+    pub(crate) fn committed(&self, name: &str, topic: &str, partition: i32) -> Option<i64> {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, partition);
+        let consumer = self.consumer(&format!("{}.{name}", self.name));
+        let found = consumer.committed_offsets(asked, PATIENCE).unwrap();
+        match found.elements()[0].offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// All that a topic holds, and how many partitions it has.
+    pub(crate) fn content(&self, topic: &str) -> (Vec<Content>, usize) {
+        let consumer = self.consumer("annals-tests");
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let partitions = metadata.topics()[0].partitions().len();
+        let (mut assignment, mut missing) = (TopicPartitionList::new(), 0);
+        for partition in 0..partitions as i32 {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+            missing += high - low;
+            assignment.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&assignment).unwrap();
+        let mut content = Vec::new();
+        while missing > 0 {
+            let message = consumer.poll(PATIENCE).expect("a record in time").unwrap();
+            missing -= 1;
+            let headers = message.headers().unwrap().iter();
+            content.push(Content {
+                partition: message.partition(),
+                key: message.key().unwrap().to_vec(),
+                value: message.payload().unwrap().to_vec(),
+                headers: headers
+                    .map(|header| (header.key.to_owned(), header.value.unwrap().to_vec()))
+                    .collect(),
+            });
+        }
+        (content, partitions)
+    }
+
     /// A producer of transactions, as the publisher that publishes exactly once has it.
     pub(crate) fn transactional(&self) -> FutureProducer {
         let producer: FutureProducer = ClientConfig::new()
@@ -169,6 +232,14 @@ impl Context {
         let admin = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
         Self { name, brokers, admin, producer }
     }
+}
+
+/// A record as it is in a topic.
+pub(crate) struct Content {
+    pub(crate) partition: i32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
 /// An event as a test sends it.

@@ -132,6 +132,8 @@ pub(super) fn document(look: &Look, rates: &HashMap<String, f64>) -> Value {
                 "owner": slice.owner,
                 "epoch": slice.epoch,
                 "updated_at": shown(slice.updated_at),
+                "fed_by": slice.fed_by.as_str(),
+                "fed_by_reason": slice.fed_by.reason(),
             })
         });
         json!({

@@ -18,7 +18,7 @@ grant execute on function {schema}.last_position, {schema}.lowest_in_flight, {sc
 grant select on {schema}.snapshots, {schema}.inline_projections to {writer}, {reader}, {projector};
 grant execute on function {schema}.load_streams, {schema}.reached, {schema}.checkpoints_of,
     {schema}.check_moment to {writer}, {reader}, {projector};
-grant select on {schema}.projections to {writer}, {reader}, {projector};
+grant select on {schema}.projections, {schema}.foreign_log to {writer}, {reader}, {projector};
 grant execute on function {schema}.cut, {schema}.time_passed, {schema}.try_position_at,
     {schema}.position_at to {writer}, {reader}, {projector};
 
@@ -35,12 +35,14 @@ grant insert, update, delete on {schema}.snapshots to {writer};
 grant execute on function {schema}.enter_inline to {writer};
 
 -- The reader: to tell how far the read models have come, and what holds them up.
-grant select on {schema}.checkpoints, {schema}.leases, {schema}.parked_streams to {reader};
+grant select on {schema}.checkpoints, {schema}.leases, {schema}.parked_streams, {schema}.kafka_offsets,
+    {schema}.waiting_events to {reader};
 
 -- The projector: to hold leases, and to move checkpoints.
 grant select, insert, update on {schema}.leases to {projector};
 grant select, insert, update, delete on {schema}.checkpoints, {schema}.projections,
-    {schema}.parked_streams, {schema}.replaced_projections to {projector};
+    {schema}.parked_streams, {schema}.replaced_projections, {schema}.kafka_offsets, {schema}.waiting_events,
+    {schema}.foreign_log to {projector};
 -- And to run by a worker what ran inline before.
 grant execute on function {schema}.forget_inline to {projector};
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod account;
 #[allow(dead_code, reason = "these tests use a part of it")]
+pub(crate) mod chaos;
+#[allow(dead_code, reason = "these tests use a part of it")]
 #[path = "../../../../eventstore/tests/support/database.rs"]
 pub(crate) mod database;
 pub(crate) mod ledger;
