@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod bank;
 mod bench;
+mod broker;
 mod client;
 mod contestant;
 mod cpu;
@@ -19,6 +20,7 @@ mod server;
 
 use crate::{
     bench::{How, Name},
+    broker::Broker,
     contestant::Alone,
     measure::Effort,
     report::Report,
@@ -67,13 +69,24 @@ async fn main() -> Result<()> {
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
     let alone = if args.alone { Alone::Yes } else { Alone::No };
     let how = How { effort, alone, largest: args.largest };
-    let names = if args.names.is_empty() { Name::DEFAULT.to_vec() } else { args.names };
+    let broker = Broker::from_environment()?;
+    let names = match (args.names, &broker) {
+        (names, _) if !names.is_empty() => names,
+        (_, Some(_)) => Name::DEFAULT.to_vec(),
+        (_, None) => {
+            eprintln!("bench: without what needs Kafka: KAFKA_BROKERS names no broker");
+            Name::DEFAULT.into_iter().filter(|name| !name.needs_broker()).collect()
+        }
+    };
     let mut report = Report { environment: server.environment.clone(), entries: Vec::new() };
     for name in names {
         eprintln!("bench: {}", name.as_str());
-        let entry = name.run(&server, how).await;
+        let entry = name.run(&server, broker.as_ref(), how).await;
         // Also what a failed benchmark leaves.
         server.drop_databases().await?;
+        if let Some(broker) = &broker {
+            broker.delete_topics().await?;
+        }
         report.entries.push(entry.with_context(|| format!("{} failed", name.as_str()))?);
     }
     println!("{}", report.table());

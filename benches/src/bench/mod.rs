@@ -4,15 +4,17 @@ pub(crate) mod append_copy;
 pub(crate) mod commands;
 mod copy;
 pub(crate) mod growth;
+pub(crate) mod kafka;
 pub(crate) mod load_10k;
 pub(crate) mod processes;
 pub(crate) mod read_side;
 pub(crate) mod replay_copy;
 
-use anyhow::Result;
+use annals::kafka::Delivery;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::{contestant::Alone, measure::Effort, report::Entry, server::Server};
+use crate::{broker::Broker, contestant::Alone, measure::Effort, report::Entry, server::Server};
 
 /// A benchmark, by its name in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,6 +50,10 @@ pub(crate) enum Name {
     AsOfPoint,
     /// A whole table as of the end of the log, against the table as it is.
     AsOfTable,
+    /// The log to Kafka, at least once, against a producer that sends the same from memory.
+    PublishAtLeastOnce,
+    /// The same, exactly once.
+    PublishExactlyOnce,
     /// Commands, appends and loads in stores of 100,000 to 10,000,000 events. Only if named.
     Growth,
 }
@@ -63,7 +69,7 @@ pub(crate) struct How {
 
 impl Name {
     /// What runs when nothing is named.
-    pub(crate) const DEFAULT: [Self; 13] = [
+    pub(crate) const DEFAULT: [Self; 15] = [
         Self::Execute1,
         Self::Execute64,
         Self::Execute512,
@@ -77,7 +83,14 @@ impl Name {
         Self::LiveLatency,
         Self::AsOfPoint,
         Self::AsOfTable,
+        Self::PublishAtLeastOnce,
+        Self::PublishExactlyOnce,
     ];
+
+    /// Whether there is nothing to measure without Kafka.
+    pub(crate) fn needs_broker(self) -> bool {
+        matches!(self, Self::PublishAtLeastOnce | Self::PublishExactlyOnce)
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -94,12 +107,23 @@ impl Name {
             Self::LiveLatency => "live_latency",
             Self::AsOfPoint => "as_of_point",
             Self::AsOfTable => "as_of_table",
+            Self::PublishAtLeastOnce => "publish_at_least_once",
+            Self::PublishExactlyOnce => "publish_exactly_once",
             Self::Growth => "growth",
         }
     }
 
-    pub(crate) async fn run(self, server: &Server, how: How) -> Result<Entry> {
+    pub(crate) async fn run(
+        self,
+        server: &Server,
+        broker: Option<&Broker>,
+        how: How,
+    ) -> Result<Entry> {
         let effort = how.effort;
+        let broker = || broker.context("KAFKA_BROKERS names no broker");
+        let publish = async |delivery| {
+            kafka::publish::run(self.as_str(), server, broker()?, effort, delivery).await
+        };
         match self {
             Self::Execute1 => commands::run(self.as_str(), server, how, 1, 0).await,
             Self::Execute64 => commands::run(self.as_str(), server, how, 64, 0).await,
@@ -114,6 +138,8 @@ impl Name {
             Self::LiveLatency => read_side::live_latency::run(server, effort).await,
             Self::AsOfPoint => read_side::as_of::point(server, effort).await,
             Self::AsOfTable => read_side::as_of::table(server, effort).await,
+            Self::PublishAtLeastOnce => publish(Delivery::AtLeastOnce).await,
+            Self::PublishExactlyOnce => publish(Delivery::ExactlyOnce).await,
             Self::Growth => growth::run(server, effort, how.largest).await,
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn ensure() -> Result<Running> {
 }
 
 /// Starts PostgreSQL alone, unless it runs, and returns its connection URL.
-pub(crate) fn ensure_postgres() -> Result<String> {
+fn ensure_postgres() -> Result<String> {
     match external("DATABASE_URL") {
         Some(url) => Ok(url),
         None => with_state(|layout, state| {

@@ -36,7 +36,7 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
     let time = effort.time * 3;
     // The first round warms up.
     for _ in 0..=effort.rounds {
-        rounds.push(round(&store, &url, &accounts, time).await?);
+        rounds.push(round(&store, &url, &accounts, RATE, time).await?);
     }
     stop.cancel();
     working.await??;
@@ -51,18 +51,20 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
     Ok(entry)
 }
 
-async fn round(
+/// Appends so many events per second, one to each account in turn, and looks when they are in the read model.
+pub(crate) async fn round(
     store: &EventStore,
     url: &str,
     accounts: &[uuid::Uuid],
+    rate: u32,
     time: Duration,
 ) -> Result<Round> {
     let start = Instant::now();
     let (told, watching) = watch(url).await?;
     let mut appends = JoinSet::new();
-    let count = (time.as_secs_f64() * f64::from(RATE)) as u32;
+    let count = (time.as_secs_f64() * f64::from(rate)) as u32;
     for n in 0..count {
-        tokio::time::sleep_until((start + n * Duration::from_secs(1) / RATE).into()).await;
+        tokio::time::sleep_until((start + n * Duration::from_secs(1) / rate).into()).await;
         let (store, account) = (store.clone(), accounts[n as usize % accounts.len()]);
         appends.spawn(async move {
             let event = events(&mut SmallRng::seed_from_u64(n.into()), 1)?;
