@@ -281,7 +281,7 @@ async fn how_far_it_is_behind_is_told() {
     let now = wait_for(&mut running.progress, |now| now.end.get() == 70).await;
     assert_eq!((now.position.get(), now.lag_events()), (0, 70));
     // A look sets them all to zero.
-    let look = || {
+    let look = || -> BTreeMap<String, DebugValue> {
         let ours = |key: &metrics::Key| key.labels().any(|label| label.value() == setup.context);
         let all = snapshotter.snapshot().into_vec().into_iter();
         let ours = all.filter(|(key, ..)| ours(key.key()));
