@@ -34,7 +34,7 @@ async fn is_proven(scenario: Scenario) {
     println!("{} with the seed {seed}", scenario.name());
     let mut grounds = scenario.grounds().await;
     let playing = round::play(scenario, &mut grounds, seed, Duration::ZERO);
-    let outcome = tokio::time::timeout(Duration::from_secs(300), playing).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(600), playing).await.unwrap();
     println!("{outcome}");
     assert!(outcome.findings.is_empty(), "{:#?}", outcome.complaints().collect::<Vec<_>>());
     assert!(outcome.faults > 0 && outcome.events > 100, "{outcome}");

@@ -99,7 +99,8 @@ impl Setup {
         let stop = CancellationToken::new();
         let running = tokio::spawn(publisher.run_until(stop.clone()));
         let end = self.store.safe_position().await.unwrap();
-        let now = wait_for(&mut progress, |progress| progress.position == end).await;
+        // What was appended meanwhile may be passed at once.
+        let now = wait_for(&mut progress, |progress| progress.position >= end).await;
         stop.cancel();
         running.await.unwrap().unwrap();
         now
