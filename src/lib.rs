@@ -56,6 +56,10 @@ mod guide {
     #[doc = include_str!("../docs/guide/gateway.md")]
     mod gateway {}
 
+    #[cfg(feature = "kafka")]
+    #[doc = include_str!("../docs/guide/kafka.md")]
+    mod kafka {}
+
     #[doc = include_str!("../docs/guide/life-of-data.md")]
     mod life_of_data {}
 

@@ -89,7 +89,7 @@ impl Builder {
             disclosure: Disclosure::default(),
             schemas: None,
             security: Security::new(),
-            batch: 5000,
+            batch: 10_000,
             poll_interval: Duration::from_millis(100),
             lease: LeaseOptions::default(),
             config: Vec::new(),
@@ -131,7 +131,7 @@ impl Builder {
         self
     }
 
-    /// The most events in one transaction, or between two moves of the checkpoint: 5,000 unless set. Up to
+    /// The most events in one transaction, or between two moves of the checkpoint: 10,000 unless set. Up to
     /// twice as many are held in memory, and no more than 32 MiB of them; published at least once, up to this
     /// many are published again after a failure.
     pub fn batch(mut self, events: usize) -> Self {

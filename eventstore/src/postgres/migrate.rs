@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0007_projections.sql"),
     include_str!("sql/migrations/0008_feeds.sql"),
     include_str!("sql/migrations/0009_sagas.sql"),
+    include_str!("sql/migrations/0010_append.sql"),
 ];
 
 pub(super) async fn migrate(

@@ -5,6 +5,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod link;
+mod process;
 pub(crate) mod topic;
 
 use std::{
@@ -24,7 +25,13 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub(crate) use self::topic::{Message, java_partition, partitions, read_progress, read_topic};
+pub(crate) use self::{
+    process::{Process, What},
+    topic::{
+        Message, end_of, is_transaction_open, java_partition, partitions, read_places,
+        read_progress, read_topic,
+    },
+};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const PARTITIONS: u16 = 4;
@@ -201,6 +208,35 @@ impl Setup {
         told.into_iter().filter(|(of, _)| *of == key).map(|(_, progress)| progress).collect()
     }
 
+    /// Where the topic of the progress ends, with what is not committed.
+    pub(crate) fn progress_end(&self) -> i64 {
+        end_of(&self.brokers, &ProgressRecord::topic(&self.context), 0)
+    }
+
+    /// Whether consumers have to wait anywhere for a transaction to end.
+    pub(crate) fn is_transaction_open(&self) -> bool {
+        is_transaction_open(&self.brokers, &format!("{}.", self.context))
+    }
+
+    /// A copy of the database, as it is now.
+    pub(crate) async fn copy(&self, suffix: &str) -> Copy {
+        let base = variable("DATABASE_URL");
+        let from = self.context.replace("test.", "kafka_");
+        let name = format!("{from}{suffix}");
+        let copy = format!("create database {name} template {from}");
+        let alone = format!(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{from}'"
+        );
+        for _ in 0..20 {
+            execute(&base, &alone).await;
+            if try_execute(&base, &copy).await.is_ok() {
+                let url = with_database(&base, &name);
+                return Copy { url, name };
+            }
+        }
+        panic!("{from} is in use");
+    }
+
     /// What the store's publishers are called at the broker.
     pub(crate) fn transactional_id(&self) -> String {
         format!("{0}.publisher.{1}.annals", self.context, self.context.replace("test.", "kafka_"))
@@ -234,26 +270,39 @@ impl Setup {
     }
 }
 
+/// A copy of a database, which ends with this.
+pub(crate) struct Copy {
+    pub(crate) url: String,
+    name: String,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        drop_database(&self.name);
+    }
+}
+
 impl Drop for Setup {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let name = self.context.replace("test.", "kafka_");
-        let base = variable("DATABASE_URL");
-        let drop = async move {
-            execute(&base, &format!("drop database {name} with (force)")).await;
-        };
-        // There may be a runtime on this thread, and it must not block.
-        let _ = std::thread::spawn(|| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(drop)
-        })
-        .join();
+        drop_database(&self.context.replace("test.", "kafka_"));
     }
+}
+
+/// Drops it, unless a test has failed: then it is left to be looked at.
+fn drop_database(name: &str) {
+    if std::thread::panicking() {
+        return;
+    }
+    let name = name.to_owned();
+    let base = variable("DATABASE_URL");
+    let drop = async move {
+        execute(&base, &format!("drop database {name} with (force)")).await;
+    };
+    // There may be a runtime on this thread, and it must not block.
+    let _ = std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drop)
+    })
+    .join();
 }
 
 pub(crate) fn publisher(brokers: &str, context: &str) -> Builder {
@@ -277,9 +326,13 @@ pub(crate) async fn wait_for(
 
 /// Runs SQL in a database.
 pub(crate) async fn execute(url: &str, sql: &str) {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    try_execute(url, sql).await.unwrap();
+}
+
+async fn try_execute(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
-    client.batch_execute(sql).await.unwrap();
+    client.batch_execute(sql).await
 }
 
 fn variable(name: &str) -> String {
