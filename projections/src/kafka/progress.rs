@@ -92,10 +92,8 @@ impl Progress {
         }
         for (topic, partitions) in record.offsets {
             let known = heard.offsets.entry(topic).or_default();
-            for (partition, next) in partitions {
-                let known = known.entry(partition).or_default();
-                *known = next.max(*known);
-            }
+            // What is said last counts: a topic that was made anew ends earlier than it did.
+            known.extend(partitions);
         }
         Ok(())
     }

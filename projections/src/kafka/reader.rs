@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
     fn connect_at_last(&mut self) -> Result<(), FeedError> {
         let mut looks = 0;
         while !self.shared.is_abandoned() {
-            match self.connect() {
+            match self.connect(looks) {
                 Ok(()) => {
                     self.reached();
                     self.shared.tell();
@@ -156,7 +156,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Finds out how far the publisher is, where the topics are, and begins to read there.
-    fn connect(&mut self) -> Result<(), FeedError> {
+    /// `looks` says how often that was tried before.
+    fn connect(&mut self, looks: u32) -> Result<(), FeedError> {
         let failed = |action: &str, error| FeedError::broker(action, error);
         if std::mem::take(&mut self.is_assigned) {
             self.consumer = self.what.source.consumer()?;
@@ -167,7 +168,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.intake.progress.not_published())?;
         // First what is published, and then the ends of the partitions: they are behind it.
         let next = self.read_tail(&progress)?;
-        let known = self.intake.progress.heard().unwrap_or_default();
+        let mut known = self.intake.progress.heard().unwrap_or_default();
 
         let names = self.what.source.topics_of(&self.what.categories);
         let (topics, missing) = source::existing(&self.consumer, &names)?;
@@ -218,6 +219,20 @@ impl<'a> Reader<'a> {
                 let (topic, partition) = (place.topic.to_string(), place.partition);
                 return Err(Lost { topic, partition, wanted, loss }.into());
             }
+        }
+
+        for (lane, Place { topic, partition }) in places.iter().enumerate() {
+            let Some(told) = known.offsets.get_mut(&**topic) else { continue };
+            let (first, end) = (begins[lane], ends[lane]);
+            let Some(wanted) = told.get(partition).copied().filter(|told| *told > end) else {
+                continue;
+            };
+            if looks < LOOKS {
+                let (topic, loss) = (topic.to_string(), Loss::OutOfRange { first, end });
+                return Err(Lost { topic, partition: *partition, wanted, loss }.into());
+            }
+            // That was said of a topic of this name that is gone.
+            told.remove(partition);
         }
 
         let mut assignment = TopicPartitionList::with_capacity(places.len() + 1);

@@ -94,10 +94,10 @@ async fn a_topic_that_was_made_anew_is_another_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_of_transactions_that_was_made_anew_is_another_one() {
     let context = Context::new().await;
-    let producer = context.transactional();
-    let publisher = context.with_producer(producer.clone());
     for position in [1, 3] {
         context.create("loan", 2).await;
+        let producer = context.transactional();
+        let publisher = context.with_producer(producer.clone());
         producer.begin_transaction().unwrap();
         publisher.publish(&[("loan", 0, position), ("loan", 1, position + 1)]).await;
         producer.commit_transaction(PATIENCE).unwrap();

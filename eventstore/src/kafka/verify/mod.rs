@@ -34,7 +34,7 @@
 //! # What it takes
 //! It writes nothing, may run at any time, and holds a page of events and some megabytes of records for each
 //! partition at most. It reads the log and the topics once, from their beginning, on a connection of
-//! [`Use::Rebuild`](crate::postgres::Use::Rebuild), which has no limit of time unless set.
+//! [`Use::Rebuild`](crate::postgres::Use), which has no limit of time unless set.
 
 mod finding;
 mod ledger;
