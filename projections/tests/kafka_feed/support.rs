@@ -66,11 +66,24 @@ impl Context {
         for _ in 0..100 {
             let created = self.admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
             if created[0].is_ok() {
-                return;
+                return self.wait_until_known(topic).await;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("{topic} cannot be created");
+    }
+
+    /// Brokers learn of a topic a moment after it was created.
+    async fn wait_until_known(&self, topic: &str) {
+        for _ in 0..300 {
+            let metadata = self.admin.inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
+            let partitions = metadata.topics()[0].partitions();
+            if !partitions.is_empty() && partitions.iter().all(|known| known.leader() >= 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{topic} does not become known");
     }
 
     pub(crate) async fn delete(&self, category: &str) {
