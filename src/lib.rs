@@ -45,12 +45,20 @@ mod guide {
     #[doc = include_str!("../docs/guide/command-line.md")]
     mod command_line {}
 
+    #[cfg(feature = "contracts")]
+    #[doc = include_str!("../docs/guide/contracts.md")]
+    mod contracts {}
+
     #[doc = include_str!("../docs/guide/evolution.md")]
     mod evolution {}
 
     #[cfg(feature = "gateway")]
     #[doc = include_str!("../docs/guide/gateway.md")]
     mod gateway {}
+
+    #[cfg(feature = "kafka")]
+    #[doc = include_str!("../docs/guide/kafka.md")]
+    mod kafka {}
 
     #[doc = include_str!("../docs/guide/life-of-data.md")]
     mod life_of_data {}
@@ -72,6 +80,9 @@ mod guide {
 
     #[doc = include_str!("../docs/guide/roles.md")]
     mod roles {}
+
+    #[doc = include_str!("../docs/guide/sagas.md")]
+    mod sagas {}
 
     #[doc = include_str!("../docs/guide/snapshots.md")]
     mod snapshots {}

@@ -8,7 +8,7 @@ use crate::{
     attributes::{Attributes, Key, Place},
     errors::Errors,
     names, paths,
-    serde::SerdeAttributes,
+    serde::{Case, SerdeAttributes},
     shape::Describer,
     upcast::{self, Chain, Retired},
 };
@@ -270,6 +270,8 @@ fn generate(
         let shape = describer.event(input, kind.variant);
         quote!(#index => { #shape })
     });
+    let case = SerdeAttributes::read(&input.attrs).case("rename_all");
+    let variant_names = kinds.iter().map(|kind| variant_name(kind.variant, case));
     let chains = kinds.iter().map(|kind| kind.chain.as_ref()).enumerate();
     let upcast = upcast::upcast(&root, chains.filter_map(|(index, chain)| Some((index, chain?))));
     let retired = upcast::retired(&root, retired);
@@ -292,8 +294,21 @@ fn generate(
                 }
             }
 
+            fn variant_name(
+                index: ::std::primitive::usize,
+            ) -> ::std::option::Option<&'static ::std::primitive::str> {
+                const NAMES: &[&::std::primitive::str] = &[#(#variant_names),*];
+                NAMES.get(index).copied()
+            }
+
             #upcast
             #retired
         }
     })
+}
+
+/// What serde calls a variant.
+fn variant_name(variant: &Variant, case: Case) -> String {
+    let own = SerdeAttributes::read(&variant.attrs);
+    own.rename().unwrap_or_else(|| case.variant(&variant.ident.unraw().to_string()))
 }

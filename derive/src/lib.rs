@@ -1,5 +1,5 @@
 //! The derive macros of [Annals](https://docs.rs/annals): `Event`, `Aggregate`, `Command`,
-//! `ReadModel`, `Column` and `Shape`.
+//! `ReadModel`, `Saga`, `Column` and `Shape`.
 //!
 //! `annals`, `annals-eventstore` and `annals-projections` re-export them beside the traits of the
 //! same names; depend on one of those instead of this crate. The generated code finds the traits
@@ -18,6 +18,7 @@ mod event;
 mod names;
 mod paths;
 mod read_model;
+mod saga;
 mod serde;
 mod shape;
 mod upcast;
@@ -332,6 +333,64 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 pub fn derive_read_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tokens(read_model::expand(&input))
+}
+
+/// Implements `Saga` for a struct or an enum: what a saga is called, what it records and asks for, and whose events it
+/// hears. What it does is for `Process` and `On` to say.
+///
+/// ```
+/// use annals_eventstore::{Aggregate, Apply, Event, Recorded};
+/// use annals_projections::Saga;
+/// use annals_projections::saga::{Action, Actions, On, Process, Step};
+/// use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize, Clone)]
+/// # enum TripEvent { Requested }
+/// # #[derive(Aggregate, Default)]
+/// # #[aggregate(category = "trip", event = TripEvent)]
+/// # struct Trip;
+/// # impl Apply<TripEvent> for Trip { fn apply(&mut self, _: &TripEvent) {} }
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// enum BookingEvent {
+///     FlightBooked { reference: String },
+/// }
+///
+/// #[derive(Serialize, Deserialize)]
+/// enum Call {
+///     BookFlight,
+///     CancelFlight,
+/// }
+///
+/// #[derive(Saga, Default)]
+/// #[saga(category = "booking", event = BookingEvent, call = Call, reply = String, from(Trip))]
+/// struct Booking {
+///     flight: Option<String>,
+/// }
+/// # impl Apply<BookingEvent> for Booking {
+/// #     fn apply(&mut self, event: &BookingEvent) {
+/// #         let BookingEvent::FlightBooked { reference } = event;
+/// #         self.flight = Some(reference.clone());
+/// #     }
+/// # }
+/// # impl Process for Booking {
+/// #     fn steps() -> Vec<Step<Self>> {
+/// #         vec![Self::step("flight", |_| Call::BookFlight).undo(|_| Call::CancelFlight)]
+/// #     }
+/// # }
+/// # impl On<TripEvent> for Booking {
+/// #     fn on(&self, _: &Recorded<TripEvent>) -> Actions<Self> { vec![Action::RunAll] }
+/// # }
+/// ```
+///
+/// - `category = "booking"`: the category of its streams, and its name. It must not change.
+/// - `event = BookingEvent`: the enum of the events that it records itself.
+/// - `call = Call`: what it asks of others, as JSON by serde.
+/// - `reply = String`: what they reply; `()` unless given.
+/// - `from(Trip, Payment)`: the aggregates whose events it hears. It needs an `On` for the events of each.
+#[proc_macro_derive(Saga, attributes(saga))]
+pub fn derive_saga(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    saga::expand(&input).unwrap_or_else(Error::into_compile_error).into()
 }
 
 /// Implements `Column` for an enum or a newtype: a field of a read model may have this type.

@@ -73,6 +73,10 @@
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
 #![cfg_attr(
+    feature = "contracts",
+    doc = "- [`contract`]: what is published, as JSON Schema, AsyncAPI and Open Data Contract"
+)]
+#![cfg_attr(
     feature = "conformance",
     doc = "- [`conformance`]: how every store behaves, as a suite to run, and a checker of histories"
 )]
@@ -89,6 +93,8 @@ mod clock;
 mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "contracts")]
+pub mod contract;
 mod error;
 mod event;
 mod ids;
@@ -108,6 +114,9 @@ pub mod verify;
 
 #[doc(no_inline)]
 pub use annals_derive::{Aggregate, Command, Event, Shape};
+#[cfg(feature = "contracts")]
+#[doc(no_inline)]
+pub use schemars::{self, JsonSchema};
 
 pub use self::{
     aggregate::{Aggregate, Apply, Loaded},

@@ -52,6 +52,15 @@ pub enum Error {
         /// What has it.
         kind: Kind,
     },
+    /// A saga was to hear another service's log.
+    #[error(
+        "saga {saga:?} records in the log that it hears, and this worker follows that of another service; \
+         have a reactor bring what the saga needs into a store of its own"
+    )]
+    ForeignSaga {
+        /// The saga.
+        saga: String,
+    },
     /// Others work on a projection whose code has changed; it is built anew once they have ended.
     #[error(
         "workers of other code are at work on projection {projection:?}; it changes over when they \

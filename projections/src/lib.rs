@@ -51,6 +51,9 @@
 //! outside of the database, at least once each, under an id that stays the same. A worker runs them too:
 //! [`Worker::sql`], [`Worker::reactor`].
 //!
+//! A [`Saga`](trait@Saga) does what has to happen in several places, or undoes it in all of them:
+//! [`saga`].
+//!
 //! [`Live`] keeps the rows of the same read model in memory instead, for tests and dashboards.
 
 // The derive macros name this crate by its absolute path, also inside it.
@@ -77,6 +80,7 @@ mod read_model;
 mod rebuild;
 mod register;
 mod rows;
+pub mod saga;
 mod shape;
 mod sql_projection;
 mod start;
@@ -86,7 +90,7 @@ pub mod testkit;
 mod worker;
 
 #[doc(no_inline)]
-pub use annals_derive::{Column, ReadModel};
+pub use annals_derive::{Column, ReadModel, Saga};
 #[doc(no_inline)]
 pub use annals_eventstore::postgres::SqlProjection;
 /// For implementations of [`SqlProjection`].
@@ -109,6 +113,7 @@ pub use self::{
         Step, StepError,
     },
     rebuild::{Built, Comparison, Difference, Phase, Progress, Rebuild, Replayed},
+    saga::Saga,
     sql_projection::reset_sql,
     start::Start,
     worker::{OnFailure, Worker},
@@ -128,5 +133,6 @@ pub mod __private {
             JsonColumn, Named, SqlError, Transparent, checked, format, nullable, param, param_type,
             read_name, receive, receive_null, receives, send, sends, sql_type,
         },
+        saga::{Saga, SagaSource},
     };
 }

@@ -79,6 +79,28 @@ impl Wanted {
         Ok((transaction, known))
     }
 
+    /// Notes one that is never built anew, with its checkpoint where it is to `start`, if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Outdated`] if there is another than is wanted.
+    pub(crate) async fn begin(
+        &self,
+        database: &Database,
+        start: impl Future<Output = Result<Position, Error>>,
+    ) -> Result<(), Error> {
+        if let Some(known) = self.look(database, &database.client().await?).await? {
+            return self.fits(known);
+        }
+        // Without the lock: it may take a while. Of several that come to this, the first one's counts.
+        let start = start.await?;
+        let (transaction, known) = self.lock(database).await?;
+        if let Some(known) = known {
+            return self.fits(known);
+        }
+        self.register(database, transaction.client()?, start).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// Whether what is there is what is wanted.
     ///
     /// # Errors

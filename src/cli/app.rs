@@ -1,6 +1,8 @@
 //! What the command line knows of the program that it is mounted in.
 
 use super::{aggregate::Known, projection::Projection};
+#[cfg(feature = "contracts")]
+use crate::contract::Contract;
 use crate::{Aggregate, EventShapes, Options, ReadModel};
 
 /// The program that a command line is for: its aggregates, its read models, and how it opens its store.
@@ -13,6 +15,8 @@ pub struct App {
     /// Each once.
     pub(super) projections: Vec<Projection>,
     pub(super) options: Options,
+    #[cfg(feature = "contracts")]
+    pub(super) contract: Option<Contract>,
 }
 
 impl App {
@@ -45,6 +49,13 @@ impl App {
     /// How the store is opened: behind a pooler, say. What the command line says comes first.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// What the program publishes: `contract` prints it, writes it, and checks it.
+    #[cfg(feature = "contracts")]
+    pub fn contract(mut self, contract: Contract) -> Self {
+        self.contract = Some(contract);
         self
     }
 }

@@ -27,13 +27,16 @@
 //! ```
 //!
 //! `status` says how far projections are. `rebuild` builds a read model anew beside the one in use, `pause`,
-//! `resume`, `reset` and `parked` look after one that runs. `history` prints all that a row ever was, `diff`
+//! `resume`, `reset` and `parked` look after one that runs, `sagas` after sagas. `history` prints all that a row ever was, `diff`
 //! what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
 //! follows the log, `events show` one event whole, `state` what the events of a stream add up to, now or at a
 //! moment of the past. `verify` says whether a store is consistent, `shapes` whether the stored shapes of
-//! events are still those of the lock file. Each command's `--help` has the rest, [`Exit`] the exit codes.
+//! events are still those of the lock file. With the feature `contracts`, `contract` prints, writes and checks
+//! the contract of the events that are published. Each command's `--help` has the rest, [`Exit`] the exit codes.
 
 // A command is a file: its arguments, its run, and what it prints.
+#[cfg(feature = "contracts")]
+mod contract;
 mod ddl;
 mod diff;
 mod events;
@@ -42,6 +45,7 @@ mod parked;
 mod pause;
 mod rebuild;
 mod reset;
+mod sagas;
 mod shapes;
 mod state;
 mod status;
@@ -85,6 +89,8 @@ enum Command {
     Reset(reset::Arguments),
     #[command(subcommand)]
     Parked(parked::Command),
+    #[command(subcommand)]
+    Sagas(sagas::Command),
     History(history::Arguments),
     Diff(diff::Arguments),
     Ddl(ddl::Arguments),
@@ -94,6 +100,9 @@ enum Command {
     Verify(verify::Arguments),
     #[command(subcommand)]
     Shapes(shapes::Command),
+    #[cfg(feature = "contracts")]
+    #[command(subcommand)]
+    Contract(contract::Command),
 }
 
 impl Command {
@@ -105,6 +114,7 @@ impl Command {
             Self::Status(status) if status.watch => None,
             Self::Pause(_) | Self::Resume(_) | Self::Reset(_) => Some(UNKNOWN),
             Self::Parked(parked) if parked.changes() => Some(UNKNOWN),
+            Self::Sagas(sagas) if sagas.changes() => Some(UNKNOWN),
             _ => Some("stopped; nothing was changed"),
         }
     }
@@ -154,6 +164,7 @@ pub async fn run_from(
             Command::Resume(arguments) => pause::resume(&app, arguments).await,
             Command::Reset(arguments) => reset::run(&app, arguments).await,
             Command::Parked(command) => parked::run(&app, command).await,
+            Command::Sagas(command) => sagas::run(&app, command).await,
             Command::History(arguments) => history::run(&app, arguments).await,
             Command::Diff(arguments) => diff::run(&app, arguments).await,
             Command::Ddl(arguments) => ddl::run(&app, arguments),
@@ -161,6 +172,8 @@ pub async fn run_from(
             Command::State(arguments) => state::run(&app, arguments).await,
             Command::Verify(arguments) => verify::run(&app, arguments).await,
             Command::Shapes(command) => shapes::run(&app, command),
+            #[cfg(feature = "contracts")]
+            Command::Contract(command) => contract::run(&app, command),
         }
     };
     let outcome = tokio::select! {

@@ -88,6 +88,13 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
         text.opaque(std::any::type_name::<Self>());
     }
 
+    /// What serde calls the variant of the kind of event with this index in [`Event::TYPES`]: it finds the
+    /// variant in a schema of the enum. `None` where that is not known.
+    fn variant_name(index: usize) -> Option<&'static str> {
+        let _ = index;
+        None
+    }
+
     /// This event's payload as it is stored: the JSON of the variant's fields.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/0006_append.sql"),
     include_str!("sql/migrations/0007_projections.sql"),
     include_str!("sql/migrations/0008_feeds.sql"),
+    include_str!("sql/migrations/0009_sagas.sql"),
+    include_str!("sql/migrations/0010_append.sql"),
 ];
 
 pub(super) async fn migrate(

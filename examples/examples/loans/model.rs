@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use annals::{Aggregate, Apply, Command, Event, Handle, Shape};
+use annals::{Aggregate, Apply, Command, Event, Handle, JsonSchema, Shape};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What the bank has made of an application so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Shape)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Shape, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
     Submitted,
@@ -58,7 +60,7 @@ impl Status {
 }
 
 /// Where an offer to the customer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Shape)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Shape, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OfferState {
     Selected,
@@ -117,7 +119,7 @@ pub(crate) enum Activity {
 ///
 /// Each event repeats the amount, as the log does, so a stream can begin with any of them. When it
 /// happened is the event's `recorded_at`: the log is imported with the log's own clock.
-#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum LoanApplicationEvent {
     /// The application reached another state, or the same one once more.
     StatusReached {

@@ -44,6 +44,8 @@ pub enum Kind {
     Sql,
     /// A reactor, with effects outside of the database.
     Reactor,
+    /// The feed of a saga.
+    Saga,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             Self::Rows => "rows",
             Self::Sql => "sql",
             Self::Reactor => "reactor",
+            Self::Saga => "saga",
         }
     }
 
@@ -60,6 +63,7 @@ impl Kind {
         match stored {
             "sql" => Self::Sql,
             "reactor" => Self::Reactor,
+            "saga" => Self::Saga,
             _ => Self::Rows,
         }
     }

@@ -81,11 +81,15 @@ impl Progress {
             offset,
             source: Arc::new(error),
         })?;
-        // A publisher that was paused may say late what another has said before.
+        let is_late = record.position < self.position;
         self.position = self.position.max(record.position);
         let heard = self.heard.get_or_insert(Known { is_whole: true, ..Known::default() });
         heard.position = self.position;
         heard.is_whole &= is_next;
+        if is_late {
+            // A publisher that was paused says late what another has said before, of what it sent once more.
+            return Ok(());
+        }
         for (topic, partitions) in record.offsets {
             let known = heard.offsets.entry(topic).or_default();
             for (partition, next) in partitions {
@@ -153,11 +157,16 @@ mod tests {
     fn records_add_up() {
         let mut progress = progress();
         read(&mut progress, 0, 7, 5);
-        let other = ProgressRecord::new(Position::new(5)).with_offset("t", 1, 9);
+        let other = ProgressRecord::new(Position::new(8)).with_offset("t", 1, 9);
         progress.read(1, Some(b"lending.publisher.a"), Some(&other.to_json())).unwrap();
+        read(&mut progress, 2, 6, 4);
         let known = progress.heard().unwrap();
-        assert_eq!(known.position, Position::new(7), "it does not go back");
+        assert_eq!(known.position, Position::new(8), "it does not go back");
         assert_eq!(known.offsets["t"], BTreeMap::from([(0, 5), (1, 9)]));
+        // One that was paused says what was said before.
+        read(&mut progress, 3, 7, 4);
+        let known = progress.heard().unwrap();
+        assert_eq!((known.position, known.offsets.len()), (Position::new(8), 0));
         assert_eq!(progress.heard(), None);
     }
 

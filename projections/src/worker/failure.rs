@@ -35,14 +35,14 @@ const DELAYS: [Duration; 5] = [
 
 /// Failures that may pass, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Interruptions {
+pub(crate) struct Interruptions {
     count: usize,
 }
 
 impl Interruptions {
     /// How long to wait before the next try. Work that went well for a while, since `started`, starts over
     /// with short delays.
-    pub(super) fn delay(&mut self, started: Instant) -> Duration {
+    pub(crate) fn delay(&mut self, started: Instant) -> Duration {
         if started.elapsed() > Duration::from_secs(10) {
             self.count = 0;
         }

@@ -22,6 +22,7 @@ mod projection;
 mod reacting;
 mod reactor;
 mod runner;
+mod saga;
 mod search;
 mod sharing;
 mod slice;
@@ -43,13 +44,15 @@ pub(crate) use self::{
     coordinator::keep, failure::may_be_of_an_event, projection::Projection, slice::slice_of,
 };
 use self::{
-    feed::Feed, projection::RowProjection, reactor::Reactions, source::Source, sql::SqlWorker,
+    feed::Feed, projection::RowProjection, reactor::Reactions, saga::Sagas, source::Source,
+    sql::SqlWorker,
 };
 use crate::{
     control::{FedBy, set_fed_by},
     error::Error,
     reactor::Reactor,
     read_model::ReadModel,
+    saga::{Perform, Process},
     start::Start,
 };
 
@@ -247,6 +250,20 @@ impl Worker {
         self
     }
 
+    /// Adds a saga, and who makes its calls. It hears what is recorded from now on; once it has a checkpoint, it goes
+    /// on from there, wherever that is. Every process that runs it makes calls; one at a time hears events.
+    ///
+    /// While it is [paused](crate::control::pause) it hears no events and makes no calls; timers go off.
+    pub fn saga<S: Process>(self, performer: impl Perform<S>) -> Self {
+        self.saga_from(Start::End, performer)
+    }
+
+    /// The same; without a checkpoint, it begins there.
+    pub fn saga_from<S: Process>(mut self, start: Start, performer: impl Perform<S>) -> Self {
+        self.projections.push(Arc::new(Sagas::<S, _>::new(performer, start)));
+        self
+    }
+
     /// How many events are applied in one transaction at most: 2,000 unless set. A worker begins with
     /// fewer, and takes as many as it gets done in a fraction of a second.
     pub fn batch_size(mut self, events: usize) -> Self {
@@ -360,15 +377,19 @@ impl Worker {
             let context = context.clone();
             async move { context.feed().await }
         };
-        let all = projections.into_iter().map(|projection| {
+        let mut all = Vec::with_capacity(2 * projections.len());
+        for projection in projections {
+            all.push(coordinator::run(context.clone(), projection.clone()).boxed());
+            let context = context.clone();
+            all.push(async move { projection.beside(&context).await }.boxed());
+        }
+        let all = all.into_iter().map(|running| {
             let stop = stop.clone();
-            coordinator::run(context.clone(), projection)
-                .inspect(move |result| {
-                    if result.is_err() {
-                        stop.cancel();
-                    }
-                })
-                .boxed()
+            running.inspect(move |result| {
+                if result.is_err() {
+                    stop.cancel();
+                }
+            })
         });
         let working = async {
             let outcomes = futures::future::join_all(all).await;

@@ -33,11 +33,16 @@ pub(crate) trait Projection: Send + Sync + 'static {
     fn pauses(&self) -> bool {
         true
     }
+    /// What every process does beside the slices that it works on, until it is told to stop.
+    async fn beside(&self, _context: &Context) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// What a target works with.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
+    pub(crate) store: EventStore,
     pub(crate) database: Database,
     /// How long a worker that is paused holds up its successor.
     pub(crate) patience: Duration,

@@ -54,18 +54,8 @@ impl<R: Reactor> Projection for Reactions<R> {
 
     /// Creates its checkpoint where it is to begin, if it is new.
     async fn install(&self, context: &Context) -> Result<(), Error> {
-        let database = &context.database;
-        if let Some(known) = self.wanted.look(database, &database.client().await?).await? {
-            return self.wanted.fits(known);
-        }
-        // Without the lock: it may take a while. Of several that come to this, the first one's counts.
-        let start = context.resolve(self, self.reactor.start()).await?;
-        let (transaction, known) = self.wanted.lock(database).await?;
-        if let Some(known) = known {
-            return self.wanted.fits(known);
-        }
-        self.wanted.register(database, transaction.client()?, start).await?;
-        Ok(transaction.commit().await?)
+        let start = context.resolve(self, self.reactor.start());
+        self.wanted.begin(&context.database, start).await
     }
 
     /// Goes over to another number of slices: from where the last of them is, so that nothing is left out.

@@ -66,6 +66,7 @@ pub(super) async fn run(
             Aside::new(database, topics, name, (slice, slices))
         }),
         target: projection.target(Terms {
+            store: context.store.clone(),
             database: database.clone(),
             patience: options.lease.time_to_live,
             attempts: options.attempts,

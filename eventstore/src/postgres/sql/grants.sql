@@ -34,15 +34,17 @@ grant execute on function {schema}.delete_stream, {schema}.archive_stream, {sche
 grant insert, update, delete on {schema}.snapshots to {writer};
 grant execute on function {schema}.enter_inline to {writer};
 
--- The reader: to tell how far the read models have come, and what holds them up.
+-- The reader: to tell how far the read models and the sagas have come, and what holds them up.
 grant select on {schema}.checkpoints, {schema}.leases, {schema}.parked_streams, {schema}.kafka_offsets,
-    {schema}.waiting_events to {reader};
+    {schema}.waiting_events, {schema}.sagas to {reader};
 
 -- The projector: to hold leases, and to move checkpoints.
 grant select, insert, update on {schema}.leases to {projector};
 grant select, insert, update, delete on {schema}.checkpoints, {schema}.projections,
     {schema}.parked_streams, {schema}.replaced_projections, {schema}.kafka_offsets, {schema}.waiting_events,
     {schema}.foreign_log to {projector};
+-- And to see to sagas. Who runs them appends as well, and so is a writer, too.
+grant select, insert, update on {schema}.sagas to {projector};
 -- And to run by a worker what ran inline before.
 grant execute on function {schema}.forget_inline to {projector};
 

@@ -1,0 +1,6 @@
+use annals_projections::Saga;
+
+#[derive(Saga, Default)]
+struct Booking;
+
+fn main() {}

@@ -1,0 +1,7 @@
+use annals_projections::Saga;
+
+#[derive(Saga, Default)]
+#[saga(category = "booking", event = BookingEvent, call = Call, from())]
+struct Booking;
+
+fn main() {}

@@ -1,0 +1,103 @@
+//! Making one call: from a claim to what came of it.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use annals_eventstore::{Aggregate, StreamId};
+use futures::FutureExt;
+
+use super::{
+    Answer, Attempt, Direction, Instance, Perform, Process,
+    instance::Pending,
+    ledger::{Ledger, News},
+    machine::Outcome,
+    step::{Retry, Step},
+};
+use crate::{
+    guard::{Cause, panicked},
+    worker::failure::text,
+};
+
+/// How long to wait where the saga could not be read.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Making<S: Process, P> {
+    pub(super) ledger: Arc<Ledger<S>>,
+    pub(super) performer: Arc<P>,
+}
+
+impl<S: Process, P: Perform<S>> Making<S, P> {
+    /// Makes the pending call of a saga, for the how manieth time.
+    pub(super) async fn make(&self, key: &str, attempt: u32) -> News<S> {
+        let loaded = match self.ledger.store.load::<Instance<S>>(key).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return News::Damaged("its stream is deleted".to_owned()),
+            Err(error) if error.is_retryable() => return News::PutOff { attempt, wait: AGAIN },
+            Err(error) => return News::Damaged(text(&error)),
+        };
+        let instance = loaded.state;
+        // It may have been answered since; then its row says so by now.
+        let Some(pending) = instance.pending.as_ref().filter(|pending| pending.due.is_some())
+        else {
+            return News::Look;
+        };
+        let step = S::steps().into_iter().find(|step| step.name == pending.step);
+        let retry = retry(step.as_ref(), pending.direction);
+        let failed = |cause: Cause| Outcome::Failed {
+            attempt,
+            reason: text(&*cause),
+            wait: retry.wait(attempt),
+        };
+        let outcome = if attempt > retry.attempts {
+            failed("the workers that made earlier attempts ended before these did".into())
+        } else {
+            match self.perform(key, attempt, &instance, pending, step.as_ref()).await {
+                Ok(Answer::Done(reply)) => Outcome::Done(reply),
+                Ok(Answer::Refused(reason)) => Outcome::Refused(reason),
+                Ok(Answer::RetryAfter(wait)) => return News::PutOff { attempt, wait },
+                Err(cause) => failed(cause),
+            }
+        };
+        News::Outcome { id: pending.id, attempt, outcome }
+    }
+
+    async fn perform(
+        &self,
+        key: &str,
+        attempt: u32,
+        instance: &Instance<S>,
+        pending: &Pending,
+        step: Option<&Step<S>>,
+    ) -> Result<Answer<S::Reply>, Cause> {
+        let call: S::Call = serde_json::from_value(pending.call.clone())?;
+        let undoes = match pending.direction {
+            Direction::Do => None,
+            Direction::Undo => instance.done.last().map(|done| done.id),
+        };
+        let attempt = Attempt {
+            id: pending.id,
+            attempt,
+            saga: StreamId::new(Instance::<S>::CATEGORY, key)?,
+            step: pending.step.clone(),
+            direction: pending.direction,
+            undoes,
+            correlation_id: instance.correlation_id.clone(),
+            traceparent: instance.traceparent.clone(),
+        };
+        let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
+        let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt)).catch_unwind();
+        match tokio::time::timeout(limit, performing).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(payload)) => Err(panicked(&*payload)),
+            Err(_) => Err(format!("no answer within {limit:?}").into()),
+        }
+    }
+}
+
+fn retry<S: Process>(step: Option<&Step<S>>, direction: Direction) -> Retry {
+    match (step, direction) {
+        (Some(step), Direction::Do) => step.retry,
+        (Some(step), Direction::Undo) => step.retry_undo,
+        // It is stuck after this attempt.
+        (None, _) => Retry::attempts(1),
+    }
+}
