@@ -95,13 +95,13 @@ impl Name {
 
     /// Whether there is nothing to measure without Kafka.
     pub(crate) fn needs_broker(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::PublishAtLeastOnce
-            | Self::PublishExactlyOnce
-            | Self::ConsumeToReadModel
-            | Self::EndToEnd => true,
-            _ => false,
-        }
+                | Self::PublishExactlyOnce
+                | Self::ConsumeToReadModel
+                | Self::EndToEnd
+        )
     }
 
     pub(crate) fn as_str(self) -> &'static str {
