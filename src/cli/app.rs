@@ -3,6 +3,8 @@
 use super::{aggregate::Known, projection::Projection};
 #[cfg(feature = "contracts")]
 use crate::contract::Contract;
+#[cfg(feature = "kafka")]
+use crate::kafka::Builder;
 use crate::{Aggregate, EventShapes, Options, ReadModel};
 
 /// The program that a command line is for: its aggregates, its read models, and how it opens its store.
@@ -17,6 +19,8 @@ pub struct App {
     pub(super) options: Options,
     #[cfg(feature = "contracts")]
     pub(super) contract: Option<Contract>,
+    #[cfg(feature = "kafka")]
+    pub(super) publisher: Option<Builder>,
 }
 
 impl App {
@@ -56,6 +60,13 @@ impl App {
     #[cfg(feature = "contracts")]
     pub fn contract(mut self, contract: Contract) -> Self {
         self.contract = Some(contract);
+        self
+    }
+
+    /// What the program publishes, and where: as its publisher is built.
+    #[cfg(feature = "kafka")]
+    pub fn publisher(mut self, publisher: Builder) -> Self {
+        self.publisher = Some(publisher);
         self
     }
 }

@@ -12,9 +12,9 @@ pub enum Exit {
     /// The command could not run: the arguments, the database or a file are not as they must be, or what
     /// they name is not there. Exit code 1.
     Failed,
-    /// The command ran and found something wrong: findings of `verify`, differences of `shapes check`,
-    /// `contract check` and `rebuild --compare`, a projection that does not run, a saga that is stuck, an event that
-    /// `events show` cannot decode. Exit code 2.
+    /// The command ran and found something wrong: findings of `verify` and `kafka verify`, differences of
+    /// `shapes check`, `contract check` and `rebuild --compare`, a projection that does not run, a saga that is stuck,
+    /// an event that `events show` cannot decode. Exit code 2.
     Findings,
     /// Ctrl-C stopped it. Exit code 130.
     Interrupted,

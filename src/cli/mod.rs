@@ -32,7 +32,8 @@
 //! follows the log, `events show` one event whole, `state` what the events of a stream add up to, now or at a
 //! moment of the past. `verify` says whether a store is consistent, `shapes` whether the stored shapes of
 //! events are still those of the lock file. With the feature `contracts`, `contract` prints, writes and checks
-//! the contract of the events that are published. Each command's `--help` has the rest, [`Exit`] the exit codes.
+//! the contract of the events that are published; with the feature `kafka`, `kafka verify` says whether the topics
+//! hold what the store holds. Each command's `--help` has the rest, [`Exit`] the exit codes.
 
 // A command is a file: its arguments, its run, and what it prints.
 #[cfg(feature = "contracts")]
@@ -41,6 +42,8 @@ mod ddl;
 mod diff;
 mod events;
 mod history;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod parked;
 mod pause;
 mod rebuild;
@@ -103,6 +106,9 @@ enum Command {
     #[cfg(feature = "contracts")]
     #[command(subcommand)]
     Contract(contract::Command),
+    #[cfg(feature = "kafka")]
+    #[command(subcommand)]
+    Kafka(kafka::Command),
 }
 
 impl Command {
@@ -174,6 +180,8 @@ pub async fn run_from(
             Command::Shapes(command) => shapes::run(&app, command),
             #[cfg(feature = "contracts")]
             Command::Contract(command) => contract::run(&app, command),
+            #[cfg(feature = "kafka")]
+            Command::Kafka(command) => kafka::run(&app, command).await,
         }
     };
     let outcome = tokio::select! {

@@ -13,6 +13,7 @@ mod bench;
 mod cargo;
 mod chaos;
 mod demo;
+mod proof;
 mod services;
 mod stress;
 mod test;
@@ -51,6 +52,13 @@ enum Command {
     /// through rebuilds; the last line is the verdict on the rows and their history.
     Chaos {
         /// What the run takes, such as `--seconds 180` or `--seed 7`; `--help` lists it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Bring the services up and let publishers be killed, paused, cut off and left without brokers and
+    /// database, under load; the last line is the verdict on what the topics hold.
+    Proof {
+        /// What the run takes, such as `--rounds 3`, `--seconds 60` or `--only network`; `--help` lists it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -104,6 +112,7 @@ fn main() -> ExitCode {
         Command::Chaos { args } => chaos::run(&args),
         Command::Demo { args } => demo::run(&args),
         Command::Bench { args } => bench::run(&args),
+        Command::Proof { args } => proof::run(&args),
         Command::Stress { args } => stress::run(&args),
         Command::Test { postgres: None, args } => test::run(&args),
         Command::Test { postgres: Some(major), args } => test::run_on_postgres(major, &args),

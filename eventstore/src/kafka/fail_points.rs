@@ -21,6 +21,9 @@
 /// | `publisher-before-checkpoint` | is about to move the checkpoint in the database |
 /// | `publisher-checkpoint-moved` | has moved it |
 ///
+/// At `publisher-committed`, the action `return` is an answer that is lost: the publisher does not know whether it
+/// has committed.
+///
 /// Published at least once, nothing is initialised, begun or committed.
 pub const FAIL_POINTS: [&str; 12] = [
     "publisher-lease-taken",
@@ -37,11 +40,11 @@ pub const FAIL_POINTS: [&str; 12] = [
     "publisher-checkpoint-moved",
 ];
 
-/// Comes by a fail point.
+/// Comes by a fail point. With a function, the action `return` leaves with what that returns.
 macro_rules! fail_point {
-    ($name:literal) => {
+    ($name:literal $(, $leave:expr)?) => {
         #[cfg(feature = "fail-points")]
-        fail::fail_point!($name);
+        fail::fail_point!($name $(, $leave)?);
     };
 }
 

@@ -89,11 +89,17 @@ impl Builder {
             disclosure: Disclosure::default(),
             schemas: None,
             security: Security::new(),
-            batch: 5000,
+            batch: 10_000,
             poll_interval: Duration::from_millis(100),
             lease: LeaseOptions::default(),
             config: Vec::new(),
         }
+    }
+
+    /// Other brokers (`host:port,...`) than those it was made for: those that can be reached from here.
+    pub fn brokers(mut self, brokers: impl Into<String>) -> Self {
+        self.brokers = brokers.into();
+        self
     }
 
     /// How often an event arrives in its topic: [`Delivery::ExactlyOnce`] unless set. It can be changed
@@ -131,7 +137,7 @@ impl Builder {
         self
     }
 
-    /// The most events in one transaction, or between two moves of the checkpoint: 5,000 unless set. Up to
+    /// The most events in one transaction, or between two moves of the checkpoint: 10,000 unless set. Up to
     /// twice as many are held in memory, and no more than 32 MiB of them; published at least once, up to this
     /// many are published again after a failure.
     pub fn batch(mut self, events: usize) -> Self {

@@ -34,7 +34,7 @@ use crate::{
 const GRACE: Duration = Duration::from_millis(500);
 /// The transaction that is open when a term ends gets this long to be aborted; the next term does it
 /// otherwise.
-const ABORT: Duration = Duration::from_millis(200);
+const ABORT: Duration = Duration::from_millis(400);
 /// The lease gets this long to be given back; it ends by itself anyway.
 const RELEASE: Duration = Duration::from_millis(300);
 /// How often to look at the end of the log, for the lag.
@@ -242,7 +242,7 @@ impl Publisher {
     }
 
     /// What the store's publishers are called at the broker.
-    async fn transactional_id(&self, database: &Database) -> Result<Arc<str>, Error> {
+    pub(super) async fn transactional_id(&self, database: &Database) -> Result<Arc<str>, Error> {
         let Settings { context, store, .. } = &*self.settings;
         let store = match store {
             Some(name) => name.clone(),

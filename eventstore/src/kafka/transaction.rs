@@ -18,6 +18,8 @@ use super::{
     receipts::is_permanent,
     worker::{STEP, Worker},
 };
+#[cfg(feature = "fail-points")]
+use crate::error::Error;
 
 /// How long a call waits at once. One that has not come to its end is resumed by calling it again.
 const CALL: Duration = Duration::from_millis(500);
@@ -81,7 +83,11 @@ impl Worker {
             self.check(&[])?;
             self.reaches_broker();
         }
-        fail_point!("publisher-committed");
+        fail_point!("publisher-committed", |_| {
+            let lost = "the answer is lost".into();
+            let action = "learn whether a transaction is committed".to_owned();
+            Err(Failure::Interrupted(Error::Broker { action, source: lost }))
+        });
         Ok(())
     }
 

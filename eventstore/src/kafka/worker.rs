@@ -164,6 +164,8 @@ impl Worker {
     pub(super) fn deliver_events(&mut self, batch: &[Recorded]) -> Result<usize, Failure> {
         let settings = self.settings.clone();
         let mut sent = 0;
+        // What was not waited for last time may have failed.
+        self.check(batch)?;
         self.producer.context().start_batch();
         for (index, stored) in batch.iter().enumerate() {
             if let Some(event) = settings.publication.publish(stored).map_err(Failure::Refused)? {

@@ -5,6 +5,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod link;
+mod process;
 pub(crate) mod topic;
 
 use std::{
@@ -24,7 +25,13 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub(crate) use self::topic::{Message, java_partition, partitions, read_progress, read_topic};
+pub(crate) use self::{
+    process::{Process, What},
+    topic::{
+        Message, end_of, is_transaction_open, java_partition, partitions, read_places,
+        read_progress, read_topic,
+    },
+};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const PARTITIONS: u16 = 4;
@@ -36,16 +43,22 @@ pub(crate) struct Setup {
     pub(crate) url: String,
     pub(crate) brokers: String,
     pub(crate) context: String,
+    /// Where the database is made.
+    server: String,
 }
 
 impl Setup {
     pub(crate) async fn new() -> Self {
-        let (base, brokers) = (variable("DATABASE_URL"), variable("KAFKA_BROKERS"));
+        Self::on(variable("DATABASE_URL"), variable("KAFKA_BROKERS")).await
+    }
+
+    /// The same on other servers.
+    pub(crate) async fn on(server: String, brokers: String) -> Self {
         let name = format!("kafka_{}", Uuid::now_v7().simple());
-        execute(&base, &format!("create database {name}")).await;
-        let url = with_database(&base, &name);
+        execute(&server, &format!("create database {name}")).await;
+        let url = with_database(&server, &name);
         let store = EventStore::connect(&url).await.unwrap();
-        Self { store, url, brokers, context: name.replace("kafka_", "test.") }
+        Self { store, url, brokers, context: name.replace("kafka_", "test."), server }
     }
 
     pub(crate) fn publisher(&self) -> Builder {
@@ -86,7 +99,8 @@ impl Setup {
         let stop = CancellationToken::new();
         let running = tokio::spawn(publisher.run_until(stop.clone()));
         let end = self.store.safe_position().await.unwrap();
-        let now = wait_for(&mut progress, |progress| progress.position == end).await;
+        // What was appended meanwhile may be passed at once.
+        let now = wait_for(&mut progress, |progress| progress.position >= end).await;
         stop.cancel();
         running.await.unwrap().unwrap();
         now
@@ -201,6 +215,35 @@ impl Setup {
         told.into_iter().filter(|(of, _)| *of == key).map(|(_, progress)| progress).collect()
     }
 
+    /// Where the topic of the progress ends, with what is not committed.
+    pub(crate) fn progress_end(&self) -> i64 {
+        end_of(&self.brokers, &ProgressRecord::topic(&self.context), 0)
+    }
+
+    /// Whether consumers have to wait anywhere for a transaction to end.
+    pub(crate) fn is_transaction_open(&self) -> bool {
+        is_transaction_open(&self.brokers, &format!("{}.", self.context))
+    }
+
+    /// A copy of the database, as it is now.
+    pub(crate) async fn copy(&self, suffix: &str) -> Copy {
+        let base = &self.server;
+        let from = self.context.replace("test.", "kafka_");
+        let name = format!("{from}{suffix}");
+        let copy = format!("create database {name} template {from}");
+        let alone = format!(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{from}'"
+        );
+        for _ in 0..20 {
+            execute(base, &alone).await;
+            if try_execute(base, &copy).await.is_ok() {
+                let url = with_database(base, &name);
+                return Copy { url, name, server: base.clone() };
+            }
+        }
+        panic!("{from} is in use");
+    }
+
     /// What the store's publishers are called at the broker.
     pub(crate) fn transactional_id(&self) -> String {
         format!("{0}.publisher.{1}.annals", self.context, self.context.replace("test.", "kafka_"))
@@ -234,26 +277,39 @@ impl Setup {
     }
 }
 
+/// A copy of a database, which ends with this.
+pub(crate) struct Copy {
+    pub(crate) url: String,
+    name: String,
+    server: String,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        drop_database(&self.server, &self.name);
+    }
+}
+
 impl Drop for Setup {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let name = self.context.replace("test.", "kafka_");
-        let base = variable("DATABASE_URL");
-        let drop = async move {
-            execute(&base, &format!("drop database {name} with (force)")).await;
-        };
-        // There may be a runtime on this thread, and it must not block.
-        let _ = std::thread::spawn(|| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(drop)
-        })
-        .join();
+        drop_database(&self.server, &self.context.replace("test.", "kafka_"));
     }
+}
+
+/// Drops it, unless a test has failed: then it is left to be looked at.
+fn drop_database(server: &str, name: &str) {
+    if std::thread::panicking() {
+        return;
+    }
+    let (server, name) = (server.to_owned(), name.to_owned());
+    let drop = async move {
+        execute(&server, &format!("drop database {name} with (force)")).await;
+    };
+    // There may be a runtime on this thread, and it must not block.
+    let _ = std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drop)
+    })
+    .join();
 }
 
 pub(crate) fn publisher(brokers: &str, context: &str) -> Builder {
@@ -277,12 +333,16 @@ pub(crate) async fn wait_for(
 
 /// Runs SQL in a database.
 pub(crate) async fn execute(url: &str, sql: &str) {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute(sql).await.unwrap();
+    try_execute(url, sql).await.unwrap();
 }
 
-fn variable(name: &str) -> String {
+async fn try_execute(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute(sql).await
+}
+
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set; `cargo xtask test` starts the services and sets it")
     })

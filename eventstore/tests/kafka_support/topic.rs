@@ -114,11 +114,22 @@ pub(crate) fn read_topic_as(client: ClientConfig, topic: &str) -> Vec<Message> {
     messages
 }
 
+/// Where the events of a topic are: position, partition, offset.
+pub(crate) fn read_places(brokers: &str, topic: &str) -> Vec<(Position, i32, i64)> {
+    let mut places = Vec::new();
+    read_records(client_of(brokers), topic, |message| {
+        let headers = message.headers().unwrap();
+        let position = headers.iter().find(|header| header.key == "ce_sequence").unwrap();
+        let position = std::str::from_utf8(position.value.unwrap()).unwrap().parse().unwrap();
+        places.push((Position::new(position), message.partition(), message.offset()));
+    });
+    places
+}
+
 /// How many partitions a topic has; 0 if there is no such topic.
 pub(crate) fn partitions(brokers: &str, topic: &str) -> usize {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let metadata = consumer.fetch_metadata(None, Duration::from_secs(20)).unwrap();
+    let consumer = consumer(client_of(brokers), "read_committed");
+    let metadata = consumer.fetch_metadata(None, TIMEOUT).unwrap();
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     found.map_or(0, |topic| topic.partitions().len())
 }
@@ -133,17 +144,45 @@ pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, Progre
     told
 }
 
-/// Reads a topic to its end, as it is when nothing is written to it any more.
-fn read_records(mut client: ClientConfig, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
-    let timeout = Duration::from_secs(20);
-    let consumer: BaseConsumer = client
+/// Where a partition ends, with what is not committed.
+pub(crate) fn end_of(brokers: &str, topic: &str, partition: i32) -> i64 {
+    let consumer = consumer(client_of(brokers), "read_uncommitted");
+    consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap().1
+}
+
+/// Whether there is an open transaction in a topic whose name begins like this.
+pub(crate) fn is_transaction_open(brokers: &str, beginning: &str) -> bool {
+    let (all, committed) = (
+        consumer(client_of(brokers), "read_uncommitted"),
+        consumer(client_of(brokers), "read_committed"),
+    );
+    let metadata = all.fetch_metadata(None, TIMEOUT).unwrap();
+    metadata.topics().iter().filter(|topic| topic.name().starts_with(beginning)).any(|topic| {
+        topic.partitions().iter().any(|partition| {
+            // In this order: it may go on between the two.
+            let end = all.fetch_watermarks(topic.name(), partition.id(), TIMEOUT).unwrap().1;
+            let stable = committed.fetch_watermarks(topic.name(), partition.id(), TIMEOUT);
+            stable.unwrap().1 < end
+        })
+    })
+}
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+fn consumer(mut client: ClientConfig, isolation: &str) -> BaseConsumer {
+    client
         .set("group.id", "annals-tests")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
+        .set("isolation.level", isolation)
         .create()
-        .unwrap();
-    let metadata = consumer.fetch_metadata(None, timeout).unwrap();
+        .unwrap()
+}
+
+/// Reads a topic to its end, as it is when nothing is written to it any more.
+fn read_records(client: ClientConfig, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+    let consumer = consumer(client, "read_committed");
+    let metadata = consumer.fetch_metadata(None, TIMEOUT).unwrap();
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let mut assignment = TopicPartitionList::new();
     let mut open = BTreeSet::new();
@@ -153,7 +192,7 @@ fn read_records(mut client: ClientConfig, topic: &str, mut take: impl FnMut(&Bor
     }
     consumer.assign(&assignment).unwrap();
     while !open.is_empty() {
-        match consumer.poll(timeout).expect("a message in time") {
+        match consumer.poll(TIMEOUT).expect("a message in time") {
             Ok(message) => take(&message),
             Err(KafkaError::PartitionEOF(partition)) => {
                 open.remove(&partition);

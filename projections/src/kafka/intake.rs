@@ -56,6 +56,11 @@ impl Intake {
         }
     }
 
+    /// What reads records as events.
+    pub(super) fn records(&mut self) -> &mut RecordReader {
+        &mut self.records
+    }
+
     /// Sets what the lanes are. Those that there were stay as they are.
     pub(super) fn set_places(&mut self, places: Vec<Place>, topics: &[(Arc<str>, i32)]) {
         let topic = |(name, count): &(Arc<str>, i32)| {

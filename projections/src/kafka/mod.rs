@@ -74,6 +74,7 @@ mod pressure;
 mod progress;
 mod reader;
 mod record;
+mod resumed;
 mod source;
 mod status;
 mod subscription;

@@ -21,6 +21,7 @@ use super::{
     merge::Merge,
     offsets::Start,
     pressure::{Action, Pressure},
+    resumed::{self, Resumed},
     source::{self, PAUSE, Subscribe},
     status::FeedState,
     subscription::Shared,
@@ -226,13 +227,10 @@ impl<'a> Reader<'a> {
                 .map_err(|error| failed("choose what to read", error))
         };
         assign(&progress, 0, next)?;
-        // The record before tells a topic that was made anew: what was read lies before it.
-        let is_resumed = |lane: usize| lane < old || matches!(self.start, Start::At(_));
-        let checked = |lane: usize| is_resumed(lane) && wanted[lane] > begins[lane];
-        for (lane, place) in places.iter().enumerate() {
-            let from = wanted[lane] - i64::from(checked(lane));
-            assign(&place.topic, place.partition, from)?;
+        for (place, wanted) in places.iter().zip(&wanted) {
+            assign(&place.topic, place.partition, *wanted)?;
         }
+        self.check_resumed(&places, &begins, &wanted)?;
         self.is_assigned = true;
         self.consumer.assign(&assignment).map_err(|error| failed("choose what to read", error))?;
 
@@ -255,6 +253,31 @@ impl<'a> Reader<'a> {
         inner.merge.know(known.position, ends.into_iter().enumerate());
         inner.merge.know(known.position, targets);
         Ok(())
+    }
+
+    /// Makes sure that topics were not made anew since they were read before.
+    fn check_resumed(
+        &mut self,
+        places: &[Place],
+        begins: &[i64],
+        wanted: &[i64],
+    ) -> Result<(), FeedError> {
+        let resumed = {
+            let inner = self.shared.lock();
+            let last = |lane| match (&self.start, lane < self.intake.places.len()) {
+                (_, true) => Some(inner.merge.last(lane)),
+                (Start::At(resume), false) => Some(resume.position),
+                (Start::Earliest | Start::Latest, false) => None,
+            };
+            let resumed = places.iter().enumerate().filter_map(|(lane, place)| {
+                let (first, wanted) = (begins[lane], wanted[lane]);
+                let last = last(lane).filter(|_| wanted > first)?;
+                Some(Resumed { place: place.clone(), first, wanted, last })
+            });
+            resumed.collect::<Vec<_>>()
+        };
+        let is_abandoned = || self.shared.is_abandoned();
+        resumed::check(&self.what.source, self.intake.records(), &resumed, is_abandoned)
     }
 
     /// Reads the end of the topic of progress. Returns the offset behind it.

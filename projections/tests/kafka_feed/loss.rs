@@ -2,7 +2,9 @@
 
 use annals_projections::kafka::{FeedError, Loss, Lost, Resume, Start, Subscription};
 
-use crate::support::{Context, beginning, next, up_to};
+use rdkafka::producer::Producer;
+
+use crate::support::{Context, PATIENCE, beginning, is_waiting, next, up_to};
 
 async fn loss(subscription: &mut Subscription) -> Lost {
     loop {
@@ -86,6 +88,34 @@ async fn a_topic_that_was_made_anew_is_another_one() {
     let mut subscription = context.source().subscribe(["loan"]).start(start());
     let lost = loss(&mut subscription).await;
     assert_eq!((lost.wanted, lost.loss), (2, Loss::TopicReplaced));
+}
+
+/// What lies before the offsets are the ends of transactions, which nobody sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_transactions_that_was_made_anew_is_another_one() {
+    let context = Context::new().await;
+    let producer = context.transactional();
+    let publisher = context.with_producer(producer.clone());
+    for position in [1, 3] {
+        context.create("loan", 2).await;
+        producer.begin_transaction().unwrap();
+        publisher.publish(&[("loan", 0, position), ("loan", 1, position + 1)]).await;
+        producer.commit_transaction(PATIENCE).unwrap();
+        let offsets = [0, 1].map(|partition| (context.topic("loan"), partition, 2));
+        let resume =
+            Resume::new(annals_eventstore::Position::new(2), offsets.into_iter().collect());
+        let mut subscription = context.source().subscribe(["loan"]).start(Start::At(resume));
+        if position == 1 {
+            assert!(is_waiting(&mut subscription).await, "all was read");
+            context.delete("loan").await;
+        } else {
+            // Before anything else is said.
+            let first = next(&mut subscription).await;
+            let is_told =
+                matches!(&first, Err(FeedError::Lost(lost)) if lost.loss == Loss::TopicReplaced);
+            assert!(is_told, "{first:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

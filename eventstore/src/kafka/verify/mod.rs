@@ -21,8 +21,11 @@
 //!
 //! # What counts
 //! - It sees what a consumer with `isolation.level=read_committed` sees.
-//! - What the publisher has noted as published must be there. Of what lies above that, as while a publisher
-//!   is at work, an event may be missing only if no later one of its partition is there.
+//! - What the publisher has noted as published, in its progress topic or its checkpoint, must be there. Of
+//!   what lies above that, as while a publisher is at work, an event may be missing only if no later one
+//!   of its partition is there.
+//! - Published exactly once, an event that is there twice is a finding. Published at least once
+//!   ([`Builder::delivery`]), it is counted.
 //! - Events that are older than the oldest record of a partition, where records have been deleted, are
 //!   counted as expired. A topic that is compacted has lost events, and is told so.
 //! - Events of streams that are archived may be there or not. A stream that was archived before the first
@@ -46,24 +49,21 @@ pub use self::{
     record::Part,
 };
 
-use std::sync::Arc;
-
 use self::{outcome::Report, walk::Walk};
-use super::{Builder, options::Settings};
+use super::{Builder, Publisher};
 use crate::{error::Error, postgres::Use, store::EventStore};
 
 /// A verification of the topics of a store that is about to run. Get it from [`Builder::verify`].
 #[must_use = "it verifies nothing until it is run"]
 pub struct Verify {
-    store: EventStore,
-    settings: Arc<Settings>,
+    publisher: Publisher,
     max_findings: usize,
     report: Option<Report>,
 }
 
 impl std::fmt::Debug for Verify {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verify").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Verify").field("publisher", &self.publisher).finish_non_exhaustive()
     }
 }
 
@@ -74,9 +74,9 @@ impl Builder {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn verify(self, store: &EventStore) -> Result<Verify, Error> {
-        let publisher = self.build(store)?;
-        let store = publisher.store.using(Use::Rebuild);
-        Ok(Verify { store, settings: publisher.settings, max_findings: 1000, report: None })
+        let mut publisher = self.build(store)?;
+        publisher.store = store.using(Use::Rebuild);
+        Ok(Verify { publisher, max_findings: 1000, report: None })
     }
 }
 
@@ -99,6 +99,6 @@ impl Verify {
     /// If the database or the broker cannot be reached or fails. What is wrong with the topics is no
     /// error but a [`Finding`].
     pub async fn run(self) -> Result<Verification, Error> {
-        Walk::start(&self.store, &self.settings, self.max_findings, self.report).await?.run().await
+        Walk::start(&self.publisher, self.max_findings, self.report).await?.run().await
     }
 }

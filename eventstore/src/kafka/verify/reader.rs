@@ -13,7 +13,10 @@ use rdkafka::{
 };
 
 use super::{Place, record::Record};
-use crate::{error::Error, kafka::producer::broker_error};
+use crate::{
+    error::Error,
+    kafka::{delivery, producer::broker_error},
+};
 
 /// How long the broker has to answer a question.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,26 +30,9 @@ const RESUME_BYTES: usize = AHEAD_BYTES / 8;
 const TURN: usize = 256;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What of the settings of a producer a consumer needs too: how to get to the brokers.
-const CONNECTION: [&str; 8] = [
-    "bootstrap.servers",
-    "security.protocol",
-    "sasl.",
-    "ssl.",
-    "enable.ssl",
-    "socket.",
-    "broker.",
-    "reconnect.",
-];
-
 /// The settings of a consumer that reads what a producer with these writes.
 pub(super) fn consumer_config(producer: &ClientConfig) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    for (key, value) in producer.config_map() {
-        if CONNECTION.iter().any(|start| key.starts_with(start)) {
-            config.set(key, value);
-        }
-    }
+    let mut config = delivery::consumer(producer);
     for (key, value) in [
         ("client.id", "annals-verify"),
         // Assigning partitions takes one. Nothing is ever committed to it.

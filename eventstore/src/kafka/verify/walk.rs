@@ -17,7 +17,10 @@ use crate::{
     error::Error,
     event::Recorded,
     ids::Position,
-    kafka::{Publisher, options::Settings, partitioner::partition_of, topics},
+    kafka::{
+        self, Delivery, ProgressRecord, Publisher, partitioner::partition_of,
+        producer::broker_error, reader::Unread, topics,
+    },
     life::StreamState,
     postgres::Checkpoint,
     query::EventQuery,
@@ -82,14 +85,14 @@ struct Home {
 impl<'a> Walk<'a> {
     /// Finds out what there is to compare.
     pub(super) async fn start(
-        store: &'a EventStore,
-        settings: &'a Settings,
+        publisher: &'a Publisher,
         max_findings: usize,
         report: Option<Report>,
     ) -> Result<Self, Error> {
+        let Publisher { store, settings, .. } = publisher;
         // In this order: what is noted as published is in the topics by now, and what is in the topics
         // is in the log by then.
-        let noted = Checkpoint::position_of(store.database()?, Publisher::CHECKPOINT).await?;
+        let published = published(publisher).await?;
         let config = reader::consumer_config(&settings.client);
         let (context, connection) = (settings.context.clone(), config.clone());
         let declared: Vec<_> = settings.plan.declared().map(str::to_owned).collect();
@@ -110,12 +113,15 @@ impl<'a> Walk<'a> {
             config,
             expectations: Expectations::new(settings),
             topics,
-            published: noted.unwrap_or_default(),
+            published,
             log_end,
             lookup: Vec::new(),
             recorder: Recorder::new(max_findings),
             report,
-            repeats: Repeats::Counted,
+            repeats: match settings.delivery {
+                Delivery::AtLeastOnce => Repeats::Counted,
+                Delivery::ExactlyOnce => Repeats::Findings,
+            },
             events: 0,
             records: 0,
             repeated: 0,
@@ -397,6 +403,31 @@ impl Home {
 fn subject(event: &Recorded) -> Subject {
     let Recorded { stream, version, position, .. } = event;
     Subject { stream: stream.clone(), version: *version, position: *position }
+}
+
+/// How far the store is published, as the publisher says in Kafka or in the database.
+async fn published(publisher: &Publisher) -> Result<Position, Error> {
+    let database = publisher.store.database()?;
+    let kept = Checkpoint::position_of(database, Publisher::CHECKPOINT).await?;
+    let key = publisher.transactional_id(database).await?;
+    let settings = publisher.settings.clone();
+    let topic = ProgressRecord::topic(&settings.context);
+    let told = blocking(move || {
+        let config = reader::consumer_config(&settings.client);
+        if reader::names(&config, |name| name == topic)?.is_empty() {
+            return Ok(None);
+        }
+        let action = || format!("read in {topic} how far the store is published");
+        let progress = kafka::reader::Reader::new(&settings.client)
+            .map_err(Unread::Broker)
+            .and_then(|reader| reader.progress(&topic, &key));
+        progress.map_err(|unread| match unread {
+            Unread::Broker(error) => broker_error(action(), error),
+            Unread::Record(error) => broker_error(action(), error),
+        })
+    });
+    let told = told.await?.map(|progress| progress.position);
+    Ok(kept.max(told).unwrap_or_default())
 }
 
 /// Runs what blocks on a thread where it may.

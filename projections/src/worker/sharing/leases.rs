@@ -7,7 +7,7 @@ use crate::error::Error;
 
 /// No group of Kafka's has a say. (Where one may, `group.rs` stands in the place of this.)
 #[derive(Default)]
-pub(in super::super) struct Sharing;
+pub(in super::super) struct Sharing {}
 
 impl Sharing {
     pub(in super::super) async fn settle(
