@@ -54,6 +54,10 @@ pub(crate) enum Name {
     PublishAtLeastOnce,
     /// The same, exactly once.
     PublishExactlyOnce,
+    /// A read model that catches up with a topic, against one that catches up with the log.
+    ConsumeToReadModel,
+    /// From an append, by Kafka, to the read model.
+    EndToEnd,
     /// Commands, appends and loads in stores of 100,000 to 10,000,000 events. Only if named.
     Growth,
 }
@@ -69,7 +73,7 @@ pub(crate) struct How {
 
 impl Name {
     /// What runs when nothing is named.
-    pub(crate) const DEFAULT: [Self; 15] = [
+    pub(crate) const DEFAULT: [Self; 17] = [
         Self::Execute1,
         Self::Execute64,
         Self::Execute512,
@@ -85,11 +89,19 @@ impl Name {
         Self::AsOfTable,
         Self::PublishAtLeastOnce,
         Self::PublishExactlyOnce,
+        Self::ConsumeToReadModel,
+        Self::EndToEnd,
     ];
 
     /// Whether there is nothing to measure without Kafka.
     pub(crate) fn needs_broker(self) -> bool {
-        matches!(self, Self::PublishAtLeastOnce | Self::PublishExactlyOnce)
+        matches!(
+            self,
+            Self::PublishAtLeastOnce
+                | Self::PublishExactlyOnce
+                | Self::ConsumeToReadModel
+                | Self::EndToEnd
+        )
     }
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -109,6 +121,8 @@ impl Name {
             Self::AsOfTable => "as_of_table",
             Self::PublishAtLeastOnce => "publish_at_least_once",
             Self::PublishExactlyOnce => "publish_exactly_once",
+            Self::ConsumeToReadModel => "consume_to_read_model",
+            Self::EndToEnd => "end_to_end",
             Self::Growth => "growth",
         }
     }
@@ -140,6 +154,8 @@ impl Name {
             Self::AsOfTable => read_side::as_of::table(server, effort).await,
             Self::PublishAtLeastOnce => publish(Delivery::AtLeastOnce).await,
             Self::PublishExactlyOnce => publish(Delivery::ExactlyOnce).await,
+            Self::ConsumeToReadModel => kafka::consume::run(server, broker()?, effort).await,
+            Self::EndToEnd => kafka::end_to_end::run(server, broker()?, effort).await,
             Self::Growth => growth::run(server, effort, how.largest).await,
         }
     }

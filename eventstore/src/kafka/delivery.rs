@@ -42,6 +42,15 @@ pub(super) fn is_fixed(key: &str) -> bool {
 }
 
 impl Delivery {
+    /// How long a producer waits for more messages before it sends what it has, in milliseconds, unless a program
+    /// says otherwise. A transaction waits for it twice: for its events, then for its progress.
+    pub(super) fn linger(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "1",
+            Self::AtLeastOnce => "5",
+        }
+    }
+
     /// A producer's configuration, made of what a program has set.
     pub(super) fn producer(
         self,

@@ -198,7 +198,7 @@ impl Builder {
             ("bootstrap.servers", self.brokers.as_str()),
             ("client.id", "annals-publisher"),
             ("compression.type", "lz4"),
-            ("linger.ms", "5"),
+            ("linger.ms", self.delivery.linger()),
             ("queue.buffering.max.messages", &messages),
             ("queue.buffering.max.kbytes", "65536"),
             // A broker that is back is noticed within a second.

@@ -97,7 +97,7 @@ impl Worker {
         // What is on its way is waited for: it must not come behind the end of the transaction.
         self.producer.purge(PurgeConfig::default().queue());
         while self.producer.in_flight_count() > 0 && Instant::now() < until {
-            self.producer.poll(STEP);
+            self.hear_after(STEP);
         }
         let left = until.saturating_duration_since(Instant::now());
         let aborted = match self.producer.in_flight_count() {

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -37,7 +38,7 @@ use crate::{error::Error, event::Recorded, trace};
 const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
 /// After this time without an acknowledgement the broker is asked whether it is there.
 const STALL: Duration = Duration::from_secs(1);
-/// `flush` would wait in steps of 100 ms.
+/// Between looks at what has become of messages; `flush` would look each 100 ms.
 pub(super) const STEP: Duration = Duration::from_millis(1);
 /// The pause before something failed is tried again, and between looks at an idle producer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -129,7 +130,7 @@ impl Worker {
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     // What librdkafka has to say must not pile up.
-                    self.producer.poll(STEP);
+                    self.hear();
                     self.check(&[])?;
                     continue;
                 }
@@ -177,7 +178,7 @@ impl Worker {
                 fail_point!("publisher-sent");
             }
             if index % 1024 == 1023 {
-                self.producer.poll(Duration::ZERO);
+                self.hear();
                 self.check(batch)?;
             }
         }
@@ -196,7 +197,7 @@ impl Worker {
     pub(super) fn await_all(&mut self, batch: &[Recorded]) -> Result<(), Failure> {
         let (mut left, mut since) = (self.producer.in_flight_count(), Instant::now());
         while left > 0 {
-            self.producer.poll(STEP);
+            self.hear_after(STEP);
             self.check(batch)?;
             let now = self.producer.in_flight_count();
             if now < left {
@@ -268,7 +269,7 @@ impl Worker {
                     tracing::debug!(topic, "waiting for the transaction of another store");
                     since = Instant::now();
                 }
-                self.producer.poll(PAUSE);
+                self.hear_after(PAUSE);
                 self.check(&[])?;
             }
         }
@@ -300,7 +301,7 @@ impl Worker {
             }
             tracing::debug!(error = crate::error::chain(&failed), "cannot read from Kafka yet");
             self.reaches_broker();
-            self.producer.poll(PAUSE);
+            self.hear_after(PAUSE);
             self.check(&[])?;
         }
     }
@@ -309,7 +310,7 @@ impl Worker {
     fn until_answered(&mut self, ask: impl Fn(&mut Self) -> bool) -> Result<(), Failure> {
         while !ask(self) {
             self.check(&[])?;
-            self.producer.poll(PAUSE);
+            self.hear_after(PAUSE);
         }
         Ok(())
     }
@@ -345,7 +346,7 @@ impl Worker {
             };
             record = back;
             match error.rdkafka_error_code() {
-                Some(Code::QueueFull) => self.producer.poll(STEP),
+                Some(Code::QueueFull) => self.hear_after(STEP),
                 code => {
                     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
                     let bytes = bytes(record.payload) + bytes(record.key);
@@ -379,7 +380,7 @@ impl Worker {
                 }
                 Err(Unready::Failed(error)) => self.missed(&error),
             }
-            self.producer.poll(PAUSE);
+            self.hear_after(PAUSE);
             self.check(batch)?;
         }
         self.reached();
@@ -394,10 +395,30 @@ impl Worker {
                 true
             }
             Err(error) => {
-                // Hear what there is to say about it.
-                self.producer.poll(STEP);
+                self.hear_after(STEP);
                 self.missed(&error);
                 false
+            }
+        }
+    }
+
+    /// Hears what librdkafka has to say, after a while.
+    ///
+    /// `poll` waits, too, but spends the last millisecond of its time asking without pause: on two cores, the
+    /// broker needs them more.
+    pub(super) fn hear_after(&self, pause: Duration) {
+        thread::sleep(pause);
+        self.hear();
+    }
+
+    /// Hears what librdkafka has to say by now.
+    fn hear(&self) {
+        loop {
+            let before = self.producer.in_flight_count();
+            // It takes one report, which is about many messages.
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() >= before {
+                return;
             }
         }
     }
@@ -430,7 +451,7 @@ impl Worker {
         let Some(mut failure) = self.producer.context().failure() else { return Ok(()) };
         if is_consequence(failure.code) {
             // What led to it may be reported a moment later.
-            self.producer.poll(PAUSE);
+            self.hear_after(PAUSE);
             failure = self.producer.context().failure().unwrap_or(failure);
         }
         Err(undelivered(batch, failure))

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use annals::kafka::Delivery;
 use anyhow::{Context, Result, ensure};
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -46,14 +47,19 @@ impl ProducerContext for Taken {
 pub(super) struct Bare(BaseProducer<Taken>);
 
 impl Bare {
-    pub(super) fn connect(broker: &Broker) -> Result<Self> {
+    /// It lingers as long as the publisher does that it stands beside.
+    pub(super) fn connect(broker: &Broker, delivery: Delivery) -> Result<Self> {
+        let linger = match delivery {
+            Delivery::AtLeastOnce => "5",
+            _ => "1",
+        };
         let mut config = ClientConfig::new();
         for (key, value) in [
             ("bootstrap.servers", broker.addresses()),
             ("enable.idempotence", "true"),
             ("acks", "all"),
             ("compression.type", "lz4"),
-            ("linger.ms", "5"),
+            ("linger.ms", linger),
             ("partitioner", "murmur2_random"),
             ("queue.buffering.max.messages", "100000"),
             ("queue.buffering.max.kbytes", "65536"),
@@ -70,6 +76,18 @@ impl Bare {
         sending.await.context("the producer panicked")?
     }
 
+    /// Waits for acknowledgements. (`poll` would not sleep, with a limit as short as this.)
+    fn wait(&self) {
+        std::thread::sleep(STEP);
+        loop {
+            let before = self.0.in_flight_count();
+            self.0.poll(Duration::ZERO);
+            if self.0.in_flight_count() >= before {
+                return;
+            }
+        }
+    }
+
     fn send_all(&self, topic: &str, messages: &[Message]) -> Result<Round> {
         let Self(producer) = self;
         producer.client().fetch_metadata(Some(topic), PATIENCE)?;
@@ -83,9 +101,7 @@ impl Bare {
             let mut record = record.headers(headers);
             while let Err((error, back)) = producer.send(record) {
                 match error {
-                    KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
-                        producer.poll(STEP);
-                    }
+                    KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => self.wait(),
                     error => return Err(error.into()),
                 }
                 record = back;
@@ -96,7 +112,7 @@ impl Bare {
         }
         while producer.in_flight_count() > 0 {
             ensure!(start.elapsed() < PATIENCE, "the broker does not take the messages");
-            producer.poll(STEP);
+            self.wait();
         }
         let elapsed = start.elapsed();
         let (sent, taken) = (messages.len() as u64, producer.context().0.load(Ordering::Relaxed));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::read_side::{BalanceRow, fill},
-    Measured, PARTITIONS, Rounds, measure, reaches,
+    PARTITIONS, Rounds, measure, reaches,
 };
 use crate::{
     broker::Broker,
@@ -78,12 +78,7 @@ async fn publish(store: &EventStore, broker: &Broker, context: &str) -> Result<P
 }
 
 /// Lets a worker catch up with so many events.
-async fn catch_up(
-    store: &EventStore,
-    worker: Worker,
-    events: u64,
-    end: Position,
-) -> Result<Round> {
+async fn catch_up(store: &EventStore, worker: Worker, events: u64, end: Position) -> Result<Round> {
     let start = Instant::now();
     let stop = CancellationToken::new();
     let working = tokio::spawn(worker.projection::<BalanceRow>().run_until(stop.clone()));

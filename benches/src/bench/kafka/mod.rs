@@ -1,6 +1,8 @@
 //! Publishing to Kafka, and projecting from there.
 
 mod bare;
+pub(crate) mod consume;
+pub(crate) mod end_to_end;
 pub(crate) mod publish;
 
 use std::time::Duration;

@@ -67,7 +67,7 @@ pub(crate) async fn run(
         name: "bare producer",
         version: "rdkafka",
         setup: "the same messages with the same headers from memory: idempotent, acks=all, lz4, \
-                linger 5 ms, without transactions",
+                the same linger, without transactions",
     };
     let others = vec![sent.side(bare)];
     let mut entry = Entry::new(name, "events/s", published.side(annals), others);
@@ -129,7 +129,7 @@ impl Log<'_> {
     async fn send(&self, context: &str, messages: &Arc<[Message]>) -> Result<Measured> {
         let topic = topic(context);
         self.broker.create_topic(&topic, PARTITIONS.into()).await?;
-        let bare = Bare::connect(self.broker)?;
+        let bare = Bare::connect(self.broker, self.delivery)?;
         measure(self.server, bare.send(topic, messages.clone())).await
     }
 
