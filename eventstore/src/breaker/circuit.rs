@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Breaker, BreakerOptions, Outcome, Permit};
+use super::{Breaker, BreakerOptions, CircuitState, Outcome, Permit};
 
 /// The gauge of a circuit's state: 0 closed, 1 half open, 2 open.
 const STATE: &str = "annals_circuit_state";
@@ -29,18 +29,6 @@ struct Shared {
 struct Circuit {
     breaker: Breaker,
     by_hand: Option<Override>,
-}
-
-/// What a circuit does at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// Everything goes through.
-    Closed,
-    /// One attempt is due, or under way.
-    HalfOpen,
-    /// Nothing goes through.
-    Open,
 }
 
 /// What an operator has decided, whatever comes of attempts.
@@ -160,23 +148,27 @@ impl CircuitBreaker {
     }
 
     fn show(&self, state: CircuitState) {
-        let value = match state {
-            CircuitState::Closed => 0.0,
-            CircuitState::HalfOpen => 1.0,
-            CircuitState::Open => 2.0,
-        };
-        metrics::gauge!(STATE, "circuit" => self.0.name.clone()).set(value);
+        circuit_state(&self.0.name, state);
     }
+}
+
+/// Sets the metric of a circuit's state, for breakers that are kept elsewhere.
+#[doc(hidden)]
+pub fn circuit_state(circuit: &str, state: CircuitState) {
+    let value = match state {
+        CircuitState::Closed => 0.0,
+        CircuitState::HalfOpen => 1.0,
+        CircuitState::Open => 2.0,
+    };
+    metrics::gauge!(STATE, "circuit" => circuit.to_owned()).set(value);
 }
 
 impl Circuit {
     fn state(&self, now: Instant) -> CircuitState {
-        match (self.by_hand, self.breaker.open_until()) {
-            (Some(Override::Open), _) => CircuitState::Open,
-            (Some(Override::Closed), _) => CircuitState::Closed,
-            (None, _) if self.breaker.is_closed() => CircuitState::Closed,
-            (None, Some(until)) if now < until => CircuitState::Open,
-            (None, _) => CircuitState::HalfOpen,
+        match self.by_hand {
+            Some(Override::Open) => CircuitState::Open,
+            Some(Override::Closed) => CircuitState::Closed,
+            None => self.breaker.state(now),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     step::{Retry, Step},
 };
 use crate::{
+    breaking::through,
     guard::{Cause, panicked},
     worker::failure::text,
 };
@@ -84,11 +85,17 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             traceparent: instance.traceparent.clone(),
         };
         let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
-        let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt)).catch_unwind();
-        match tokio::time::timeout(limit, performing).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(payload)) => Err(panicked(&*payload)),
-            Err(_) => Err(format!("no answer within {limit:?}").into()),
+        let performing = async {
+            let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt));
+            match tokio::time::timeout(limit, performing.catch_unwind()).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(payload)) => Err(panicked(&*payload)),
+                Err(_) => Err(format!("no answer within {limit:?}").into()),
+            }
+        };
+        match self.performer.circuit(&call) {
+            Some(circuit) => through(circuit, performing, Answer::RetryAfter).await,
+            None => performing.await,
         }
     }
 }
