@@ -250,8 +250,9 @@ async fn crossed(stage: &mut Stage<'_>) -> usize {
         let first = first.at(point(open[faults % open.len()]), count, What::Pause).start();
         first.paused().await;
         let next = Process::of(stage.setup).transaction_timeout(TRANSACTION);
-        let at = point(taking_over.choose(stage.random).copied().unwrap());
-        let next = next.at(at, 1, What::Pause).start();
+        // All of both within eight, and another pair of them each time.
+        let at = taking_over[(faults + faults / open.len()) % taking_over.len()];
+        let next = next.at(point(at), 1, What::Pause).start();
         next.paused().await;
         first.signal("-CONT");
         stage.pause(50..1000).await;
