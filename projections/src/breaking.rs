@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::breaker::{Broken, CircuitBreaker};
+use annals_eventstore::breaker::{Broken, CircuitBreaker, Passage};
 use rand::Rng;
 
 use crate::guard::Cause;
@@ -14,19 +14,38 @@ const LEAST: Duration = Duration::from_millis(200);
 #[error("the circuit breaker {0:?} did not let it through")]
 struct NotLetThrough(String);
 
-/// Makes a call through a breaker. Where that is open, the call is not made, and is to be put off for so long.
+/// What came of a call through a breaker.
+pub(crate) enum Passed<T> {
+    /// It was made and answered.
+    Made(T),
+    /// It was not made, since the breaker is open: to be put off for so long.
+    Refused(Duration),
+    /// It was the one by which an open breaker finds out, and failed: that tells of the other side, and nobody knows
+    /// what came of the call. To be put off for so long.
+    TrialFailed(Duration, Cause),
+}
+
+/// Makes a call through a breaker.
 ///
 /// An error speaks against the other side: nobody knows what came of the call. What the other side says does not, whatever
 /// it is.
 pub(crate) async fn through<T>(
     circuit: &CircuitBreaker,
     call: impl Future<Output = Result<T, Cause>>,
-    put_off: impl FnOnce(Duration) -> T,
-) -> Result<T, Cause> {
-    match circuit.call(call, |_| true).await {
-        Ok(answer) => Ok(answer),
+) -> Result<Passed<T>, Cause> {
+    let mut passage = Passage::Usual;
+    let call = |as_what| {
+        passage = as_what;
+        call
+    };
+    let called = circuit.call_as(call, |_| true).await;
+    match called {
+        Ok(answer) => Ok(Passed::Made(answer)),
+        Err(Broken::Failed(cause)) if passage == Passage::Trial => {
+            Ok(Passed::TrialFailed(spread(LEAST), cause))
+        }
         Err(Broken::Failed(cause)) => Err(cause),
-        Err(Broken::Open { retry_after, .. }) => Ok(put_off(spread(retry_after))),
+        Err(Broken::Open { retry_after, .. }) => Ok(Passed::Refused(spread(retry_after))),
         // There are no others in this version of the store.
         Err(_) => Err(NotLetThrough(circuit.name().to_owned()).into()),
     }

@@ -40,6 +40,16 @@ pub enum Override {
     Closed,
 }
 
+/// What a call that goes through is to a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Passage {
+    /// One of many: the circuit is closed.
+    Usual,
+    /// The one that decides if it closes.
+    Trial,
+}
+
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,10 +111,27 @@ impl CircuitBreaker {
         call: impl Future<Output = Result<T, E>>,
         counts: impl FnOnce(&E) -> bool,
     ) -> Result<T, Broken<E>> {
+        self.call_as(|_| call, counts).await
+    }
+
+    /// The same for who wants to know what the call is to the circuit. Of a trial that fails, its caller may say that it was
+    /// the other side and not the call.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_as<T, E, F>(
+        &self,
+        call: impl FnOnce(Passage) -> F,
+        counts: impl FnOnce(&E) -> bool,
+    ) -> Result<T, Broken<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let attempt = self
             .ask()
             .map_err(|retry_after| Broken::Open { circuit: self.0.name.clone(), retry_after })?;
-        let result = call.await;
+        let trial = attempt.permit.as_ref().is_some_and(Permit::is_trial);
+        let result = call(if trial { Passage::Trial } else { Passage::Usual }).await;
         attempt.report(match &result {
             Err(error) if counts(error) => Outcome::Failure,
             _ => Outcome::Success,

@@ -30,6 +30,6 @@ mod machine;
 #[doc(hidden)]
 pub use self::circuit::circuit_state;
 pub use self::{
-    circuit::{Broken, CircuitBreaker, Override},
+    circuit::{Broken, CircuitBreaker, Override, Passage},
     machine::{Breaker, BreakerOptions, CircuitState, Outcome, Permit},
 };

@@ -14,7 +14,10 @@ pub use self::{
     source::{ReactorSource, Trigger},
 };
 pub use crate::guard::Cause;
-use crate::{breaking::through, start::Start};
+use crate::{
+    breaking::{Passed, through},
+    start::Start,
+};
 
 /// Something that acts on events outside of the database: it sends mails, calls services, executes commands.
 ///
@@ -165,8 +168,9 @@ impl Reaction {
 
     /// Does something through a [circuit breaker](annals_eventstore::breaker) of your own: for a reactor that calls
     /// several services, of which one may be down while the others are not. While the breaker is open, nothing is
-    /// done, and this is [`RetryAfter`](Self::RetryAfter): no failure, and no reason to park. Errors of `effect`
-    /// count as failures; give it a time limit, so that a service that hangs fails.
+    /// done, and this is [`RetryAfter`](Self::RetryAfter): no failure, and no reason to park. So it is where the one
+    /// attempt fails by which an open breaker finds out. Errors of `effect` count as failures; give it a time
+    /// limit, so that a service that hangs fails.
     ///
     /// For a reactor that does one thing, the breaker that its worker has around it is enough.
     ///
@@ -186,11 +190,14 @@ impl Reaction {
     /// ```
     ///
     /// # Errors
-    /// Those of `effect`.
+    /// Those of `effect`, as long as the breaker is closed.
     pub async fn through(
         circuit: &CircuitBreaker,
         effect: impl Future<Output = Result<Self, Cause>>,
     ) -> Result<Self, Cause> {
-        through(circuit, effect, Self::RetryAfter).await
+        Ok(match through(circuit, effect).await? {
+            Passed::Made(reaction) => reaction,
+            Passed::Refused(wait) | Passed::TrialFailed(wait, _) => Self::RetryAfter(wait),
+        })
     }
 }

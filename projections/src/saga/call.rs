@@ -33,9 +33,10 @@ pub trait Perform<S: Saga>: Send + Sync + 'static {
     /// The circuit breaker that a call goes through: none unless implemented. Give each service that is called one of its
     /// own, and return the same one each time.
     ///
-    /// While it is open the call is put off and not made, which counts as no attempt: so an outage, however long, spends
-    /// none of a step's attempts and leads to no compensation. Then exactly one call goes through, of whichever saga,
-    /// and what comes of it decides. Errors count as failures, and so do panics and calls that take longer than their step's
+    /// While it is open the call is put off and not made, which counts as no attempt. Then exactly one call goes through,
+    /// of whichever saga, and what comes of it decides; if that fails, it was the service and not the call, and does
+    /// not count either. So a step with two attempts or more outlasts any outage: give sagas that may not wait
+    /// so long a deadline. Errors count as failures, and so do panics and calls that take longer than their step's
     /// limit; answers do not, [`Refused`](Answer::Refused) and [`RetryAfter`](Answer::RetryAfter) among them.
     ///
     /// ```
