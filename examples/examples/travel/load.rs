@@ -116,7 +116,8 @@ impl Traveller {
         tokio::time::sleep(later).await;
         let path = format!("/bookings/{booking}/cancellation");
         let key = format!("{booking} cancelled");
-        let cancelled = self.persists(|| self.send(&path, &key, &CancelBooking { booking })).await;
+        let command = CancelBooking { booking };
+        let cancelled = self.persists(|| self.send(&path, &key, &command)).await;
         match cancelled {
             Err(Failure::Answer { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) => Ok(()),
             other => other,
