@@ -66,6 +66,9 @@ mod guide {
     #[doc = include_str!("../docs/guide/operations.md")]
     mod operations {}
 
+    #[doc = include_str!("../docs/guide/patterns.md")]
+    mod patterns {}
+
     #[doc = include_str!("../docs/guide/projections.md")]
     mod projections {}
 
