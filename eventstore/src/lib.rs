@@ -68,6 +68,7 @@
 //! - [`EventStore::verify`]: whether a store is consistent; [`verify`]: what it finds
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`trace`]: traces that go on behind the log
+//! - [`metrics`]: what a recorder of metrics is told
 //! - [`breaker`]: circuit breakers around what fails again and again
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
@@ -102,6 +103,7 @@ mod ids;
 pub mod kafka;
 mod life;
 mod memory;
+pub mod metrics;
 pub mod postgres;
 mod query;
 mod shape;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Database, GenericClient, database_error};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    metrics::{self, LeaseFrom},
+};
 
 /// How a lease is held.
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +53,13 @@ impl Lease {
     ) -> Result<Option<Self>, Error> {
         let owner = Uuid::now_v7().to_string();
         let sql = database.schema().sql(
-            "insert into {schema}.leases as l (name, owner, epoch, expires_at)
+            "with held as (select expires_at from {schema}.leases where name = $1)
+             insert into {schema}.leases as l (name, owner, epoch, expires_at)
              values ($1, $2, 1, clock_timestamp() + $3 * interval '1 millisecond')
              on conflict (name) do update
              set owner = excluded.owner, epoch = l.epoch + 1, expires_at = excluded.expires_at
              where l.expires_at < clock_timestamp()
-             returning epoch",
+             returning epoch, coalesce((select expires_at > '-infinity' from held), false)",
         );
         let row = database
             .bookkeeping()
@@ -63,6 +67,10 @@ impl Lease {
             .query_opt(&sql, &[&name, &owner, &milliseconds(options)])
             .await
             .map_err(|error| database_error("acquire a lease", error))?;
+        if let Some(row) = &row {
+            let from = if row.get(1) { LeaseFrom::Expired } else { LeaseFrom::Free };
+            metrics::lease_taken(name, from);
+        }
         Ok(row.map(|row| Self {
             database: database.clone(),
             name: name.to_owned(),
@@ -99,7 +107,11 @@ impl Lease {
             .execute(&sql, &[&self.name, &self.owner, &self.epoch, &milliseconds(self.options)])
             .await
             .map_err(|error| database_error("renew a lease", error))?;
-        if renewed == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
+        if renewed == 1 {
+            return Ok(());
+        }
+        metrics::lease_lost(&self.name);
+        Err(Error::Fenced { name: self.name.clone() })
     }
 
     /// Makes sure that no other holder has taken it, and that none does before the caller's transaction
