@@ -20,6 +20,7 @@ pub use self::{
 use crate::{
     engine::failed,
     error::Error,
+    metrics::queried,
     read_model::{History, ReadModel, RowKey},
     table::{Sql, checkpoint_name},
 };
@@ -189,6 +190,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`],
     /// [`Error::Forgotten`], or a failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
+        queried(R::TABLE, self.find(key)).await
+    }
+
+    async fn find(&self, key: &R::Key) -> Result<Option<R>, Error> {
         if let (Some(as_of), Consistency::Eventual, History::Kept, None) =
             (self.as_of, self.consistency, R::HISTORY, &self.elsewhere)
         {
@@ -253,6 +258,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn count(self) -> Result<u64, Error> {
+        queried(R::TABLE, self.number()).await
+    }
+
+    async fn number(&self) -> Result<u64, Error> {
         let (sql, at) = self.statement(Sql::count).await?;
         let params = self.with(at.as_ref());
         let failed = || unanswered::<R>();
@@ -275,6 +284,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// # Errors
     /// As [`get`](Self::get); also of each row.
     pub async fn rows(self) -> Result<impl Stream<Item = Result<R, Error>> + Send + use<R>, Error> {
+        queried(R::TABLE, self.stream()).await
+    }
+
+    async fn stream(&self) -> Result<impl Stream<Item = Result<R, Error>> + Send + use<R>, Error> {
         let (sql, at) = self.statement(|sql, from, to| sql.select(from, to)).await?;
         let client = self.store.database()?.client().await?;
         let failed = || unanswered::<R>();
