@@ -70,6 +70,7 @@
 //! - [`trace`]: traces that go on behind the log
 //! - [`metrics`]: what a recorder of metrics is told
 //! - [`breaker`]: circuit breakers around what fails again and again
+//! - [`leader`]: one process at a time, and none that wakes up too late
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
@@ -101,6 +102,7 @@ mod event;
 mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod leader;
 mod life;
 mod memory;
 pub mod metrics;

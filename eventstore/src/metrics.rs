@@ -148,6 +148,12 @@ pub(crate) const LEASE_LOST: Metric = Metric::counter(
     "Leases of this process that another has taken over",
 );
 
+pub(crate) const CACHE_LOOKUPS: Metric = Metric::counter(
+    "annals_aggregate_cache_lookups_total",
+    &["category", "outcome"],
+    "States of aggregates that were asked for: a hit, or a miss",
+);
+
 const STORE: &[Metric] = &[
     APPEND_DURATION,
     APPEND_EVENTS,
@@ -159,6 +165,7 @@ const STORE: &[Metric] = &[
     CIRCUIT_REFUSED,
     LEASE_TAKEN,
     LEASE_LOST,
+    CACHE_LOOKUPS,
 ];
 
 /// The metrics of the write side, and of the publisher where there is one.

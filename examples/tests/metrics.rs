@@ -9,8 +9,8 @@ use std::{
 };
 
 use annals::{
-    Aggregate, Apply, Change, Command, Event, EventStore, Handle, Project, QueryReadModels,
-    ReadModel, Recorded, Worker,
+    Aggregate, Apply, Change, Command, Event, EventStore, Handle, Project, QueryCache,
+    QueryReadModels, ReadModel, Recorded, Worker,
     breaker::{BreakerOptions, CircuitBreaker, Override},
     bus::Bus,
     gateway::Gateway,
@@ -171,8 +171,7 @@ async fn hold_readers_back(database: &Database) -> (tokio_postgres::Client, i32)
 
 /// A lease that its holder does not renew is another's.
 async fn lose_a_lease(store: &EventStore) {
-    let mut options = LeaseOptions::default();
-    options.time_to_live = Duration::from_millis(50);
+    let options = LeaseOptions::new(Duration::from_millis(50));
     let database = store.database().unwrap();
     let take = || Lease::try_acquire(database, "nightly", options);
     let first = take().await.unwrap().unwrap();
@@ -217,6 +216,7 @@ async fn what_is_told_is_what_is_declared_and_what_the_guide_says() {
         .command::<Deposit>("/accounts/{account}/deposits")
         .command::<RequestTrip>("/trips")
         .read_model::<Balance>("/balances")
+        .query_cache(QueryCache::new(&store).unwrap())
         .router()
         .merge(prometheus.router());
     assert_eq!(send(&router, deposit("ada", r#"{"amount": 5}"#)).await, 201);

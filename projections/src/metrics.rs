@@ -14,6 +14,7 @@ use metrics::{Unit, counter, histogram};
 pub use self::watch::watch;
 use crate::{
     error::Error,
+    query::cache,
     saga::{Direction, SagaStatus},
 };
 
@@ -66,13 +67,15 @@ const TIMER_LATENESS: Metric = Metric::histogram(
 const READ_SIDE: &[Metric] =
     &[EVENTS, BATCH, DELAY, PARKED, QUERY, STEP, TRANSITIONS, TIMER_LATENESS];
 
+const CACHE: &[Metric] = &[cache::LOOKUPS, cache::BYTES];
+
 /// The metrics of the read side, and of the feeds from Kafka where there are some.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
     #[cfg(feature = "kafka")]
     let kafka = crate::kafka::metrics();
     #[cfg(not(feature = "kafka"))]
     let kafka = std::iter::empty();
-    READ_SIDE.iter().chain(watch::METRICS).chain(kafka)
+    READ_SIDE.iter().chain(CACHE).chain(watch::METRICS).chain(kafka)
 }
 
 /// Tells the recorder what they mean. Running a worker, or [`watch`], does this.

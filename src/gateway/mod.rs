@@ -74,7 +74,7 @@ mod tests;
 use std::sync::Arc;
 
 use annals_eventstore::{Aggregate, Command, EventStore, Handle, Metadata, metrics::Metric, trace};
-use annals_projections::ReadModel;
+use annals_projections::{QueryCache, ReadModel};
 use axum::{
     Extension, Router,
     extract::State,
@@ -104,6 +104,7 @@ use crate::{
 #[must_use = "a gateway does nothing until its router is served"]
 pub struct Gateway<S = Standard> {
     store: EventStore,
+    cache: Option<QueryCache>,
     bus: Bus<S>,
     authenticate: Arc<dyn Authenticate>,
     title: String,
@@ -125,6 +126,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     pub fn new(store: &EventStore, bus: Bus<S>) -> Self {
         Self {
             store: store.clone(),
+            cache: None,
             bus,
             authenticate: Arc::new(Everybody),
             title: "Annals".to_owned(),
@@ -139,6 +141,13 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     /// Sets who is let in; everybody, as `anonymous`, unless set.
     pub fn authenticate(mut self, authenticate: impl Authenticate) -> Self {
         self.authenticate = Arc::new(authenticate);
+        self
+    }
+
+    /// Answers queries on read models from a cache, which is of the same store. Answers are as fresh as its documentation
+    /// says; live updates always come from the database.
+    pub fn query_cache(mut self, cache: QueryCache) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -205,6 +214,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
         let document = self.document.finish(&self.title, &self.version).to_string();
         let shared = Arc::new(Shared {
             store: self.store,
+            cache: self.cache,
             bus: self.bus,
             authenticate: self.authenticate,
             read_models: self.read_models,

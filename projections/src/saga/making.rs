@@ -14,10 +14,11 @@ use super::{
     Answer, Attempt, Direction, Instance, Perform, Process,
     instance::Pending,
     ledger::{Ledger, News},
-    machine::Outcome,
+    machine::{Outcome, Sent},
     step::{Retry, Step},
 };
 use crate::{
+    breaking::{Passed, through},
     guard::{Cause, panicked},
     metrics::{self, Attempted},
     worker::failure::text,
@@ -37,7 +38,9 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         let loaded = match self.ledger.store.load::<Instance<S>>(key).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => return News::Damaged("its stream is deleted".to_owned()),
-            Err(error) if error.is_retryable() => return News::PutOff { attempt, wait: AGAIN },
+            Err(error) if error.is_retryable() => {
+                return News::PutOff { attempt, wait: AGAIN, sent: Sent::No };
+            }
             Err(error) => return News::Damaged(text(&error)),
         };
         let instance = loaded.state;
@@ -58,12 +61,17 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         } else {
             let (span, began) = (span(key, attempt, &instance, pending), Instant::now());
             let performing = self.perform(key, attempt, &instance, pending, step.as_ref());
-            let answer = performing.instrument(span.clone()).await;
-            tell(&span, step.as_ref(), pending.direction, &answer, began.elapsed());
-            match answer {
-                Ok(Answer::Done(reply)) => Outcome::Done(reply),
-                Ok(Answer::Refused(reason)) => Outcome::Refused(reason),
-                Ok(Answer::RetryAfter(wait)) => return News::PutOff { attempt, wait },
+            let passed = performing.instrument(span.clone()).await;
+            tell(&span, step.as_ref(), pending.direction, &passed, began.elapsed());
+            match passed {
+                Ok(Passed::Made(Answer::Done(reply))) => Outcome::Done(reply),
+                Ok(Passed::Made(Answer::Refused(reason))) => Outcome::Refused(reason),
+                Ok(Passed::Made(Answer::RetryAfter(wait)) | Passed::Refused(wait)) => {
+                    return News::PutOff { attempt, wait, sent: Sent::No };
+                }
+                Ok(Passed::TrialFailed(wait, _)) => {
+                    return News::PutOff { attempt, wait, sent: Sent::Maybe };
+                }
                 Err(cause) => failed(cause),
             }
         };
@@ -77,7 +85,7 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         instance: &Instance<S>,
         pending: &Pending,
         step: Option<&Step<S>>,
-    ) -> Result<Answer<S::Reply>, Cause> {
+    ) -> Result<Passed<Answer<S::Reply>>, Cause> {
         let call: S::Call = serde_json::from_value(pending.call.clone())?;
         let undoes = match pending.direction {
             Direction::Do => None,
@@ -95,11 +103,17 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             traceparent: trace::current().or_else(|| instance.traceparent.clone()),
         };
         let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
-        let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt)).catch_unwind();
-        match tokio::time::timeout(limit, performing).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(payload)) => Err(panicked(&*payload)),
-            Err(_) => Err(format!("no answer within {limit:?}").into()),
+        let performing = async {
+            let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt));
+            match tokio::time::timeout(limit, performing.catch_unwind()).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(payload)) => Err(panicked(&*payload)),
+                Err(_) => Err(format!("no answer within {limit:?}").into()),
+            }
+        };
+        match self.performer.circuit(&call) {
+            Some(circuit) => through(circuit, performing).await,
+            None => performing.await.map(Passed::Made),
         }
     }
 }
@@ -131,19 +145,21 @@ fn tell<S: Process>(
     span: &Span,
     step: Option<&Step<S>>,
     direction: Direction,
-    answer: &Result<Answer<S::Reply>, Cause>,
+    passed: &Result<Passed<Answer<S::Reply>>, Cause>,
     took: Duration,
 ) {
-    let outcome = match answer {
-        Ok(Answer::Done(_)) => Attempted::Done,
-        Ok(Answer::Refused(_)) => Attempted::Refused,
-        Ok(Answer::RetryAfter(_)) => Attempted::PutOff,
-        Err(_) => Attempted::Failed,
+    let outcome = match passed {
+        Ok(Passed::Made(Answer::Done(_))) => Attempted::Done,
+        Ok(Passed::Made(Answer::Refused(_))) => Attempted::Refused,
+        Ok(Passed::Made(Answer::RetryAfter(_)) | Passed::Refused(_)) => Attempted::PutOff,
+        Ok(Passed::TrialFailed(..)) | Err(_) => Attempted::Failed,
     };
     span.record("outcome", outcome.as_str());
-    span.in_scope(|| match answer {
-        Ok(Answer::Refused(reason)) => tracing::info!(reason, "a step of a saga was refused"),
-        Err(cause) => {
+    span.in_scope(|| match passed {
+        Ok(Passed::Made(Answer::Refused(reason))) => {
+            tracing::info!(reason, "a step of a saga was refused")
+        }
+        Ok(Passed::TrialFailed(_, cause)) | Err(cause) => {
             span.record("otel.status_code", "ERROR");
             tracing::warn!(error = text(&**cause), "an attempt at a step of a saga failed");
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod archive;
+mod cached;
 mod catch_up;
 mod chaos;
 mod columns;
