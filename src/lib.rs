@@ -10,6 +10,11 @@ pub mod bus;
 pub mod cli;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(any(feature = "gateway", feature = "prometheus"))]
+pub mod health;
+pub mod metrics;
+#[cfg(any(feature = "otlp", feature = "prometheus"))]
+pub mod telemetry;
 
 pub use annals_eventstore::*;
 pub use annals_projections::*;

@@ -68,6 +68,7 @@
 //! - [`EventStore::verify`]: whether a store is consistent; [`verify`]: what it finds
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`trace`]: traces that go on behind the log
+//! - [`metrics`]: what a recorder of metrics is told
 //! - [`breaker`]: circuit breakers around what fails again and again
 //! - [`leader`]: one process at a time, and none that wakes up too late
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
@@ -104,6 +105,7 @@ pub mod kafka;
 pub mod leader;
 mod life;
 mod memory;
+pub mod metrics;
 pub mod postgres;
 mod query;
 mod shape;

@@ -311,7 +311,7 @@ async fn how_far_it_is_behind_is_told() {
     let metrics = look();
     assert_eq!(seen(&metrics, "annals_publisher_events_total"), 70.0);
     assert_eq!(seen(&metrics, "annals_publisher_transactions_total"), 2.0);
-    assert!(seen(&metrics, "annals_publisher_transaction_seconds") > 0.0);
+    assert!(seen(&metrics, "annals_publisher_transaction_duration_seconds") > 0.0);
     // The one that was active has told that it is not any more.
     assert_eq!(seen(&metrics, "annals_publisher_active"), 0.0);
 }

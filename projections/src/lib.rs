@@ -73,6 +73,7 @@ mod interval;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod live;
+pub mod metrics;
 mod offsets;
 mod page;
 mod query;

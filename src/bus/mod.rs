@@ -61,14 +61,16 @@
 //! ```
 
 mod error;
+mod metrics;
 pub mod policy;
 mod request;
 mod service;
 mod standard;
 
-use annals_eventstore::{Command, EventStore, Handle};
+use annals_eventstore::{Command, EventStore, Handle, metrics::Metric};
 use tower::ServiceExt;
 
+pub(crate) use self::metrics::METRICS;
 pub use self::{
     error::{BusError, Refusal},
     request::{Origin, Request},
@@ -91,13 +93,14 @@ impl Bus {
 
     /// The standard stack with figures of one's own.
     pub fn with(policies: Policies, store: &EventStore) -> Self {
-        Self { service: policies.over(store) }
+        Self::over(policies.over(store))
     }
 }
 
 impl<S> Bus<S> {
     /// A stack of one's own. Its service takes the commands that it is a [`Dispatch`] of.
     pub fn over(service: S) -> Self {
+        METRICS.iter().for_each(Metric::describe);
         Self { service }
     }
 

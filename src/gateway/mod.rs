@@ -56,7 +56,7 @@
 //! | `x-request-id`, `traceparent` | recorded with the events as correlation id and trace context; an id is made where there is none |
 //!
 //! Errors are `application/problem+json`; with 429 and 503 comes `Retry-After`. `GET /openapi.json` describes it
-//! all, `GET /health` says if the store can be used.
+//! all. `GET /health/live` and `GET /health/ready` are for orchestrators ([`Gateway::health`]).
 
 mod aggregate;
 mod asked;
@@ -64,6 +64,7 @@ mod command;
 mod document;
 mod follow;
 mod identity;
+mod metrics;
 mod problem;
 mod read_model;
 mod shared;
@@ -72,20 +73,21 @@ mod tests;
 
 use std::sync::Arc;
 
-use annals_eventstore::{Aggregate, Command, EventStore, Handle, Metadata, trace};
+use annals_eventstore::{Aggregate, Command, EventStore, Handle, Metadata, metrics::Metric, trace};
 use annals_projections::{QueryCache, ReadModel};
 use axum::{
     Extension, Router,
-    extract::{Request, State},
+    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{StatusCode, header};
+use http::header;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use tower_http::{ServiceBuilderExt, request_id::MakeRequestUuid, trace::TraceLayer};
 
 pub use self::identity::{Access, Authenticate, Denied, Identity};
+pub(crate) use self::metrics::METRICS;
 use self::{
     document::Document,
     follow::Follow,
@@ -93,7 +95,10 @@ use self::{
     problem::Problem,
     shared::{Shared, Waiter},
 };
-use crate::bus::{Bus, Dispatch, Standard};
+use crate::{
+    bus::{Bus, Dispatch, Standard},
+    health::Health,
+};
 
 /// Collects routes and makes a router of them. See the [module](self).
 #[must_use = "a gateway does nothing until its router is served"]
@@ -107,6 +112,7 @@ pub struct Gateway<S = Standard> {
     router: Router<Arc<Shared<S>>>,
     document: Document,
     read_models: Vec<Waiter>,
+    health: Health,
 }
 
 impl<S> std::fmt::Debug for Gateway<S> {
@@ -128,6 +134,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             router: Router::new(),
             document: Document::new(),
             read_models: Vec::new(),
+            health: Health::new().store(store),
         }
     }
 
@@ -147,6 +154,12 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     /// Sets the title and the version of the API, for its OpenAPI document.
     pub fn describe(mut self, title: impl Into<String>, version: impl Into<String>) -> Self {
         (self.title, self.version) = (title.into(), version.into());
+        self
+    }
+
+    /// Sets what makes the process ready for requests, at `/health/ready`: that the store answers, unless set.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
         self
     }
 
@@ -197,6 +210,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
 
     /// The router, to serve or to nest in another.
     pub fn router(self) -> Router {
+        METRICS.iter().for_each(Metric::describe);
         let document = self.document.finish(&self.title, &self.version).to_string();
         let shared = Arc::new(Shared {
             store: self.store,
@@ -213,9 +227,10 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             .propagate_x_request_id();
         self.router
             .route("/openapi.json", get(openapi::<S>))
-            .route("/health", get(health::<S>))
+            .merge(self.health.router())
             .fallback(async || Problem::not_found("there is nothing at this path"))
             .layer(layers)
+            .layer(axum::middleware::from_fn(metrics::measure))
             .with_state(shared)
     }
 }
@@ -224,7 +239,8 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
 fn span<B>(request: &http::Request<B>) -> tracing::Span {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
     let path = request.uri().path();
-    let span = tracing::info_span!("http", method = %request.method(), path, id);
+    let route = metrics::route(request);
+    let span = tracing::info_span!("http", method = %request.method(), path, route, id);
     // The caller's trace goes on.
     let mut metadata = Metadata::new();
     metadata.traceparent = shared::traceparent(request.headers());
@@ -234,14 +250,4 @@ fn span<B>(request: &http::Request<B>) -> tracing::Span {
 
 async fn openapi<S>(State(shared): State<Arc<Shared<S>>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], shared.document.clone()).into_response()
-}
-
-async fn health<S>(State(shared): State<Arc<Shared<S>>>, _: Request) -> Response {
-    match shared.store.safe_position().await {
-        Ok(position) => axum::Json(serde_json::json!({ "position": position })).into_response(),
-        Err(error) => {
-            tracing::warn!(error = %error, "the store cannot be used");
-            StatusCode::SERVICE_UNAVAILABLE.into_response()
-        }
-    }
 }

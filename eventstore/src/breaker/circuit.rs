@@ -6,11 +6,7 @@ use std::{
 };
 
 use super::{Breaker, BreakerOptions, CircuitState, Outcome, Permit};
-
-/// The gauge of a circuit's state: 0 closed, 1 half open, 2 open.
-const STATE: &str = "annals_circuit_state";
-/// What a circuit did not let through.
-const REFUSED: &str = "annals_circuit_refused_total";
+use crate::metrics::{CIRCUIT_REFUSED, CIRCUIT_STATE};
 
 /// A circuit breaker with a name and a clock. Clones share its state.
 ///
@@ -74,6 +70,8 @@ impl CircuitBreaker {
         let state = Mutex::new(Circuit { breaker: Breaker::new(options), by_hand: None });
         let circuit = Self(Arc::new(Shared { name: name.into(), state }));
         circuit.show(CircuitState::Closed);
+        // What has not happened yet is zero, and not unknown.
+        metrics::counter!(CIRCUIT_REFUSED.name, "circuit" => circuit.0.name.clone()).increment(0);
         circuit
     }
 
@@ -163,7 +161,8 @@ impl CircuitBreaker {
                 Ok(Attempt { circuit: self, permit })
             }
             Err(retry_after) => {
-                metrics::counter!(REFUSED, "circuit" => self.0.name.clone()).increment(1);
+                metrics::counter!(CIRCUIT_REFUSED.name, "circuit" => self.0.name.clone())
+                    .increment(1);
                 Err(retry_after)
             }
         }
@@ -187,7 +186,7 @@ pub fn circuit_state(circuit: &str, state: CircuitState) {
         CircuitState::HalfOpen => 1.0,
         CircuitState::Open => 2.0,
     };
-    metrics::gauge!(STATE, "circuit" => circuit.to_owned()).set(value);
+    metrics::gauge!(CIRCUIT_STATE.name, "circuit" => circuit.to_owned()).set(value);
 }
 
 impl Circuit {

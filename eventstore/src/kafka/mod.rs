@@ -151,7 +151,7 @@
 //!
 //! # Metrics
 //! With the label `context`: `annals_publisher_events_total`, `annals_publisher_transactions_total` (with
-//! `outcome`: `committed` or `interrupted`), `annals_publisher_transaction_seconds`,
+//! `outcome`: `committed` or `interrupted`), `annals_publisher_transaction_duration_seconds`,
 //! `annals_publisher_interruptions_total`, `annals_publisher_active` (1 or 0), and of the active publisher
 //! `annals_publisher_lag_events` and `annals_publisher_lag_seconds`, as [`Progress`] has them.
 //!
@@ -189,6 +189,7 @@ mod transaction;
 pub mod verify;
 mod worker;
 
+pub(crate) use self::metrics::METRICS;
 pub use self::{
     cloud_events::Disclosure,
     delivery::Delivery,

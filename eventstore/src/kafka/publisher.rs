@@ -97,7 +97,7 @@ impl Publisher {
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
         let database = self.store.database()?.clone();
         let context = &self.settings.context;
-        metrics::describe();
+        metrics::begin(context);
         let mut pauses = delays();
         loop {
             let published = self.reporter.now().published;

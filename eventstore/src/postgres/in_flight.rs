@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 
 use super::{Client, Database, Schema, database_error};
-use crate::{error::Error, ids::Position};
+use crate::{error::Error, ids::Position, metrics::OLDEST_IN_FLIGHT};
 
 /// An append that has drawn positions, or is about to, and is neither committed nor rolled back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,20 +45,6 @@ async fn of(client: &Client, schema: &Schema) -> Result<Vec<InFlight>, Error> {
         })
         .collect::<Result<_, _>>()
         .map_err(failed)
-}
-
-/// The age of an append that has held readers back for longer than
-/// [`held_back_warning`](crate::Options::held_back_warning), by the server process that works for it;
-/// 0 once it has ended.
-const OLDEST: &str = "annals_oldest_append_in_flight_seconds";
-
-/// Tells a recorder of metrics, if there is one, what the gauge means.
-pub(super) fn describe() {
-    metrics::describe_gauge!(
-        OLDEST,
-        metrics::Unit::Seconds,
-        "Age of the append in flight that readers of the log have waited for, by server process"
-    );
 }
 
 /// The safe position. Warns of the append that has held it back for long.
@@ -158,7 +144,7 @@ impl HeldBack {
                 seen.shown = None;
                 // A prepared transaction has no process.
                 let pid = oldest.pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());
-                Shown { pid: oldest.pid, age: metrics::gauge!(OLDEST, "pid" => pid) }
+                Shown { pid: oldest.pid, age: metrics::gauge!(OLDEST_IN_FLIGHT.name, "pid" => pid) }
             }
         };
         shown.age.set(age.as_secs_f64());

@@ -12,7 +12,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Database, GenericClient, database_error};
-use crate::error::{Error, chain};
+use crate::{
+    error::{Error, chain},
+    metrics::{self, LeaseFrom},
+};
 
 /// How a lease is held.
 #[derive(Clone, Copy, Debug)]
@@ -100,14 +103,18 @@ impl Lease {
             .await
             .map_err(|error| database_error("acquire a lease", error))?;
         Ok(match row.get(0) {
-            Some(epoch) => Asked::Taken(Self {
-                database: database.clone(),
-                name: name.to_owned(),
-                owner,
-                epoch,
-                options,
-                until: Mutex::new(asked + options.time_to_live),
-            }),
+            Some(epoch) => {
+                let from = if row.get(2) { LeaseFrom::Expired } else { LeaseFrom::Free };
+                metrics::lease_taken(name, from);
+                Asked::Taken(Self {
+                    database: database.clone(),
+                    name: name.to_owned(),
+                    owner,
+                    epoch,
+                    options,
+                    until: Mutex::new(asked + options.time_to_live),
+                })
+            }
             None => {
                 let left = row.get::<_, Option<f64>>(1).unwrap_or_default();
                 Asked::Held { left: Duration::try_from_secs_f64(left).unwrap_or_default() }
@@ -157,6 +164,7 @@ impl Lease {
             .await
             .map_err(|error| database_error("renew a lease", error))?;
         if renewed != 1 {
+            metrics::lease_lost(&self.name);
             return Err(Error::Fenced { name: self.name.clone() });
         }
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) =

@@ -60,6 +60,7 @@ use crate::{
     event::Recorded,
     ids::{Position, StreamId, Version},
     life::{StreamInfo, StreamState},
+    metrics,
     store::Options,
 };
 
@@ -137,7 +138,7 @@ impl Database {
         let direct = options.direct_url.as_ref().map(|url| Target::direct(url, options));
         let direct = direct.transpose()?;
         let (schema, read_models) = options.schemas()?;
-        in_flight::describe();
+        metrics::describe();
 
         let (mut client, connection) = target.connect().await?;
         let connection = tokio::spawn(connection);

@@ -18,10 +18,8 @@ use super::state::State;
 use crate::{
     aggregate::Aggregate,
     ids::{StreamId, Version},
+    metrics::CACHE_LOOKUPS,
 };
-
-/// How often a state was asked for, by whether it was there.
-const LOOKUPS: &str = "annals_aggregate_cache_lookups_total";
 
 /// What an entry costs beside the state.
 const OVERHEAD: u32 = 256;
@@ -83,7 +81,7 @@ impl Cache {
     fn count<A: Aggregate>(&self, found: bool) {
         if self.0.is_some() {
             let outcome = if found { "hit" } else { "miss" };
-            metrics::counter!(LOOKUPS, "category" => A::CATEGORY, "outcome" => outcome)
+            metrics::counter!(CACHE_LOOKUPS.name, "category" => A::CATEGORY, "outcome" => outcome)
                 .increment(1);
         }
     }

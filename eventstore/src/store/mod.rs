@@ -8,6 +8,7 @@ mod execute;
 mod life;
 mod load;
 mod lot;
+mod observed;
 mod options;
 mod read;
 mod state;
@@ -22,7 +23,7 @@ use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::options::Migrating;
-use self::{cache::Cache, load::Saving};
+use self::{cache::Cache, load::Saving, observed::Observed};
 pub use self::{
     cursor::Cursor,
     load::AsOf,
@@ -240,12 +241,14 @@ impl EventStore {
     async fn record(&self, request: Request) -> Result<Outcome, Error> {
         let brought = request.events.first().and_then(|(_, event)| event.recorded_at);
         let given = brought.or_else(|| self.options.clock.supplied_now());
-        let recorded = if unit::concerns(&self.inline, &request) {
-            self.record_inline(request).await
-        } else {
-            self.backend.append(request).await
-        };
-        recorded.map_err(|error| match (error, given) {
+        let recorded = Observed::new(&request).through(async {
+            if unit::concerns(&self.inline, &request) {
+                self.record_inline(request).await
+            } else {
+                self.backend.append(request).await
+            }
+        });
+        recorded.await.map_err(|error| match (error, given) {
             (Error::ClockWentBack { last, .. }, Some(given)) => {
                 Error::ClockWentBack { given, last }
             }

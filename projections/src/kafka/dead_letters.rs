@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use annals_eventstore::metrics::Metric;
 use chrono::{DateTime, SecondsFormat, Utc};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -32,7 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// As large as a record may be: what came from a topic fits, with the headers that come to it.
 const MAX_BYTES: &str = "10485760";
 
-const WRITTEN: &str = "annals_kafka_dead_letters_total";
+pub(super) const WRITTEN: Metric = Metric::counter(
+    "annals_kafka_dead_letters_total",
+    &["projection"],
+    "Records that were put aside, by projection",
+);
 
 /// Why a record is put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,13 +119,12 @@ impl DeadLetters {
         }
         let producer = FutureProducer::from_config_and_context(&client, Connections::default())
             .map_err(|error| FeedError::option("of the producer of dead letters", error))?;
-        metrics::describe_counter!(
-            WRITTEN,
-            metrics::Unit::Count,
-            "Records that were put aside, by projection"
-        );
+        WRITTEN.describe();
+        let projection = projection.into();
+        // What has not happened yet is zero, and not unknown.
+        metrics::counter!(WRITTEN.name, "projection" => projection.clone()).increment(0);
         let shared = Arc::new(Shared { producer, connection, ready: Mutex::default() });
-        Ok(Self { source: source.clone(), projection: projection.into(), shared })
+        Ok(Self { source: source.clone(), projection, shared })
     }
 
     /// The topic of dead letters of a topic.
@@ -163,7 +167,7 @@ impl DeadLetters {
             self.shared.ready().remove(&topic);
             return Err(FeedError::broker(format!("put a record aside in {topic}"), error));
         }
-        metrics::counter!(WRITTEN, "projection" => self.projection.clone()).increment(1);
+        metrics::counter!(WRITTEN.name, "projection" => self.projection.clone()).increment(1);
         tracing::warn!(
             topic = &*record.topic,
             partition = record.partition,

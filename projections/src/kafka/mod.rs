@@ -80,6 +80,11 @@ mod status;
 mod subscription;
 mod topics;
 
+/// What feeds and dead letters tell a recorder of metrics.
+pub(crate) fn metrics() -> impl Iterator<Item = &'static annals_eventstore::metrics::Metric> {
+    status::METRICS.iter().chain([&dead_letters::WRITTEN])
+}
+
 pub use self::{
     dead_letters::{DeadLetters, Failure},
     error::{FeedError, Loss, Lost, Undecodable},

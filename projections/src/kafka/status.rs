@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_eventstore::Position;
+use annals_eventstore::{Position, metrics::Metric};
+use metrics::Unit;
 use tokio::sync::watch;
 
 /// How far a subscription has come, and what it is doing. Get it from
@@ -46,25 +47,34 @@ pub enum FeedState {
     Ended,
 }
 
-const LAG_RECORDS: &str = "annals_kafka_feed_lag_records";
-const LAG_SECONDS: &str = "annals_kafka_feed_lag_seconds";
-const WAITING: &str = "annals_kafka_feed_waiting_bytes";
-const EVENTS: &str = "annals_kafka_feed_events_total";
-const UNDECODABLE: &str = "annals_kafka_feed_undecodable_total";
+const LAG_RECORDS: Metric = Metric::gauge(
+    "annals_kafka_feed_lag_records",
+    Unit::Count,
+    &["feed"],
+    "Records in the topics that were not taken yet",
+);
+const LAG_SECONDS: Metric = Metric::gauge(
+    "annals_kafka_feed_lag_seconds",
+    Unit::Seconds,
+    &["feed"],
+    "Age of the last event that was taken, while there are more",
+);
+const WAITING: Metric = Metric::gauge(
+    "annals_kafka_feed_waiting_bytes",
+    Unit::Bytes,
+    &["feed"],
+    "Memory of events that wait to be taken",
+);
+const EVENTS: Metric = Metric::counter(
+    "annals_kafka_feed_events_total",
+    &["feed"],
+    "Events that were taken from Kafka",
+);
+const UNDECODABLE: Metric =
+    Metric::counter("annals_kafka_feed_undecodable_total", &["feed"], "Records that are no events");
 
-/// Tells a recorder of metrics, if there is one, what they mean.
-pub(super) fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge};
-    describe_gauge!(LAG_RECORDS, Unit::Count, "Records in the topics that were not taken yet");
-    describe_gauge!(
-        LAG_SECONDS,
-        Unit::Seconds,
-        "Age of the last event that was taken, while there are more"
-    );
-    describe_gauge!(WAITING, Unit::Bytes, "Memory of events that wait to be taken");
-    describe_counter!(EVENTS, Unit::Count, "Events that were taken from Kafka");
-    describe_counter!(UNDECODABLE, Unit::Count, "Records that are no events");
-}
+/// What subscriptions tell.
+pub(super) const METRICS: &[Metric] = &[LAG_RECORDS, LAG_SECONDS, WAITING, EVENTS, UNDECODABLE];
 
 /// Tells what happens: to those who watch, in metrics, and in the log whenever the state changes.
 #[derive(Debug)]
@@ -75,7 +85,11 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(label: Arc<str>, position: Position) -> Self {
-        describe();
+        METRICS.iter().for_each(Metric::describe);
+        for counter in [EVENTS, UNDECODABLE] {
+            // What has not happened yet is zero, and not unknown.
+            metrics::counter!(counter.name, "feed" => label.to_string()).increment(0);
+        }
         let status = watch::Sender::new(FeedStatus { position, ..FeedStatus::default() });
         Self { label, status }
     }
@@ -116,19 +130,19 @@ impl Reporter {
                 return false;
             }
             let label = || self.label.to_string();
-            metrics::gauge!(LAG_RECORDS, "feed" => label()).set(figures.lag_records as f64);
-            metrics::gauge!(LAG_SECONDS, "feed" => label()).set(figures.lag.as_secs_f64());
-            metrics::gauge!(WAITING, "feed" => label()).set(figures.waiting_bytes as f64);
+            metrics::gauge!(LAG_RECORDS.name, "feed" => label()).set(figures.lag_records as f64);
+            metrics::gauge!(LAG_SECONDS.name, "feed" => label()).set(figures.lag.as_secs_f64());
+            metrics::gauge!(WAITING.name, "feed" => label()).set(figures.waiting_bytes as f64);
             *status = figures;
             true
         });
     }
 
     pub(super) fn taken(&self, events: usize) {
-        metrics::counter!(EVENTS, "feed" => self.label.to_string()).increment(events as u64);
+        metrics::counter!(EVENTS.name, "feed" => self.label.to_string()).increment(events as u64);
     }
 
     pub(super) fn undecodable(&self) {
-        metrics::counter!(UNDECODABLE, "feed" => self.label.to_string()).increment(1);
+        metrics::counter!(UNDECODABLE.name, "feed" => self.label.to_string()).increment(1);
     }
 }

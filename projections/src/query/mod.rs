@@ -1,6 +1,6 @@
 //! Queries on read models: as they are, as they were, as fresh as the caller needs.
 
-mod cache;
+pub(crate) mod cache;
 mod history;
 mod moment;
 mod text;
@@ -22,6 +22,7 @@ pub use self::{
 use crate::{
     engine::failed,
     error::Error,
+    metrics::queried,
     read_model::{History, ReadModel, RowKey},
     table::{Sql, checkpoint_name},
 };
@@ -194,6 +195,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`],
     /// [`Error::Forgotten`], or a failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
+        queried(R::TABLE, self.find(key)).await
+    }
+
+    async fn find(&self, key: &R::Key) -> Result<Option<R>, Error> {
         if self.cache.is_some() {
             let columns = R::Key::columns(std::slice::from_ref(key));
             let columns: Vec<_> =
@@ -269,6 +274,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn count(self) -> Result<u64, Error> {
+        queried(R::TABLE, self.number()).await
+    }
+
+    async fn number(&self) -> Result<u64, Error> {
         let statement = |sql: &Sql, at| sql.count(at, &self.ordered(sql));
         let read = |rows: &[Row]| Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64));
         if let Some(count) = self.cached(&[], statement, read).await? {
@@ -290,7 +299,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     pub async fn all(self) -> Result<Vec<R>, Error> {
         let statement = |sql: &Sql, at| sql.select(at, &self.ordered(sql));
         let read = |rows: &[Row]| rows.iter().map(R::from_row).collect::<Result<Vec<_>, _>>();
-        if let Some(rows) = self.cached(&[], statement, read).await? {
+        // Where there is no cache, its rows are a query of their own.
+        if self.cache.is_some()
+            && let Some(rows) = queried(R::TABLE, self.cached(&[], statement, read)).await?
+        {
             return Ok(rows);
         }
         self.rows().await?.try_collect().await
@@ -301,6 +313,10 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// # Errors
     /// As [`get`](Self::get); also of each row.
     pub async fn rows(self) -> Result<impl Stream<Item = Result<R, Error>> + Send + use<R>, Error> {
+        queried(R::TABLE, self.stream()).await
+    }
+
+    async fn stream(&self) -> Result<impl Stream<Item = Result<R, Error>> + Send + use<R>, Error> {
         let (sql, at) = self.statement(|sql, from, to| sql.select(from, to)).await?;
         let client = self.store.database()?.client().await?;
         let failed = || unanswered::<R>();

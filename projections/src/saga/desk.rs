@@ -30,6 +30,7 @@ use super::{
 use crate::{
     error::Error,
     guard::panicked,
+    metrics,
     worker::failure::{Interruptions, text},
 };
 
@@ -89,6 +90,7 @@ impl<S: Process, P: Perform<S>> Desk<S, P> {
     /// # Errors
     /// The first failure that does not pass.
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+        metrics::begin_saga(S::CATEGORY);
         let mut interruptions = Interruptions::default();
         while !stop.is_cancelled() {
             let started = Instant::now();

@@ -16,14 +16,16 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Instance, Process, SagaEvent,
+    Instance, Process, SagaEvent, SagaStatus,
     machine::{self, Input, Moment, Outcome, Sent},
     row::{self, Row, Rows},
     source::Occurrence,
+    turn::Turn,
 };
 use crate::{
     error::Error,
     guard::{Cause, guarded},
+    metrics,
     target::{Beside, enter},
 };
 
@@ -90,6 +92,8 @@ struct Open<S> {
     version: Version,
     new: Vec<NewEvent>,
     changed: bool,
+    /// How late timers went off.
+    late: Vec<Duration>,
 }
 
 impl<S: Process> Ledger<S> {
@@ -112,8 +116,11 @@ impl<S: Process> Ledger<S> {
         loop {
             let mut unit = self.store.begin().await?;
             let error = match self.collect(&mut unit, news, patience, entry).await {
-                Ok(()) => match unit.commit().await {
-                    Ok(_) => return Ok(()),
+                Ok(turns) => match unit.commit().await {
+                    Ok(_) => {
+                        turns.iter().for_each(Turn::tell);
+                        return Ok(());
+                    }
                     Err(error) => error.into(),
                 },
                 Err(unsettled) => {
@@ -138,7 +145,7 @@ impl<S: Process> Ledger<S> {
         news: &[&(String, News<S>)],
         patience: Duration,
         entry: Option<Entry<'_>>,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<Vec<Turn>, Unsettled> {
         let client = unit.sql()?;
         // A worker that is paused here keeps rows locked, until the database ends it.
         let patience = patience.as_millis().clamp(1000, i32::MAX as u128);
@@ -152,12 +159,13 @@ impl<S: Process> Ledger<S> {
         self.settle(unit, news).await
     }
 
-    /// Takes in what happened, in its order: locks the sagas' rows, decides, and collects for the unit's commit.
+    /// Takes in what happened, in its order: locks the sagas' rows, decides, and collects for the unit's commit. Returns
+    /// what is to be told once that is done.
     async fn settle(
         &self,
         unit: &mut UnitOfWork,
         news: &[&(String, News<S>)],
-    ) -> Result<(), Unsettled> {
+    ) -> Result<Vec<Turn>, Unsettled> {
         let client = unit.sql()?;
         let mut rows = self.lock(client, news).await?;
         // After the locks: what is due by now was set by somebody before.
@@ -168,8 +176,9 @@ impl<S: Process> Ledger<S> {
             let taken = self.take(open, key, news, now);
             taken.map_err(|source| Unsettled::Failed { index, source })?;
         }
-        let mut written = Rows::default();
+        let (mut written, mut turns) = (Rows::default(), Vec::new());
         for (key, open) in open {
+            turns.extend(Turn::of(&key, open.row.status, &open.instance, open.late));
             if open.changed {
                 written.push(&key, &open.row, &open.instance);
             }
@@ -188,7 +197,7 @@ impl<S: Process> Ledger<S> {
             }
         }
         written.write(&self.database, unit.sql()?, S::CATEGORY).await?;
-        Ok(())
+        Ok(turns)
     }
 
     async fn lock(
@@ -241,9 +250,8 @@ impl<S: Process> Ledger<S> {
                 }
                 None => (Instance::default(), Version::NONE),
             };
-            let changed = false;
-            let new = Vec::new();
-            open.insert(key.clone(), Open { index, row, instance, version, new, changed });
+            let (new, changed, late) = (Vec::new(), false, Vec::new());
+            open.insert(key.clone(), Open { index, row, instance, version, new, changed, late });
         }
         Ok(open)
     }
@@ -286,6 +294,9 @@ impl<S: Process> Ledger<S> {
                     open.restore(now);
                     open.step(key, Input::Wish(wish, &why), now, None)?;
                 }
+                let due = open.instance.timers.values().filter(|at| **at <= now);
+                let late: Vec<_> = due.filter_map(|at| (now - *at).to_std().ok()).collect();
+                open.late.extend(late);
                 open.step(key, Input::Time, now, None)
             }
             News::Damaged(reason) => Err(reason.as_str().into()),
@@ -298,7 +309,9 @@ impl<S: Process> Ledger<S> {
         let sql = self.database.schema().sql(include_str!("sql/damaged.sql"));
         let reason = reason.replace('\0', "\u{fffd}");
         let client = self.database.client().await?;
-        client.execute(&sql, &[&S::CATEGORY, &key, &reason]).await.map(drop).map_err(failed)
+        client.execute(&sql, &[&S::CATEGORY, &key, &reason]).await.map_err(failed)?;
+        metrics::turned(S::CATEGORY, SagaStatus::Stuck);
+        Ok(())
     }
 }
 

@@ -1,10 +1,14 @@
 //! Making one call: from a claim to what came of it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use annals_eventstore::{Aggregate, StreamId};
+use annals_eventstore::{Aggregate, Metadata, StreamId, trace};
 use futures::FutureExt;
-use tracing::debug;
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use super::{
     Answer, Attempt, Direction, Instance, Perform, Process,
@@ -16,6 +20,7 @@ use super::{
 use crate::{
     breaking::{Passed, through},
     guard::{Cause, panicked},
+    metrics::{self, Attempted},
     worker::failure::text,
 };
 
@@ -54,15 +59,17 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         let outcome = if attempt > retry.attempts {
             failed("the workers that made earlier attempts ended before these did".into())
         } else {
-            match self.perform(key, attempt, &instance, pending, step.as_ref()).await {
+            let (span, began) = (span(key, attempt, &instance, pending), Instant::now());
+            let performing = self.perform(key, attempt, &instance, pending, step.as_ref());
+            let passed = performing.instrument(span.clone()).await;
+            tell(&span, step.as_ref(), pending.direction, &passed, began.elapsed());
+            match passed {
                 Ok(Passed::Made(Answer::Done(reply))) => Outcome::Done(reply),
                 Ok(Passed::Made(Answer::Refused(reason))) => Outcome::Refused(reason),
                 Ok(Passed::Made(Answer::RetryAfter(wait)) | Passed::Refused(wait)) => {
                     return News::PutOff { attempt, wait, sent: Sent::No };
                 }
-                Ok(Passed::TrialFailed(wait, cause)) => {
-                    let reason = text(&*cause);
-                    debug!(saga = S::CATEGORY, key, reason, "a call failed as a breaker's trial");
+                Ok(Passed::TrialFailed(wait, _)) => {
                     return News::PutOff { attempt, wait, sent: Sent::Maybe };
                 }
                 Err(cause) => failed(cause),
@@ -92,7 +99,8 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             direction: pending.direction,
             undoes,
             correlation_id: instance.correlation_id.clone(),
-            traceparent: instance.traceparent.clone(),
+            // What is called is a part of this attempt.
+            traceparent: trace::current().or_else(|| instance.traceparent.clone()),
         };
         let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
         let performing = async {
@@ -108,6 +116,57 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             None => performing.await.map(Passed::Made),
         }
     }
+}
+
+/// The span of an attempt, in the trace of what began the saga.
+fn span<S: Process>(key: &str, attempt: u32, instance: &Instance<S>, pending: &Pending) -> Span {
+    let (saga, step, call_id) = (S::CATEGORY, &pending.step, pending.id);
+    let correlation_id = instance.correlation_id.as_deref();
+    let span = match pending.direction {
+        Direction::Do => info_span!(
+            "saga step",
+            saga, key, step, attempt, %call_id, correlation_id,
+            outcome = Empty, otel.status_code = Empty,
+        ),
+        Direction::Undo => info_span!(
+            "saga compensation",
+            saga, key, step, attempt, %call_id, correlation_id,
+            outcome = Empty, otel.status_code = Empty,
+        ),
+    };
+    let mut metadata = Metadata::new();
+    metadata.traceparent.clone_from(&instance.traceparent);
+    trace::continue_from(&span, &metadata);
+    span
+}
+
+/// Tells what came of an attempt.
+fn tell<S: Process>(
+    span: &Span,
+    step: Option<&Step<S>>,
+    direction: Direction,
+    passed: &Result<Passed<Answer<S::Reply>>, Cause>,
+    took: Duration,
+) {
+    let outcome = match passed {
+        Ok(Passed::Made(Answer::Done(_))) => Attempted::Done,
+        Ok(Passed::Made(Answer::Refused(_))) => Attempted::Refused,
+        Ok(Passed::Made(Answer::RetryAfter(_)) | Passed::Refused(_)) => Attempted::PutOff,
+        Ok(Passed::TrialFailed(..)) | Err(_) => Attempted::Failed,
+    };
+    span.record("outcome", outcome.as_str());
+    span.in_scope(|| match passed {
+        Ok(Passed::Made(Answer::Refused(reason))) => {
+            tracing::info!(reason, "a step of a saga was refused")
+        }
+        Ok(Passed::TrialFailed(_, cause)) | Err(cause) => {
+            span.record("otel.status_code", "ERROR");
+            tracing::warn!(error = text(&**cause), "an attempt at a step of a saga failed");
+        }
+        Ok(_) => {}
+    });
+    let step = step.map(|step| step.name);
+    metrics::attempted(S::CATEGORY, step, direction, outcome, took);
 }
 
 fn retry<S: Process>(step: Option<&Step<S>>, direction: Direction) -> Retry {

@@ -30,6 +30,7 @@ mod step;
 pub mod testkit;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::fmt;
 

@@ -348,6 +348,7 @@ impl Worker {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), Error> {
+        crate::metrics::describe();
         let Self { store, projections, options, log, .. } = self;
         #[cfg(feature = "kafka")]
         let (topics, instance) = (self.topics, self.instance);

@@ -11,10 +11,10 @@ use std::{
     time::Instant,
 };
 
-use annals_eventstore::{Position, Recorded, StreamId, Version, postgres::Checkpoint};
+use annals_eventstore::{Position, Recorded, StreamId, Version, postgres::Checkpoint, trace};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::{
     circuit::{Circuit, backoff},
@@ -154,8 +154,19 @@ impl<R: Reactor> Reacting<R> {
         let stream = events[0].stream.clone();
         for event in events {
             let (position, version) = (event.position, event.version);
+            let span = tracing::info_span!(
+                "react",
+                reactor = self.reactor.name(),
+                %stream,
+                %position,
+                event_id = %event.id,
+                correlation_id = event.metadata.correlation_id,
+            );
+            trace::continue_from(&span, &event.metadata);
             let reacted = match self.triggers(event) {
-                Ok(triggers) => self.react_to_parts(&mut progress, &triggers).await,
+                Ok(triggers) => {
+                    self.react_to_parts(&mut progress, &triggers).instrument(span).await
+                }
                 Err(cause) => Err(cause),
             };
             match reacted {

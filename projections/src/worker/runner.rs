@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, EventFailure},
+    metrics,
     page::{PAGE_BYTES, size, size_of},
     read_model::StepError,
     target::{Batch, Beside, Late, Rest, Target, Waiting, begin},
@@ -84,6 +85,7 @@ pub(super) async fn run(
         projection,
         stop,
     };
+    metrics::begin(projection.label());
     runner.target.prepare().await?;
     runner.work().await
 }
@@ -176,9 +178,16 @@ impl Runner<'_> {
         let waiting = (self.context.log == Log::Foreign && !waiting.is_empty())
             .then(|| Waiting { projection: self.projection.name().to_owned(), events: waiting });
         let (count, place) = (events.len(), place(&events));
+        let oldest = events.first().map(|event| event.recorded_at);
         let _traces = trace::continued(&events, |event| {
-            let (projection, stream) = (self.projection.label(), &event.stream);
-            tracing::info_span!("project event", projection, %stream, position = event.position.get())
+            tracing::info_span!(
+                "project event",
+                projection = self.projection.label(),
+                stream = %event.stream,
+                position = event.position.get(),
+                event_id = %event.id,
+                correlation_id = event.metadata.correlation_id,
+            )
         });
         let batch = Batch::new(events, to, more).with(Beside { late: None, waiting, mark });
         let started = Instant::now();
@@ -194,7 +203,16 @@ impl Runner<'_> {
                 () = stop.cancelled() => Ok(None),
             }
         };
-        let applying = self.target.apply(batch, &mut self.checkpoint);
+        let (target, checkpoint) = (&mut self.target, &mut self.checkpoint);
+        let label = self.projection.label();
+        let applying = async {
+            let applied = target.apply(batch, checkpoint).await;
+            // What only moves the checkpoint is no batch.
+            if let Some(oldest) = oldest {
+                metrics::applied(label, &applied, (count, oldest), started.elapsed());
+            }
+            applied
+        };
         let (applied, next) = tokio::join!(applying, reading);
         let Err(error) = applied else {
             self.pace.took(read, started.elapsed());
@@ -269,7 +287,12 @@ impl Runner<'_> {
 
     /// Parks the stream of an event, and pauses the projection if it is not the events that are wrong.
     async fn park(&mut self, failure: &EventFailure) -> Result<(), Error> {
-        error!(error = text(failure), "an event failed; its stream is parked");
+        let EventFailure { projection, stream, version, position, .. } = failure;
+        error!(
+            projection, %stream, %version, %position, error = text(failure),
+            "an event failed; its stream is parked"
+        );
+        metrics::parked(projection);
         let Context { database, options, .. } = self.context;
         let (name, to) = (self.projection.name(), self.checkpoint.position());
         let patience = options.lease.time_to_live;

@@ -13,15 +13,25 @@ use annals_eventstore::{Command, Error, Handle};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use crate::bus::{BusError, Dispatch, Origin, Policy, Refusal, Request, Response};
+use super::load_shed::Counted;
+use crate::bus::{
+    BusError, Dispatch, Origin, Policy, Refusal, Request, Response,
+    metrics::{RUNNING, WAITING},
+};
 
 /// Above so many compartments, those that nobody is in are forgotten.
 const KEPT: usize = 1024;
 
 /// Gives each kind of command, or each tenant, a compartment of its own: so many commands run in it at once,
 /// so many wait, and more are refused. What hangs in one leaves the places of the others free.
+///
+/// The gauges `annals_bulkhead_running` and `annals_bulkhead_waiting` show how full they are, by compartment where there
+/// is one for each kind of command. Tenants are too many for labels: theirs are added up under `tenants`, and those of
+/// a function under `others`.
 pub struct Bulkhead {
     compartment_of: Box<CompartmentOf>,
+    /// Under what all compartments are shown, unless each is by its own name.
+    shown_as: Option<&'static str>,
     running: usize,
     waiting: usize,
     compartments: Mutex<HashMap<String, Arc<Compartment>>>,
@@ -32,6 +42,8 @@ type CompartmentOf = dyn Fn(&'static str, &Origin) -> String + Send + Sync;
 struct Compartment {
     places: Semaphore,
     waiting: AtomicUsize,
+    running_gauge: metrics::Gauge,
+    waiting_gauge: metrics::Gauge,
 }
 
 impl fmt::Debug for Bulkhead {
@@ -47,12 +59,13 @@ impl fmt::Debug for Bulkhead {
 impl Bulkhead {
     /// A compartment for each kind of command, in which so many run at once.
     pub fn per_command(running: usize) -> Self {
-        Self::by(running, |command, _| command.to_owned())
+        Self { shown_as: None, ..Self::by(running, |command, _| command.to_owned()) }
     }
 
     /// A compartment for each tenant, in which so many run at once. Commands without one share one.
     pub fn per_tenant(running: usize) -> Self {
-        Self::by(running, |_, origin| origin.tenant.clone().unwrap_or_default())
+        let by = Self::by(running, |_, origin| origin.tenant.clone().unwrap_or_default());
+        Self { shown_as: Some("tenants"), ..by }
     }
 
     /// The compartments that a function of the command's name and its origin says, in each of which so many run
@@ -64,6 +77,7 @@ impl Bulkhead {
         let running = running.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             compartment_of: Box::new(compartment_of),
+            shown_as: Some("others"),
             running,
             waiting: running,
             compartments: Mutex::default(),
@@ -86,9 +100,12 @@ impl Bulkhead {
         if all.len() >= KEPT {
             all.retain(|_, compartment| Arc::strong_count(compartment) > 1);
         }
+        let label = self.shown_as.unwrap_or(name);
         let compartment = Arc::new(Compartment {
             places: Semaphore::new(self.running),
             waiting: AtomicUsize::new(0),
+            running_gauge: metrics::gauge!(RUNNING.name, "compartment" => label.to_owned()),
+            waiting_gauge: metrics::gauge!(WAITING.name, "compartment" => label.to_owned()),
         });
         all.insert(name.to_owned(), compartment.clone());
         compartment
@@ -111,10 +128,12 @@ impl Policy for Bulkhead {
                     let Self { running, waiting, .. } = *self;
                     return Err(Refusal::Full { compartment: name, running, waiting }.into());
                 };
+                let _counted = Counted::in_gauge(&compartment.waiting_gauge);
                 // It is never closed.
                 compartment.places.acquire().await.map_err(|_| BusError::Failed(Error::Closed))?
             }
         };
+        let _counted = Counted::in_gauge(&compartment.running_gauge);
         inner.oneshot(request).await
     }
 }

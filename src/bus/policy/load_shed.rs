@@ -4,10 +4,7 @@ use annals_eventstore::{Command, Handle};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use crate::bus::{Dispatch, Policy, Refusal, Request, Response};
-
-/// How many commands are under way.
-const IN_FLIGHT: &str = "annals_commands_in_flight";
+use crate::bus::{Dispatch, Policy, Refusal, Request, Response, metrics::IN_FLIGHT};
 
 /// Lets a limited number of commands in and refuses the rest at once, so that those inside keep their latency
 /// and memory stays bounded: who is refused can try elsewhere or later, who waits in a long queue is answered
@@ -38,24 +35,24 @@ impl Policy for LoadShed {
         let Ok(_place) = self.places.try_acquire() else {
             return Err(Refusal::Overloaded { limit: self.limit }.into());
         };
-        let _counted = Counted::new();
+        let _counted = Counted::in_gauge(&metrics::gauge!(IN_FLIGHT.name));
         inner.oneshot(request).await
     }
 }
 
-/// One more in the gauge, until it is dropped.
-struct Counted;
+/// One more in a gauge, until it is dropped.
+pub(super) struct Counted(metrics::Gauge);
 
 impl Counted {
-    fn new() -> Self {
-        metrics::gauge!(IN_FLIGHT).increment(1.0);
-        Self
+    pub(super) fn in_gauge(gauge: &metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        metrics::gauge!(IN_FLIGHT).decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 

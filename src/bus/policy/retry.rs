@@ -10,10 +10,7 @@ use tower::{
     retry::budget::{Budget, TpsBudget},
 };
 
-use crate::bus::{BusError, Dispatch, Policy, Request, Response};
-
-/// How often commands were tried again, and how often there was no budget for it.
-const RETRIES: &str = "annals_command_retries_total";
+use crate::bus::{BusError, Dispatch, Policy, Request, Response, metrics::RETRIES};
 
 /// Tries a command again after a failure that may pass: a lost connection, a server that restarts, a conflict
 /// that outlasted the store's own attempts. Never after a rejection, never after a refusal of another policy,
@@ -50,6 +47,10 @@ impl Retry {
             .with_min_delay(first)
             .with_max_delay(last.max(first))
             .with_max_times(attempts);
+        // What has not happened yet is zero, and not unknown.
+        for outcome in ["retried", "out_of_budget"] {
+            metrics::counter!(RETRIES.name, "outcome" => outcome).increment(0);
+        }
         Self { delays, budget: budget(0.1, 1) }
     }
 
@@ -85,10 +86,10 @@ impl Policy for Retry {
             }
             let Some(limit) = delays.next() else { return Err(error) };
             if !self.budget.withdraw() {
-                metrics::counter!(RETRIES, "outcome" => "out_of_budget").increment(1);
+                metrics::counter!(RETRIES.name, "outcome" => "out_of_budget").increment(1);
                 return Err(error);
             }
-            metrics::counter!(RETRIES, "outcome" => "retried").increment(1);
+            metrics::counter!(RETRIES.name, "outcome" => "retried").increment(1);
             tracing::debug!(command = C::NAME, %error, "trying a command again");
             let delay = limit.mul_f64(rand::rng().random_range(0.0..=1.0));
             tokio::time::sleep(delay).await;

@@ -2,14 +2,11 @@
 
 use std::time::Instant;
 
-use annals_eventstore::{Command, Handle};
+use annals_eventstore::{Aggregate, Command, Handle};
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use crate::bus::{BusError, Dispatch, Policy, Refusal, Request, Response};
-
-/// How long commands take, by command and outcome.
-const DURATION: &str = "annals_command_duration_seconds";
+use crate::bus::{BusError, Dispatch, Policy, Refusal, Request, Response, metrics::DURATION};
 
 /// Gives each command a span, `command`, and measures it: the histogram `annals_command_duration_seconds`,
 /// with the labels `command` and `outcome` (done, replayed, rejected, conflict, failed, or the refusal's name).
@@ -26,13 +23,15 @@ impl Policy for Trace {
         C::Aggregate: Handle<C>,
         S: Dispatch<C>,
     {
+        let category = <C::Aggregate as Aggregate>::CATEGORY;
         let span = tracing::info_span!(
             "command",
             command = C::NAME,
-            stream = request.envelope.command.stream_key(),
+            stream = %format_args!("{category}-{}", request.envelope.command.stream_key()),
             client = request.origin.client,
             tenant = request.origin.tenant,
             key = request.envelope.idempotency_key,
+            correlation_id = request.envelope.metadata.correlation_id,
             outcome = tracing::field::Empty,
             position = tracing::field::Empty,
         );
@@ -43,7 +42,7 @@ impl Policy for Trace {
         if let Ok(committed) = &response {
             span.record("position", committed.position.get());
         }
-        metrics::histogram!(DURATION, "command" => C::NAME, "outcome" => outcome)
+        metrics::histogram!(DURATION.name, "command" => C::NAME, "outcome" => outcome)
             .record(began.elapsed());
         response
     }

@@ -20,6 +20,7 @@ use crate::{
     backend::{Outcome, Request},
     error::Error,
     ids::StreamId,
+    metrics::Depth,
     store::Options,
 };
 
@@ -43,6 +44,7 @@ pub(super) struct Queue {
     /// No more waiting for those that are accepted.
     pub(super) cut: CancellationToken,
     cut_off: AtomicUsize,
+    depth: Arc<Depth>,
 }
 
 impl Queue {
@@ -62,6 +64,7 @@ impl Queue {
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
             cut_off: AtomicUsize::new(0),
+            depth: Arc::new(Depth::new()),
         };
         (queue, receiver)
     }
@@ -89,11 +92,19 @@ impl Queue {
     /// Room for a request, for as long as it is held.
     async fn place(&self, request: &Request) -> Result<Place, Error> {
         // One that is larger than all the room there is travels when there is nothing else.
-        let units = (size(request) / UNIT + 1).min(self.max_units) as u32;
+        let bytes = size(request);
+        let units = (bytes / UNIT + 1).min(self.max_units) as u32;
         let both = async {
             let append = self.appends.clone().acquire_owned().await?;
             let units = self.units.clone().acquire_many_owned(units).await?;
-            Ok::<_, tokio::sync::AcquireError>(Place { _append: append, _units: units })
+            self.depth.joined(bytes);
+            let depth = self.depth.clone();
+            Ok::<_, tokio::sync::AcquireError>(Place {
+                _append: append,
+                _units: units,
+                bytes,
+                depth,
+            })
         };
         match timeout(self.queue_timeout, both).await {
             Ok(Ok(place)) => Ok(place),
@@ -136,6 +147,14 @@ fn size(request: &Request) -> usize {
 pub(super) struct Place {
     _append: OwnedSemaphorePermit,
     _units: OwnedSemaphorePermit,
+    bytes: usize,
+    depth: Arc<Depth>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.depth.left(self.bytes);
+    }
 }
 
 /// An append that waits.

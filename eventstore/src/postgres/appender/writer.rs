@@ -24,6 +24,7 @@ use crate::{
     error::Error,
     ids::{Position, Version},
     life::StreamState,
+    metrics,
 };
 
 /// How often a batch is tried that loses to others through no fault of its own.
@@ -53,6 +54,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Sends a batch, and what fails because of some of its appends again in halves.
     pub(super) async fn send(&self, batch: Vec<Pending>, lane: &Lane) {
+        metrics::batch(batch.len());
         let mut parts = vec![(batch, BATCH_PATIENCE)];
         while let Some((mut part, patience)) = parts.pop() {
             let requests: Vec<_> = part.iter().map(|pending| &pending.request).collect();

@@ -2,7 +2,7 @@
 -- this moment is not waited for: the wait would keep a connection that others need to renew theirs. The lock is the
 -- one that guards exclude and renewals do not.
 with free as (
-    select name from {schema}.leases where name = $1 and expires_at < clock_timestamp()
+    select name, expires_at from {schema}.leases where name = $1 and expires_at < clock_timestamp()
     for update skip locked),
 taken as (
     update {schema}.leases l
@@ -19,4 +19,6 @@ select
     (select epoch from taken union all select epoch from begun),
     (select case when expires_at > clock_timestamp()
          then extract(epoch from expires_at - clock_timestamp())::float8 end
-     from {schema}.leases where name = $1)
+     from {schema}.leases where name = $1),
+    -- It was not given back: its holder has let its time go by.
+    exists (select from free where expires_at > '-infinity')

@@ -19,6 +19,7 @@ use super::{
     EventStore,
     check::{Check, idempotency_key},
     content,
+    observed::Observed,
 };
 use crate::{
     aggregate::{Aggregate, Loaded},
@@ -290,7 +291,8 @@ impl UnitOfWork {
             self.collected.keys.push(record);
         }
         let request = self.collected.request();
-        match self.session.commit(request.clone(), &self.store.inline).await? {
+        let committing = self.session.commit(request.clone(), &self.store.inline);
+        match Observed::new(&request).through(committing).await? {
             Outcome::Recorded { before, first } => {
                 let total = request.events.len();
                 let last = |count: usize| Position::new(first.get() + count as i64 - 1);

@@ -14,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_eventstore::{EventStore, postgres::Database};
+use annals_eventstore::{EventStore, metrics::Metric, postgres::Database};
+use metrics::Unit;
 use moka::policy::EvictionPolicy;
 use tokio_postgres::types::Type;
 
@@ -25,10 +26,17 @@ use self::{
 use super::{Query, QueryReadModels};
 use crate::{error::Error, read_model::ReadModel};
 
-/// How often an answer was asked for, by whether it was there.
-const LOOKUPS: &str = "annals_query_cache_lookups_total";
-/// How many bytes of answers are kept.
-const BYTES: &str = "annals_query_cache_bytes";
+pub(crate) const LOOKUPS: Metric = Metric::counter(
+    "annals_query_cache_lookups_total",
+    &["read_model", "outcome"],
+    "Queries through a cache: a hit, or a miss",
+);
+pub(crate) const BYTES: Metric = Metric::gauge(
+    "annals_query_cache_bytes",
+    Unit::Bytes,
+    &[],
+    "Room that answers in query caches take",
+);
 /// What an answer costs beside its rows.
 const OVERHEAD: usize = 256;
 /// Of how many statements the types of the parameters are remembered.
@@ -169,7 +177,8 @@ impl QueryCache {
     /// If the store is in memory.
     pub fn with(store: &EventStore, options: QueryCacheOptions) -> Result<Self, Error> {
         store.database()?;
-        describe();
+        LOOKUPS.describe();
+        BYTES.describe();
         let QueryCacheOptions { max_age, max_bytes, time_to_live } = options;
         let tally = Arc::new(Tally::default());
         let forgotten = tally.clone();
@@ -246,7 +255,8 @@ impl QueryCache {
             self.0.tally.hits.fetch_add(1, Ordering::Relaxed);
             "hit"
         };
-        metrics::counter!(LOOKUPS, "read_model" => R::TABLE, "outcome" => outcome).increment(1);
+        metrics::counter!(LOOKUPS.name, "read_model" => R::TABLE, "outcome" => outcome)
+            .increment(1);
         Ok(entry.value().value.downcast_ref::<T>().cloned())
     }
 }
@@ -287,24 +297,12 @@ impl Tally {
     /// So many bytes came, or went.
     fn holds(&self, bytes: i64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        metrics::gauge!(BYTES).increment(bytes as f64);
+        metrics::gauge!(BYTES.name).increment(bytes as f64);
     }
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        metrics::gauge!(BYTES).decrement(*self.bytes.get_mut() as f64);
+        metrics::gauge!(BYTES.name).decrement(*self.bytes.get_mut() as f64);
     }
-}
-
-/// Tells a recorder of metrics, if there is one, what they mean.
-fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge};
-
-    describe_counter!(
-        LOOKUPS,
-        Unit::Count,
-        "Queries on a read model through a cache, by whether the answer was there"
-    );
-    describe_gauge!(BYTES, Unit::Bytes, "Room that answers in query caches take");
 }
