@@ -76,6 +76,7 @@
     feature = "contracts",
     doc = "- [`contract`]: what is published, as JSON Schema, AsyncAPI and Open Data Contract"
 )]
+#![cfg_attr(feature = "faults", doc = "- [`testkit::faults`]: faults on purpose, for tests")]
 #![cfg_attr(
     feature = "conformance",
     doc = "- [`conformance`]: how every store behaves, as a suite to run, and a checker of histories"
@@ -97,6 +98,7 @@ pub mod conformance;
 pub mod contract;
 mod error;
 mod event;
+mod fail_points;
 mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;
