@@ -58,6 +58,7 @@
 //! Errors are `application/problem+json`; with 429 and 503 comes `Retry-After`. `GET /openapi.json` describes it
 //! all, `GET /health` says if the store can be used.
 
+mod admission;
 mod aggregate;
 mod asked;
 mod command;
@@ -87,13 +88,14 @@ use tower_http::{ServiceBuilderExt, request_id::MakeRequestUuid, trace::TraceLay
 
 pub use self::identity::{Access, Authenticate, Denied, Identity};
 use self::{
+    admission::{AT_ONCE, Door, admit},
     document::Document,
     follow::Follow,
     identity::Everybody,
     problem::Problem,
     shared::{Shared, Waiter},
 };
-use crate::bus::{Bus, Dispatch, Standard};
+use crate::bus::{Bus, Dispatch, Standard, policy::RateLimit};
 
 /// Collects routes and makes a router of them. See the [module](self).
 #[must_use = "a gateway does nothing until its router is served"]
@@ -101,6 +103,8 @@ pub struct Gateway<S = Standard> {
     store: EventStore,
     bus: Bus<S>,
     authenticate: Arc<dyn Authenticate>,
+    rate_limit: Option<RateLimit>,
+    at_once: usize,
     title: String,
     version: String,
     router: Router<Arc<Shared<S>>>,
@@ -121,6 +125,8 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             store: store.clone(),
             bus,
             authenticate: Arc::new(Everybody),
+            rate_limit: None,
+            at_once: AT_ONCE,
             title: "Annals".to_owned(),
             version: "1".to_owned(),
             router: Router::new(),
@@ -132,6 +138,23 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     /// Sets who is let in; everybody, as `anonymous`, unless set.
     pub fn authenticate(mut self, authenticate: impl Authenticate) -> Self {
         self.authenticate = Arc::new(authenticate);
+        self
+    }
+
+    /// Limits the rate of each client, whatever it asks for: commands, aggregates, read models. No limit unless set; that of
+    /// the bus holds for commands besides. Above it the answer is 429, or waits, as the limit says.
+    ///
+    /// Clients are told apart by who they are found to be: without [`authenticate`](Self::authenticate), all are one.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
+    /// Sets how many requests there may be at once: 4,096 unless set. One more is answered with 503 before its body is read, so
+    /// that what requests take of memory is bounded: by this number, and by 2 MiB for a body. Live updates count until they
+    /// have begun.
+    pub fn requests_at_once(mut self, requests: usize) -> Self {
+        self.at_once = requests;
         self
     }
 
@@ -193,6 +216,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             store: self.store,
             bus: self.bus,
             authenticate: self.authenticate,
+            rate_limit: self.rate_limit,
             read_models: self.read_models,
             document,
         });
@@ -201,7 +225,9 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             .set_x_request_id(MakeRequestUuid)
             .layer(TraceLayer::new_for_http().make_span_with(span))
             .propagate_x_request_id();
+        let door = Door::new(self.at_once);
         self.router
+            .layer(axum::middleware::from_fn_with_state(door, admit))
             .route("/openapi.json", get(openapi::<S>))
             .route("/health", get(health::<S>))
             .fallback(async || Problem::not_found("there is nothing at this path"))
