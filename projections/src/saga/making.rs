@@ -13,6 +13,7 @@ use super::{
     step::{Retry, Step},
 };
 use crate::{
+    fail_points::may_fail,
     guard::{Cause, panicked},
     worker::failure::text,
 };
@@ -84,12 +85,19 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             traceparent: instance.traceparent.clone(),
         };
         let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
-        let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt)).catch_unwind();
+        let performing = AssertUnwindSafe(self.call(&call, &attempt)).catch_unwind();
         match tokio::time::timeout(limit, performing).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(payload)) => Err(panicked(&*payload)),
             Err(_) => Err(format!("no answer within {limit:?}").into()),
         }
+    }
+
+    async fn call(&self, call: &S::Call, attempt: &Attempt) -> Result<Answer<S::Reply>, Cause> {
+        may_fail!("saga-calling");
+        let answer = self.performer.perform(call, attempt).await?;
+        may_fail!("saga-called");
+        Ok(answer)
     }
 }
 

@@ -6,8 +6,10 @@ mod failures;
 mod foreign;
 mod loss;
 mod members;
+mod pressure;
 mod processes;
 mod relay;
+mod repeated;
 mod rows;
 #[allow(dead_code, unused_imports, reason = "these tests use a part of it")]
 #[path = "../read_side/support/mod.rs"]

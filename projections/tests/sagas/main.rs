@@ -5,6 +5,7 @@ mod asked;
 mod booking;
 mod calls;
 mod chaos;
+mod disturbed;
 mod inputs;
 mod processes;
 mod support;
