@@ -55,6 +55,11 @@
 //! failed delivery or transaction the next term begins with a new producer; after another producer took the
 //! transactional id this one stands by; what the broker refuses for good ends [`Publisher::run_until`].
 //!
+//! Kafka 4 may lose the end of a transaction in partitions that are without a leader when it ends (KAFKA-20734),
+//! as when all brokers that hold them crash together. The publisher looks for that when it begins and after each lost
+//! connection, and ends such transactions as they ended elsewhere. Where it has to commit, it writes a record without value
+//! and with the header `annals-ends-transaction`; consumers pass over it ([`RecordError::EndsTransaction`]).
+//!
 //! This needs brokers that check whether a transaction is still open before they take a late message of it
 //! (Kafka 3.6 and later do).
 //!
@@ -176,6 +181,7 @@ mod receipts;
 mod record;
 mod recovery;
 mod security;
+mod settle;
 mod start;
 mod topic_spec;
 mod topics;

@@ -89,12 +89,13 @@ impl Drop for Producer {
 }
 
 impl Producer {
-    /// Starts the thread, for a log that has these categories now; its first news are [`Report::Ready`], or
+    /// Starts the thread, for a log that has these categories now and is published up to the checkpoint at least; its first news are [`Report::Ready`], or
     /// a failure. It drops `ended` when it has nothing open at the broker any more, as far as it can.
     pub(super) fn start(
         settings: Arc<Settings>,
         categories: Vec<String>,
         transactional_id: Arc<str>,
+        checkpoint: Position,
         ended: DropGuard,
     ) -> Result<Self, Error> {
         let (jobs, received) = mpsc::channel();
@@ -107,6 +108,7 @@ impl Producer {
                 settings,
                 categories,
                 transactional_id,
+                checkpoint,
                 news.clone(),
                 worker_abandoned,
             ) {

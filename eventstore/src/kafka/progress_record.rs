@@ -126,6 +126,13 @@ impl ProgressRecord {
         self
     }
 
+    /// The offsets, partition by partition.
+    pub(super) fn ends(&self) -> impl Iterator<Item = ((String, i32), i64)> {
+        self.offsets.iter().flat_map(|(topic, ends)| {
+            ends.iter().map(|(partition, end)| ((topic.clone(), *partition), *end))
+        })
+    }
+
     /// Reads the value of a record. Fields that it does not know are left out.
     ///
     /// # Errors

@@ -184,7 +184,8 @@ impl Publisher {
         self.reporter.state(State::Connecting);
         let id = self.transactional_id(database).await?;
         let categories = database.categories().await?;
-        let mut producer = Producer::start(self.settings.clone(), categories, id.clone(), ended)?;
+        let (settings, at) = (self.settings.clone(), checkpoint.position());
+        let mut producer = Producer::start(settings, categories, id.clone(), at, ended)?;
         // Nothing is on its way yet that had to be waited for.
         let Some(told) = stop.run_until_cancelled(self.ready(&mut producer)).await else {
             return Ok(());

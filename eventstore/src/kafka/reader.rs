@@ -1,12 +1,18 @@
 //! Looking into topics, as a consumer does: how far is a store published, and where do partitions end.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode as Code},
+    message::BorrowedMessage,
+    topic_partition_list::TopicPartitionListElem,
 };
 
 use super::{
@@ -26,6 +32,18 @@ const NEAR_THE_END: i64 = 256;
 pub(super) struct Reader {
     committed: BaseConsumer<Quiet>,
     all: BaseConsumer<Quiet>,
+}
+
+/// A partition of a topic.
+pub(super) type Place = (String, i32);
+
+/// What of a partition counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Extent {
+    /// All that is there, with what is not committed yet.
+    All,
+    /// Up to where all transactions are over.
+    Committed,
 }
 
 /// Why nothing was found out.
@@ -65,14 +83,73 @@ impl Reader {
         Ok(found.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
     }
 
-    /// The end of a partition, with what is not committed yet.
-    pub(super) fn end(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
-        Ok(self.all.fetch_watermarks(topic, partition, TIMEOUT)?.1)
+    /// Where partitions end.
+    pub(super) fn ends(
+        &self,
+        places: &[Place],
+        extent: Extent,
+    ) -> Result<BTreeMap<Place, i64>, KafkaError> {
+        let mut asked = TopicPartitionList::new();
+        for (topic, partition) in places {
+            // Asked for the offset of this time, the broker says the end.
+            asked.add_partition_offset(topic, *partition, Offset::End)?;
+        }
+        let consumer = match extent {
+            Extent::All => &self.all,
+            Extent::Committed => &self.committed,
+        };
+        let found = consumer.offsets_for_times(asked, TIMEOUT)?;
+        let end = |one: &TopicPartitionListElem<'_>| {
+            one.error()?;
+            let place = (one.topic().to_owned(), one.partition());
+            let unknown = KafkaError::OffsetFetch(Code::UnknownPartition);
+            Ok((place, one.offset().to_raw().filter(|offset| *offset >= 0).ok_or(unknown)?))
+        };
+        found.elements().iter().map(end).collect()
     }
 
-    /// Up to where all transactions of a partition are over.
-    pub(super) fn stable_end(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
-        Ok(self.committed.fetch_watermarks(topic, partition, TIMEOUT)?.1)
+    /// Whether there is a record at an offset, and its transaction is committed.
+    pub(super) fn is_committed(&self, place: &Place, offset: i64) -> Result<bool, Unread> {
+        let mut found = false;
+        self.read(&self.committed, (&place.0, place.1, offset), |message| {
+            found = message.offset() == offset;
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// How far partitions go, by all progress under a key that is committed.
+    pub(super) fn committed_ends(
+        &self,
+        topic: &str,
+        key: &str,
+    ) -> Result<BTreeMap<Place, i64>, Unread> {
+        let mut ends = BTreeMap::<Place, i64>::new();
+        let (first, _) = self.committed.fetch_watermarks(topic, 0, TIMEOUT)?;
+        self.read(&self.committed, (topic, 0, first), |message| {
+            let record = message.payload().filter(|_| message.key() == Some(key.as_bytes()));
+            // One that is not understood is complained of by those who look for the last.
+            for (place, end) in record
+                .and_then(|it| ProgressRecord::parse(it).ok())
+                .iter()
+                .flat_map(ProgressRecord::ends)
+            {
+                let known = ends.entry(place).or_default();
+                *known = end.max(*known);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(ends)
+    }
+
+    /// The last progress under a key from an offset on, be it committed or not.
+    pub(super) fn progress_behind(
+        &self,
+        topic: &str,
+        key: &str,
+        start: i64,
+    ) -> Result<Option<ProgressRecord>, Unread> {
+        Ok(self.progress_since(&self.all, topic, key, start)?.flatten())
     }
 
     /// The last progress under a key that is committed, or none.
@@ -87,7 +164,7 @@ impl Reader {
         let mut reach = NEAR_THE_END;
         loop {
             let start = first.max(end.saturating_sub(reach));
-            if let Some(found) = self.progress_since(topic, key, start)? {
+            if let Some(found) = self.progress_since(&self.committed, topic, key, start)? {
                 return Ok(found);
             }
             if start == first {
@@ -100,38 +177,63 @@ impl Reader {
     /// What is found under a key from an offset on: nothing, or a record, or its removal.
     fn progress_since(
         &self,
+        consumer: &BaseConsumer<Quiet>,
         topic: &str,
         key: &str,
         start: i64,
     ) -> Result<Option<Option<ProgressRecord>>, Unread> {
-        let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(topic, 0, Offset::Offset(start))?;
-        self.committed.assign(&assignment)?;
-        let mut heard = Instant::now();
         let mut found: Option<Option<ProgressRecord>> = None;
-        loop {
-            match self.committed.poll(STEP) {
-                Some(Ok(message)) => {
-                    heard = Instant::now();
-                    if message.key() != Some(key.as_bytes()) {
-                        continue;
-                    }
-                    let Some(value) = message.payload() else {
-                        found = Some(None);
-                        continue;
-                    };
-                    let record = ProgressRecord::parse(value).map_err(Unread::Record)?;
+        let mut failed = None;
+        self.read(consumer, (topic, 0, start), |message| {
+            if message.key() != Some(key.as_bytes()) {
+                return ControlFlow::Continue(());
+            }
+            let Some(value) = message.payload() else {
+                found = Some(None);
+                return ControlFlow::Continue(());
+            };
+            match ProgressRecord::parse(value) {
+                Ok(record) => {
                     let before = found.take().flatten();
                     found = Some(match before {
                         // One that was paused was late.
                         Some(before) if before.position > record.position => Some(before),
                         _ => Some(record),
                     });
+                    ControlFlow::Continue(())
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(found),
-                Some(Err(error)) => return Err(error.into()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        failed.map_or(Ok(found), |error| Err(Unread::Record(error)))
+    }
+
+    /// Reads a partition from an offset on, to its end or until it is enough.
+    fn read(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        (topic, partition, start): (&str, i32, i64),
+        mut take: impl FnMut(&BorrowedMessage<'_>) -> ControlFlow<()>,
+    ) -> Result<(), KafkaError> {
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, partition, Offset::Offset(start))?;
+        consumer.assign(&assignment)?;
+        let mut heard = Instant::now();
+        loop {
+            match consumer.poll(STEP) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    if take(&message).is_break() {
+                        return Ok(());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => return Err(error),
                 None if heard.elapsed() > TIMEOUT => {
-                    return Err(KafkaError::MessageConsumption(Code::OperationTimedOut).into());
+                    return Err(KafkaError::MessageConsumption(Code::OperationTimedOut));
                 }
                 None => {}
             }

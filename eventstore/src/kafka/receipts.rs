@@ -25,6 +25,8 @@ struct State {
     ends: Ends,
     /// What librdkafka last said about its connections.
     trouble: Option<String>,
+    /// Whether it said anything about them that nobody has followed up.
+    doubt: bool,
 }
 
 /// The ends of what was sent. It is written once for each message, so it is looked up without hashing.
@@ -97,6 +99,16 @@ impl Receipts {
     /// What was last said about the connections.
     pub(super) fn trouble(&self) -> Option<String> {
         self.state().trouble.clone()
+    }
+
+    /// A broker may have crashed.
+    pub(super) fn doubt(&self) {
+        self.state().doubt = true;
+    }
+
+    /// Whether a broker may have crashed since this was asked last.
+    pub(super) fn take_doubt(&self) -> bool {
+        std::mem::take(&mut self.state().doubt)
     }
 
     /// Forgets what was said about the connections: they are there.
@@ -174,7 +186,9 @@ impl ClientContext for Receipts {
         if facility == "FAIL" {
             // Some failures are only logged: that of a listener which closes the connection because it
             // is spoken to in another protocol.
-            self.state().trouble.get_or_insert_with(|| with_advice(message));
+            let mut state = self.state();
+            state.doubt = true;
+            state.trouble.get_or_insert_with(|| with_advice(message));
         }
         log(level, facility, message);
     }
@@ -184,6 +198,7 @@ impl ClientContext for Receipts {
         // "1/1 brokers are down" says less than what was said about one of them.
         let all_down = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
         let mut state = self.state();
+        state.doubt = true;
         if !all_down || state.trouble.is_none() {
             state.trouble = Some(reason.to_owned());
         }

@@ -15,10 +15,17 @@ use crate::{
 /// So many sources or types are remembered. More of them are read all the same.
 const REMEMBERED: usize = 1024;
 
+/// The header of a record that is no event.
+pub(super) const ENDS_TRANSACTION: &str = "annals-ends-transaction";
+
 /// Why a record is no event of the context.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
+    /// The record is there for the end of its transaction alone, and says nothing: pass over it. A
+    /// publisher writes one where a broker that crashed has lost the end of the transaction before.
+    #[error("the record ends a transaction, and is no event")]
+    EndsTransaction,
     /// The record has no key, and the key is the stream's.
     #[error("the record has no key")]
     NoKey,
@@ -118,6 +125,9 @@ impl RecordReader {
         headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     ) -> Result<Recorded, RecordError> {
         let headers = Headers::pick(headers);
+        if headers.ends_transaction {
+            return Err(RecordError::EndsTransaction);
+        }
         let key = key.ok_or(RecordError::NoKey)?;
         let value = value.ok_or(RecordError::NoValue)?;
 
@@ -221,6 +231,7 @@ struct Headers<'a> {
     traceparent: Option<&'a [u8]>,
     actor: Option<&'a [u8]>,
     custom: Option<&'a [u8]>,
+    ends_transaction: bool,
 }
 
 impl<'a> Headers<'a> {
@@ -241,6 +252,10 @@ impl<'a> Headers<'a> {
                 "traceparent" => &mut picked.traceparent,
                 "ce_actor" => &mut picked.actor,
                 "ce_custommetadata" => &mut picked.custom,
+                ENDS_TRANSACTION => {
+                    picked.ends_transaction = true;
+                    continue;
+                }
                 _ => continue,
             };
             *place = value;

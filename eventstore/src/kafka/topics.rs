@@ -70,6 +70,8 @@ pub(super) fn check_context(context: &str) -> Result<(), Error> {
 pub(super) enum Unready {
     /// Nothing will change by trying again.
     Refused(Error),
+    /// The cluster has fewer brokers than a topic needs. It may be about to start.
+    TooFewBrokers(Error),
     /// The broker did not answer, or not well.
     Failed(KafkaError),
     /// Somebody else is just creating or deleting one.
@@ -191,7 +193,11 @@ impl Admin {
             Some((topic, code)) if is_permanent(code) => {
                 let (spec, advice) = (plan.spec(&topic), advice(code, CREATE));
                 let action = format!("create the topic {topic} with {spec}{advice}");
-                Err(Unready::Refused(broker_error(action, KafkaError::AdminOp(code))))
+                let error = broker_error(action, KafkaError::AdminOp(code));
+                Err(match code {
+                    Code::InvalidReplicationFactor => Unready::TooFewBrokers(error),
+                    _ => Unready::Refused(error),
+                })
             }
             Some((_, code)) => Err(Unready::Failed(KafkaError::AdminOp(code))),
         }

@@ -15,6 +15,7 @@ use super::{
     metrics,
     producer::{Failure, Step, broker_error},
     receipts::is_permanent,
+    settle::Before,
     worker::{STEP, Worker},
 };
 #[cfg(feature = "fail-points")]
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::fail_points::fail_point;
 
 /// How long a call waits at once. One that has not come to its end is resumed by calling it again.
-const CALL: Duration = Duration::from_millis(500);
+pub(super) const CALL: Duration = Duration::from_millis(500);
 /// How long it may take to abort. What is not aborted then is by the next producer.
 const ABORT: Duration = Duration::from_millis(400);
 
@@ -42,6 +43,9 @@ impl Worker {
 
     /// Publishes a step in a transaction. How many events are published by it.
     pub(super) fn in_transaction(&mut self, step: &Step) -> Result<usize, Failure> {
+        if self.producer.context().take_doubt() {
+            self.settle(Before::Own)?;
+        }
         let began = Instant::now();
         let begun = self.producer.begin_transaction();
         begun.map_err(|error| failure("begin a transaction", error))?;
@@ -65,7 +69,7 @@ impl Worker {
         Ok(published)
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    pub(super) fn commit(&mut self) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
             // Nothing is in flight, or this would wait in steps of 100 ms.
@@ -80,6 +84,7 @@ impl Worker {
             if !may_be_resumed(&error) || !in_time {
                 return Err(failure("learn whether a transaction is committed", error));
             }
+            self.producer.context().doubt();
             self.check(&[])?;
             self.reaches_broker();
         }
@@ -111,12 +116,12 @@ impl Worker {
 }
 
 /// Whether calling the same again goes on with it.
-fn may_be_resumed(error: &KafkaError) -> bool {
+pub(super) fn may_be_resumed(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.is_fatal())
 }
 
 /// What a call has failed with, if it is not resumed. One that is fatal for the producer is not for the next.
-fn failure(action: &str, error: KafkaError) -> Failure {
+pub(super) fn failure(action: &str, error: KafkaError) -> Failure {
     let permanent = match &error {
         KafkaError::Transaction(error) => is_permanent(RDKafkaError::code(error)),
         _ => false,

@@ -26,12 +26,13 @@ use super::{
     producer::{Failure, Job, Report, Step, broker_error},
     progress_record::ProgressRecord,
     publication::Router,
-    reader::{Reader, Unread},
+    reader::{Extent, Place, Reader, Unread},
     receipts::{PROGRESS, Receipts, Undelivered, is_consequence, is_fenced, is_permanent},
+    settle::Before,
     start::Told,
     topics::{self, Topics, Unready},
 };
-use crate::{error::Error, event::Recorded, fail_points::fail_point, trace};
+use crate::{error::Error, event::Recorded, fail_points::fail_point, ids::Position, trace};
 
 /// How long the broker has to answer a question.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,8 +40,10 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(1);
 /// Between looks at what has become of messages; `flush` would look each 100 ms.
 pub(super) const STEP: Duration = Duration::from_millis(1);
+/// How long brokers may take to come back, where there are too few of them for a new topic.
+const RETURN: Duration = Duration::from_secs(10);
 /// The pause before something failed is tried again, and between looks at an idle producer.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 type Ends = std::collections::BTreeMap<String, std::collections::BTreeMap<i32, i64>>;
 
@@ -48,8 +51,10 @@ type Ends = std::collections::BTreeMap<String, std::collections::BTreeMap<i32, i
 pub(super) struct Worker {
     pub(super) settings: Arc<Settings>,
     /// It is also the key of the store's progress.
-    transactional_id: Arc<str>,
-    progress_topic: String,
+    pub(super) transactional_id: Arc<str>,
+    pub(super) progress_topic: String,
+    /// How far the store was published when it began, by what the database says.
+    checkpoint: Position,
     reports: UnboundedSender<Report>,
     abandoned: Arc<AtomicBool>,
     pub(super) producer: BaseProducer<Receipts>,
@@ -67,6 +72,7 @@ impl Worker {
         settings: Arc<Settings>,
         categories: Vec<String>,
         transactional_id: Arc<str>,
+        checkpoint: Position,
         reports: UnboundedSender<Report>,
         abandoned: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
@@ -82,6 +88,7 @@ impl Worker {
         Ok(Self {
             transactional_id,
             progress_topic: ProgressRecord::topic(&settings.context),
+            checkpoint,
             reports,
             abandoned,
             producer,
@@ -116,6 +123,7 @@ impl Worker {
         if self.settings.delivery == Delivery::ExactlyOnce {
             self.init_transactions()?;
             fail_point!("publisher-initialised");
+            self.settle(Before::Predecessor(self.checkpoint))?;
         }
         let told = self.read_progress()?;
         fail_point!("publisher-progress-read");
@@ -232,56 +240,51 @@ impl Worker {
     /// Where all partitions end, whatever is in there.
     fn all_ends(&mut self) -> Result<Ends, Failure> {
         let reader = self.reader()?;
+        let partitions = self.own_partitions(&reader)?;
+        let found = self.until_read(|| Ok(reader.ends(&partitions, Extent::All)?))?;
         let mut ends = Ends::new();
+        for ((topic, partition), end) in found.into_iter().filter(|(_, end)| *end > 0) {
+            ends.entry(topic).or_default().insert(partition, end);
+        }
+        Ok(ends)
+    }
+
+    /// The partitions of all topics that events go to.
+    pub(super) fn own_partitions(&mut self, reader: &Reader) -> Result<Vec<Place>, Failure> {
         let (settings, ready) = (self.settings.clone(), self.topics.clone());
-        let own = self.progress_topic.clone();
+        let progress = self.progress_topic.clone();
         let topics = self.until_read(|| {
             Ok(reader.topics(|name| {
                 topics::is_of(&settings.context, name)
                     || settings.plan.declared().any(|declared| declared == name)
-                    || (ready.are_ready(name) && name != own)
+                    || (ready.are_ready(name) && name != progress)
             })?)
         })?;
-        for (topic, partitions) in topics {
-            // Kafka counts partitions in i32.
-            for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-                let end = self.until_read(|| Ok(reader.end(&topic, partition)?))?;
-                if end > 0 {
-                    ends.entry(topic.clone()).or_default().insert(partition, end);
-                }
-            }
-        }
-        Ok(ends)
+        // Kafka counts partitions in i32.
+        let count = |partitions: usize| i32::try_from(partitions).unwrap_or(i32::MAX);
+        let of = |(topic, partitions): (String, usize)| {
+            (0..count(partitions)).map(move |partition| (topic.clone(), partition))
+        };
+        Ok(topics.into_iter().flat_map(of).collect())
     }
 
     /// How far the store is published, by what the broker has.
     fn read_progress(&mut self) -> Result<Option<ProgressRecord>, Failure> {
         let reader = self.reader()?;
         let (topic, key) = (self.progress_topic.clone(), self.transactional_id.clone());
-        if self.settings.delivery == Delivery::ExactlyOnce {
-            // This store's transactions are over. But as long as one of another store's is open, nothing
-            // behind it is committed for a reader, whosever it is.
-            let end = self.until_read(|| Ok(reader.end(&topic, 0)?))?;
-            let mut since = Instant::now();
-            while self.until_read(|| Ok(reader.stable_end(&topic, 0)?))? < end {
-                if since.elapsed() > STALL {
-                    tracing::debug!(topic, "waiting for the transaction of another store");
-                    since = Instant::now();
-                }
-                self.hear_after(PAUSE);
-                self.check(&[])?;
-            }
-        }
         self.until_read(|| reader.progress(&topic, &key))
     }
 
-    fn reader(&self) -> Result<Reader, Failure> {
+    pub(super) fn reader(&self) -> Result<Reader, Failure> {
         Reader::new(&self.settings.client)
             .map_err(|error| Failure::Refused(broker_error("create a consumer", error)))
     }
 
     /// Reads, again and again, until the broker answers.
-    fn until_read<T>(&mut self, read: impl Fn() -> Result<T, Unread>) -> Result<T, Failure> {
+    pub(super) fn until_read<T>(
+        &mut self,
+        read: impl Fn() -> Result<T, Unread>,
+    ) -> Result<T, Failure> {
         loop {
             let failed = match read() {
                 Ok(found) => return Ok(found),
@@ -333,7 +336,7 @@ impl Worker {
         self.enqueue(record, batch)
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         mut record: BaseRecord<'_, [u8], [u8], usize>,
         batch: &[Recorded],
@@ -361,6 +364,7 @@ impl Worker {
     /// Sees to topics, for as long as that takes.
     fn prepare(&mut self, names: &[Arc<str>], batch: &[Recorded]) -> Result<(), Failure> {
         let settings = self.settings.clone();
+        let began = Instant::now();
         loop {
             let client = self.producer.client();
             let prepared = self.topics.prepare(
@@ -373,7 +377,12 @@ impl Worker {
             match prepared {
                 Ok(()) => break,
                 Err(Unready::Changing) => {}
-                Err(Unready::Refused(error)) => return Err(Failure::Refused(error)),
+                Err(Unready::TooFewBrokers(error)) if began.elapsed() < RETURN => {
+                    tracing::debug!(error = crate::error::chain(&error), "waiting for brokers");
+                }
+                Err(Unready::Refused(error) | Unready::TooFewBrokers(error)) => {
+                    return Err(Failure::Refused(error));
+                }
                 Err(Unready::Failed(error)) if code_of(&error).is_none_or(is_permanent) => {
                     return Err(Failure::Refused(broker_error("see to the topics", error)));
                 }

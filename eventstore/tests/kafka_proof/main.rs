@@ -61,6 +61,11 @@ async fn paused_for_longer_than_lease_and_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_paused_one_goes_on_while_the_next_takes_over() {
+    is_proven(Scenario::Crossed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_takeovers_in_a_row() {
     is_proven(Scenario::Takeovers).await;
 }

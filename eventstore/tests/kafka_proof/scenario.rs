@@ -27,6 +27,8 @@ pub(crate) enum Scenario {
     Answers,
     /// The publisher stops for longer than its lease and its transaction last, and wakes up late.
     Paused,
+    /// One stops within a transaction, the next while it takes over, and the first goes on meanwhile.
+    Crossed,
     /// Ten takeovers in a row.
     Takeovers,
     /// Several publishers are started together, and killed at random.
@@ -43,11 +45,12 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     #[allow(dead_code, reason = "a test plays one")]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Killed,
         Self::KilledAtLeastOnce,
         Self::Answers,
         Self::Paused,
+        Self::Crossed,
         Self::Takeovers,
         Self::Several,
         Self::Broker,
@@ -62,6 +65,7 @@ impl Scenario {
             Self::KilledAtLeastOnce => "killed-at-least-once",
             Self::Answers => "answers",
             Self::Paused => "paused",
+            Self::Crossed => "crossed",
             Self::Takeovers => "takeovers",
             Self::Several => "several",
             Self::Broker => "broker",
@@ -94,6 +98,7 @@ impl Scenario {
             Self::Killed | Self::KilledAtLeastOnce => killed(&mut stage, self.delivery()).await,
             Self::Answers => answers(&mut stage).await,
             Self::Paused => paused(&mut stage).await,
+            Self::Crossed => crossed(&mut stage).await,
             Self::Takeovers => takeovers(&mut stage).await,
             Self::Several => several(&mut stage).await,
             Self::Broker => broker(&mut stage).await,
@@ -226,6 +231,35 @@ async fn paused(stage: &mut Stage<'_>) -> usize {
         // Either may be the one that goes on.
         stage.published_more().await;
         drop((late, next));
+        faults += 1;
+    }
+    faults
+}
+
+async fn crossed(stage: &mut Stage<'_>) -> usize {
+    let open = ["sent", "delivered", "progress-sent", "before-commit"];
+    let taking_over = ["lease-taken", "connected", "initialised", "progress-read"];
+    let point = |name: &str| {
+        let is_named = |point: &&&str| point.strip_prefix("publisher-") == Some(name);
+        FAIL_POINTS.iter().find(is_named).copied().expect("a fail point")
+    };
+    let mut faults = 0_usize;
+    while faults < 8 || !stage.is_over() {
+        // Its transaction lasts: only the one that takes over can end it.
+        let first = Process::of(stage.setup).transaction_timeout(Duration::from_secs(60));
+        let count = stage.random.random_range(1..20);
+        let first = first.at(point(open[faults % open.len()]), count, What::Pause).start();
+        first.paused().await;
+        let next = Process::of(stage.setup).transaction_timeout(TRANSACTION);
+        // All of both within eight, and another pair of them each time.
+        let at = taking_over[(faults + faults / open.len()) % taking_over.len()];
+        let next = next.at(point(at), 1, What::Pause).start();
+        next.paused().await;
+        first.signal("-CONT");
+        stage.pause(50..1000).await;
+        next.signal("-CONT");
+        stage.published_more().await;
+        drop((first, next));
         faults += 1;
     }
     faults

@@ -77,7 +77,7 @@ impl Join {
             ("group.id", group),
             ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
             ("session.timeout.ms", millis(session_timeout)),
-            ("heartbeat.interval.ms", millis(session_timeout / 4)),
+            ("heartbeat.interval.ms", millis(session_timeout / 10)),
             // The owner is waited for without a poll.
             ("max.poll.interval.ms", millis((handover * 3).max(Duration::from_secs(300)))),
             // Nothing is read. It must not matter where.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{Position, Recorded, kafka::RecordReader};
+use annals_eventstore::{
+    Position, Recorded,
+    kafka::{RecordError, RecordReader},
+};
 use rdkafka::{Message, message::BorrowedMessage};
 
 use super::{
@@ -101,6 +104,7 @@ impl Intake {
                 let event = is_wanted.then_some(event);
                 Read::Event(Entry { position, offset, bytes, event })
             }
+            Err(RecordError::EndsTransaction) => return Ok(()),
             Err(reason) => {
                 self.bytes += message.payload_len();
                 let (record, reason) = (RawRecord::of(message), Arc::new(reason));

@@ -196,8 +196,11 @@ impl Reader {
                     let index = usize::try_from(message.partition()).unwrap_or_default();
                     let Some(partition) = self.partitions.get_mut(index) else { continue };
                     let offset = message.offset();
-                    if partition.flow != Flow::Ended && offset < partition.end {
-                        let record = Record::of(&message);
+                    let record = Record::of(&message);
+                    if partition.flow != Flow::Ended
+                        && offset < partition.end
+                        && !record.ends_transaction()
+                    {
                         partition.bytes += record.bytes();
                         partition.queue.push_back(record);
                         if partition.bytes > AHEAD_BYTES && partition.flow == Flow::Reading {

@@ -9,7 +9,9 @@ use crate::{
     error::Error,
     event::Recorded,
     ids::Position,
-    kafka::{cloud_events::Headers, options::Settings, publication::Router},
+    kafka::{
+        cloud_events::Headers, options::Settings, publication::Router, record::ENDS_TRANSACTION,
+    },
 };
 
 /// A part of a record.
@@ -57,6 +59,11 @@ impl Record {
             payload: message.payload().unwrap_or_default().to_vec(),
             headers: headers.map(header).collect(),
         }
+    }
+
+    /// Whether it is there for the end of its transaction alone.
+    pub(super) fn ends_transaction(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name == ENDS_TRANSACTION)
     }
 
     pub(super) fn bytes(&self) -> usize {
