@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the loans example against the services.
+//! `cargo xtask demo`: the larger examples against the services.
 
 use std::ffi::OsString;
 
@@ -8,12 +8,11 @@ use crate::cargo;
 use crate::services;
 
 /// Brings the services up and becomes the loans example; returns only on failure.
-pub(crate) fn run(args: &[OsString]) -> Result<()> {
+pub(crate) fn loans(args: &[OsString]) -> Result<()> {
     cargo::check_compilers()?;
     let services = services::ensure()?;
-    let mut command = cargo::command();
-    command.args(["run", "--release", "--quiet"]);
-    command.args(["-p", "annals-examples", "--example", "loans", "--"]).args(args);
+    let mut command = example("loans");
+    command.args(args);
     command.env("DATABASE_URL", services.database_url);
     match services.kafka_brokers {
         Ok(brokers) => {
@@ -24,7 +23,25 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
             command.arg("--no-kafka");
         }
     }
-    // --quiet keeps cargo's chatter out of the example's output, so say why nothing moves.
-    eprintln!("demo: building the loans example, which takes some minutes the first time");
     Err(cargo::become_command(command))
+}
+
+/// Brings the services up and becomes the travel example; returns only on failure.
+pub(crate) fn travel(args: &[OsString]) -> Result<()> {
+    // It needs no Kafka, but what it is built with does.
+    cargo::check_compilers()?;
+    let services = services::ensure()?;
+    let mut command = example("travel");
+    command.arg("run").args(args);
+    command.env("DATABASE_URL", services.database_url);
+    Err(cargo::become_command(command))
+}
+
+fn example(name: &str) -> std::process::Command {
+    let mut command = cargo::command();
+    command.args(["run", "--release", "--quiet"]);
+    command.args(["-p", "annals-examples", "--example", name, "--"]);
+    // --quiet keeps cargo's chatter out of the example's output, so say why nothing moves.
+    eprintln!("demo: building the example {name}, which takes some minutes the first time");
+    command
 }

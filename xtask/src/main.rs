@@ -35,9 +35,12 @@ enum Command {
     /// Central instead of the machine's own.
     #[command(subcommand)]
     Services(Services),
-    /// Bring the services up and run the loans example on its input.
+    /// Bring the services up and run the loans example on its input, or another example.
+    #[command(args_conflicts_with_subcommands = true)]
     Demo {
-        /// Arguments for the example.
+        #[command(subcommand)]
+        example: Option<Example>,
+        /// Arguments for the loans example.
         #[arg(last = true)]
         args: Vec<OsString>,
     },
@@ -87,6 +90,17 @@ enum Command {
 }
 
 #[derive(Subcommand)]
+enum Example {
+    /// Book trips at three services that fail, stall and repeat themselves, while each process is killed
+    /// once; the last line is the verdict of the checker, which reads the four databases.
+    Travel {
+        /// What the run takes, such as `--quick` or `--rate 100`; `--help` lists it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Subcommand)]
 enum Services {
     /// Start what is not running; what runs is left alone.
     Up,
@@ -110,7 +124,8 @@ fn main() -> ExitCode {
         Command::Services(Services::Status) => services::status(),
         Command::Services(Services::Env) => services::env(),
         Command::Chaos { args } => chaos::run(&args),
-        Command::Demo { args } => demo::run(&args),
+        Command::Demo { example: Some(Example::Travel { args }), .. } => demo::travel(&args),
+        Command::Demo { example: None, args } => demo::loans(&args),
         Command::Bench { args } => bench::run(&args),
         Command::Proof { args } => proof::run(&args),
         Command::Stress { args } => stress::run(&args),
@@ -143,6 +158,22 @@ mod tests {
             panic!("not a bench command")
         };
         assert_eq!(args, ["--quick", "execute_1", "--help"]);
+    }
+
+    #[test]
+    fn the_demo_is_of_loans_unless_it_is_of_travel() {
+        let Ok(cli) = Cli::try_parse_from(["xtask", "demo", "--", "--rebuild"]) else {
+            panic!("not a demo")
+        };
+        let Command::Demo { example: None, args } = cli.command else { panic!("not of loans") };
+        assert_eq!(args, ["--rebuild"]);
+        let Ok(cli) = Cli::try_parse_from(["xtask", "demo", "travel", "--quick"]) else {
+            panic!("not a demo")
+        };
+        let Command::Demo { example: Some(Example::Travel { args }), .. } = cli.command else {
+            panic!("not of travel")
+        };
+        assert_eq!(args, ["--quick"]);
     }
 
     #[test]

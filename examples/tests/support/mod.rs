@@ -22,19 +22,16 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) async fn create() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let server = std::env::var("DATABASE_URL")
-            .expect("DATABASE_URL is not set; run the tests with `cargo xtask test`");
+        let server = server();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("annals_example_{}_{number}", std::process::id());
         execute(&server, &format!("create database {name}")).await;
         Self { name, server }
     }
 
-    /// The URL of this database: the server's with another path.
+    /// The URL of this database.
     pub(crate) fn url(&self) -> String {
-        let (base, rest) = self.server.rsplit_once('/').unwrap();
-        let options = rest.split_once('?').map(|(_, o)| format!("?{o}")).unwrap_or_default();
-        format!("{base}/{}{options}", self.name)
+        url_of(&self.server, &self.name)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -46,8 +43,31 @@ impl Database {
     }
 
     pub(crate) async fn count(&self, sql: &str) -> i64 {
-        connect(&self.url()).await.query_one(sql, &[]).await.unwrap().get(0)
+        count(&self.url(), sql).await
     }
+}
+
+/// The URL of the server that the tests run on.
+pub(crate) fn server() -> String {
+    std::env::var("DATABASE_URL")
+        .expect("DATABASE_URL is not set; run the tests with `cargo xtask test`")
+}
+
+/// The URL of a database: the server's with another path.
+pub(crate) fn url_of(server: &str, database: &str) -> String {
+    let (base, rest) = server.rsplit_once('/').unwrap();
+    let options = rest.split_once('?').map(|(_, o)| format!("?{o}")).unwrap_or_default();
+    format!("{base}/{database}{options}")
+}
+
+/// The number that a query returns.
+pub(crate) async fn count(url: &str, sql: &str) -> i64 {
+    connect(url).await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// The text that a query returns.
+pub(crate) async fn text(url: &str, sql: &str) -> String {
+    connect(url).await.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 impl Drop for Database {
@@ -69,7 +89,8 @@ async fn connect(url: &str) -> tokio_postgres::Client {
     client
 }
 
-async fn execute(url: &str, sql: &str) {
+/// Executes statements.
+pub(crate) async fn execute(url: &str, sql: &str) {
     connect(url).await.batch_execute(sql).await.unwrap();
 }
 

@@ -2,6 +2,13 @@
 //! same history, as those that the store feeds.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[allow(dead_code, reason = "these tests use a part of it")]
+#[path = "../sagas/booking.rs"]
+mod booking;
+#[cfg(feature = "kafka-tls")]
+#[allow(dead_code, reason = "these tests use a part of it")]
+#[path = "../../../eventstore/tests/kafka_support/cluster.rs"]
+mod cluster;
 mod failures;
 mod foreign;
 mod loss;
@@ -11,6 +18,12 @@ mod processes;
 mod relay;
 mod repeated;
 mod rows;
+mod sagas;
+#[cfg(feature = "kafka-tls")]
+#[path = "../../../eventstore/tests/kafka_support/secured.rs"]
+mod secured;
+#[cfg(feature = "kafka-tls")]
+mod security;
 #[allow(dead_code, unused_imports, reason = "these tests use a part of it")]
 #[path = "../read_side/support/mod.rs"]
 mod support;

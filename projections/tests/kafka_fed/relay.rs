@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_eventstore::{EventStore, Position, kafka::Publisher};
+use annals_eventstore::{
+    EventStore, Position,
+    kafka::{Publisher, Security},
+};
 use annals_projections::{
     ReadModel, Worker,
     control::{self, FedBy},
@@ -32,6 +35,7 @@ const BROKER: Duration = Duration::from_secs(20);
 pub(crate) struct Relay {
     pub(crate) context: String,
     pub(crate) brokers: String,
+    security: Security,
     store: EventStore,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -42,8 +46,13 @@ impl Relay {
         let brokers = std::env::var("KAFKA_BROKERS").unwrap_or_else(|_| {
             panic!("these tests need Kafka: run `cargo xtask test`, or set KAFKA_BROKERS")
         });
+        Self::at(brokers, Security::new(), store)
+    }
+
+    /// Publishes all events of a store to these brokers.
+    pub(crate) fn at(brokers: String, security: Security, store: &EventStore) -> Self {
         let context = format!("fed.{}", Uuid::now_v7().simple());
-        let mut relay = Self { context, brokers, store: store.clone(), running: None };
+        let mut relay = Self { context, brokers, security, store: store.clone(), running: None };
         relay.go_on();
         relay
     }
@@ -51,6 +60,7 @@ impl Relay {
     pub(crate) fn go_on(&mut self) {
         let publisher = Publisher::builder(&self.brokers, &self.context)
             .partitions(PARTITIONS)
+            .security(self.security.clone())
             .lease_time_to_live(Duration::from_millis(1500))
             .build(&self.store)
             .unwrap();

@@ -1,0 +1,100 @@
+//! Bookings of trips: a flight, a hotel and a car, each reserved by a service of its own, or none of them.
+//!
+//! Four processes, each with a database of its own. The booking service takes requests over HTTP, and its sagas have the
+//! three others reserve what a trip needs. Those fail, stall and hear things twice, as services do, and all four may be
+//! killed at any moment. In the end every booking is booked, with exactly one reservation in each service, or compensated,
+//! with none. `travel run` shows it, and `travel check` reads the four databases to tell whether it is so.
+//!
+//! Start reading at `fulfilment.rs`, which is the saga, and `agency.rs`, which makes its calls.
+
+mod agency;
+mod args;
+mod booking;
+mod check;
+mod databases;
+mod faults;
+mod fulfilment;
+mod gateway;
+mod kind;
+mod load;
+mod overview;
+mod processes;
+mod progress;
+mod report;
+mod reservation;
+mod run;
+mod serve;
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{
+    args::{CheckArgs, Cli, Command, LoadArgs},
+    check::Verdict,
+    databases::Databases,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "error".into()),
+        )
+        .init();
+    act(cli.command).await.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn act(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Flight(args) | Command::Hotel(args) | Command::Car(args) => {
+            serve::service(&args).await?;
+        }
+        Command::Booking(args) => gateway::run(&args).await?,
+        Command::Load(args) => load(&args).await?,
+        Command::Check(args) => return check(&args).await,
+        Command::Run(args) => {
+            let run::Finished { sent, books, verdict } = run::run(&args).await?;
+            print(&format!("{}\n{}", report::load(&sent), report::verdict(&books, &verdict)))?;
+            return Ok(code(&verdict));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn load(args: &LoadArgs) -> anyhow::Result<()> {
+    let sent = load::run(&args.gateway, args.pace, |_| {}).await?;
+    if let Some(path) = &args.accepted {
+        let ids: String = sent.accepted.iter().map(|booking| format!("{booking}\n")).collect();
+        let written = std::fs::write(path, ids);
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    for failure in sent.failed.iter().take(10) {
+        eprintln!("given up: {failure}");
+    }
+    print(&report::load(&sent))
+}
+
+async fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    args.databases.databases.as_ref().context("say which databases: --databases PREFIX")?;
+    let accepted = args.accepted.as_deref().map(check::ids).transpose()?.unwrap_or_default();
+    let databases = Databases::of(&args.databases);
+    let (books, verdict) = check::check(&databases, &accepted).await?;
+    print(&report::verdict(&books, &verdict))?;
+    Ok(code(&verdict))
+}
+
+fn code(verdict: &Verdict) -> ExitCode {
+    if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot print the report")
+}
