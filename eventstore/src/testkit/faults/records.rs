@@ -8,6 +8,7 @@ use rdkafka::{
     error::KafkaError,
     message::{Message as _, Timestamp},
     producer::{BaseProducer, BaseRecord, Producer as _},
+    types::RDKafkaErrorCode,
 };
 
 use super::{Fault, Faults};
@@ -104,9 +105,7 @@ fn send(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], [u8]>) -> Resu
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(code), unsent))
-                if code == rdkafka::types::RDKafkaErrorCode::QueueFull =>
-            {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
                 producer.poll(Duration::from_millis(10));
                 record = unsent;
             }
