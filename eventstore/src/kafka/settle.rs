@@ -66,14 +66,19 @@ struct Known {
 }
 
 impl Known {
-    /// How the transaction ended that a partition is open of.
-    fn end_of(&self, before: Before, progress: &Place, place: &Place, since: i64) -> End {
-        let is_committed = match before {
-            Before::Own => place != progress || self.open.is_some(),
-            Before::Predecessor(_) if place == progress => self.is_committed,
-            Before::Predecessor(_) => self.ends.get(place).is_some_and(|end| *end > since),
+    /// How the transaction ended that a partition is open of; nothing if it is another store's.
+    fn end_of(&self, before: Before, progress: &Place, place: &Place, since: i64) -> Option<End> {
+        let is_committed = if place == progress {
+            self.is_committed
+        } else {
+            self.ends.get(place).is_some_and(|end| *end > since)
         };
-        if is_committed { End::Committed } else { End::Aborted }
+        match before {
+            _ if is_committed => Some(End::Committed),
+            // Where it is another's, nothing is aborted by it.
+            Before::Predecessor(_) => Some(End::Aborted),
+            Before::Own => None,
+        }
     }
 }
 
@@ -81,6 +86,8 @@ impl Worker {
     /// Decides what is open of this store's transactions, and waits until all progress can be read. No
     /// transaction may be under way.
     pub(super) fn settle(&mut self, before: Before) -> Result<(), Failure> {
+        // What is said from now on is looked into next time.
+        self.producer.context().take_doubt();
         let reader = self.reader()?;
         let progress: Place = (self.progress_topic.clone(), 0);
         let mut places = self.own_partitions(&reader)?;
@@ -92,7 +99,9 @@ impl Worker {
             for end in [End::Committed, End::Aborted] {
                 let alike = open
                     .iter()
-                    .filter(|(place, since)| end == known.end_of(before, &progress, place, **since))
+                    .filter(|(place, since)| {
+                        known.end_of(before, &progress, place, **since) == Some(end)
+                    })
                     .map(|(place, _)| place.clone())
                     .collect::<Vec<_>>();
                 if !alike.is_empty() {
@@ -209,35 +218,41 @@ mod tests {
         (topic.to_owned(), 2)
     }
 
-    fn end(known: &Known, before: Before, topic: &str, since: i64) -> End {
+    fn end(known: &Known, before: Before, topic: &str, since: i64) -> Option<End> {
         known.end_of(before, &place("progress"), &place(topic), since)
     }
 
+    const PREDECESSOR: Before = Before::Predecessor(Position::START);
+
     #[test]
-    fn what_progress_tells_of_is_committed_and_what_comes_behind_is_not() {
+    fn what_progress_tells_of_is_committed() {
         let known = Known { ends: [(place("loans"), 7)].into(), ..Known::default() };
-        let before = Before::Predecessor(Position::START);
-        assert_eq!(end(&known, before, "loans", 3), End::Committed);
-        assert_eq!(end(&known, before, "loans", 7), End::Aborted);
-        assert_eq!(end(&known, before, "cards", 0), End::Aborted);
-        assert_eq!(end(&known, before, "progress", 0), End::Aborted);
+        for before in [Before::Own, PREDECESSOR] {
+            assert_eq!(end(&known, before, "loans", 3), Some(End::Committed));
+        }
+    }
+
+    #[test]
+    fn what_comes_behind_was_not_committed_by_a_predecessor() {
+        let known = Known { ends: [(place("loans"), 7)].into(), ..Known::default() };
+        assert_eq!(end(&known, PREDECESSOR, "loans", 7), Some(End::Aborted));
+        assert_eq!(end(&known, PREDECESSOR, "cards", 0), Some(End::Aborted));
+        assert_eq!(end(&known, PREDECESSOR, "progress", 0), Some(End::Aborted));
+    }
+
+    #[test]
+    fn what_comes_behind_all_of_ones_own_is_anothers() {
+        let known = Known { ends: [(place("loans"), 7)].into(), ..Known::default() };
+        assert_eq!(end(&known, Before::Own, "loans", 7), None);
+        assert_eq!(end(&known, Before::Own, "progress", 0), None);
     }
 
     #[test]
     fn progress_that_is_known_otherwise_is_committed() {
         let open = Some(ProgressRecord::new(Position::new(9)));
         let known = Known { open, is_committed: true, ..Known::default() };
-        let before = Before::Predecessor(Position::new(9));
-        assert_eq!(end(&known, before, "progress", 40), End::Committed);
-    }
-
-    #[test]
-    fn a_worker_that_goes_on_has_committed_all() {
-        assert_eq!(end(&Known::default(), Before::Own, "loans", 7), End::Committed);
-        // Another store's.
-        assert_eq!(end(&Known::default(), Before::Own, "progress", 7), End::Aborted);
-        let open = Some(ProgressRecord::new(Position::new(9)));
-        let known = Known { open, ..Known::default() };
-        assert_eq!(end(&known, Before::Own, "progress", 7), End::Committed);
+        for before in [Before::Own, Before::Predecessor(Position::new(9))] {
+            assert_eq!(end(&known, before, "progress", 40), Some(End::Committed));
+        }
     }
 }
