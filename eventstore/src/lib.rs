@@ -69,6 +69,7 @@
 //! - [`EventShapes`]: a lock file that tells when the stored shape of an event changed
 //! - [`trace`]: traces that go on behind the log
 //! - [`breaker`]: circuit breakers around what fails again and again
+//! - [`leader`]: one process at a time, and none that wakes up too late
 //! - [`Clock`]: recording times of your own, for tests and for imports of history
 //! - [`postgres`]: leases, checkpoints and connections, for readers of the log
 #![cfg_attr(feature = "kafka", doc = "- [`kafka`]: publishing the log")]
@@ -102,6 +103,7 @@ mod fail_points;
 mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod leader;
 mod life;
 mod memory;
 pub mod postgres;

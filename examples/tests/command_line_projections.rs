@@ -20,7 +20,7 @@ use std::{
 
 use annals::{
     Append, EventStore, ExpectedVersion, NewEvent, Payload, Position, QueryReadModels, StreamId,
-    Worker,
+    Worker, leader::Election,
 };
 use read_model::LoanApplications;
 use serde_json::{Value, json};
@@ -152,10 +152,18 @@ async fn status_says_how_far_projections_are_and_who_runs_them() {
     let slices = status["projections"][0]["slices"].as_array().unwrap();
     assert_eq!(slices.len(), 1);
     assert_eq!(slices[0]["position"], 6);
-    assert!(slices[0]["owner"].as_str().unwrap().len() > 10, "{status}");
+    // Where the worker is: in this process.
+    let owner = slices[0]["owner"].as_str().unwrap();
+    assert!(owner.contains(&format!(":{}:", std::process::id())), "{status}");
+    let leadership = Election::new(&store, "nightly-report").unwrap().campaign().await.unwrap();
     let other = json!([{"name": "other", "position": 2, "behind": 4, "owner": null}]);
     assert_eq!(status["readers"], other);
+    let (_, led) = document(&database, "status");
+    assert_eq!(led["leaders"][0]["election"], "nightly-report", "{led}");
+    assert_eq!(led["leaders"][0]["epoch"], 1, "{led}");
     let words = printed(&run(&database, "status"));
+    assert!(words.contains("\n nightly-report       1   "), "{words}");
+    leadership.resign().await.unwrap();
     assert!(words.contains("\n loan_applications   running          6        0"), "{words}");
     assert!(words.contains("\n other                 2        4   -"), "{words}");
     assert!(words.ends_with("\nAll is well.\n"), "{words}");

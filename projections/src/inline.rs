@@ -7,7 +7,6 @@ use annals_eventstore::{
     postgres::{Checkpoint, Client, Database, InlineLocks, Lease, LeaseOptions, SqlProjection},
 };
 use async_trait::async_trait;
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::{
@@ -20,7 +19,6 @@ use crate::{
     register::Wanted,
     sql_projection::{install as install_sql, wanted},
     table::checkpoint_name,
-    worker::keep,
 };
 
 /// How many events are applied in one transaction while a projection catches up.
@@ -163,19 +161,9 @@ async fn open(store: &EventStore, projection: Arc<dyn SqlProjection>) -> Result<
         waited += 1;
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    let lease = Arc::new(lease);
-    let mut renewing = JoinSet::new();
-    renewing.spawn(keep(lease.clone()));
-    let result = tokio::select! {
-        Some(Ok(error)) = renewing.join_next() => Err(error.into()),
-        result = catch_up(store, database, &*projection, lease.epoch()) => result,
-    };
-    renewing.shutdown().await;
-    if let Some(lease) = Arc::into_inner(lease) {
-        // If not, it ends by itself.
-        drop(lease.release().await);
-    }
-    result.map(|()| store.running_inline(projection))
+    let epoch = lease.epoch();
+    Arc::new(lease).keep_while(catch_up(store, database, &*projection, epoch)).await?;
+    Ok(store.running_inline(projection))
 }
 
 async fn is_registered(database: &Database, projection: &dyn SqlProjection) -> Result<bool, Error> {

@@ -59,6 +59,7 @@
 // The derive macros name this crate by its absolute path, also inside it.
 extern crate self as annals_projections;
 
+mod breaking;
 mod column;
 pub mod control;
 mod definition;
@@ -105,8 +106,8 @@ pub use self::{
     install::{ddl, reset},
     live::{Changes, Cut, Live, LiveOptions, RowChange},
     query::{
-        Consistency, Query, QueryReadModels, RowDifference, RowVersion, WaitForReadModel,
-        forget_history,
+        Consistency, Query, QueryCache, QueryCacheOptions, QueryCacheStatistics, QueryReadModels,
+        RowDifference, RowVersion, WaitForReadModel, forget_history,
     },
     reactor::{Cause, Effect, React, Reaction, Reactor, ReactorSource, Trigger},
     read_model::{

@@ -12,7 +12,6 @@ use crate::{
     control::{Kind, stored},
     error::Error,
     install::LOCK,
-    worker::keep,
 };
 
 /// What a program wants to run.
@@ -187,8 +186,8 @@ pub(crate) async fn alone<T>(
             break;
         };
         let lease = Arc::new(lease);
-        renewing.spawn(keep(lease.clone()));
-        leases.push(lease);
+        leases.push(lease.clone());
+        renewing.spawn(async move { lease.keep().await });
     }
     let outcome = if in_use {
         Err(Error::InUse { projection: wanted.name.clone() })
@@ -199,7 +198,7 @@ pub(crate) async fn alone<T>(
         }
     };
     renewing.shutdown().await;
-    for lease in leases.into_iter().filter_map(Arc::into_inner) {
+    for lease in leases {
         // If not, it ends by itself.
         drop(lease.release().await);
     }

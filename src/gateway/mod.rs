@@ -74,7 +74,7 @@ mod tests;
 use std::sync::Arc;
 
 use annals_eventstore::{Aggregate, Command, EventStore, Handle, Metadata, trace};
-use annals_projections::ReadModel;
+use annals_projections::{QueryCache, ReadModel};
 use axum::{
     Extension, Router,
     extract::{Request, State},
@@ -101,6 +101,7 @@ use crate::bus::{Bus, Dispatch, Standard, policy::RateLimit};
 #[must_use = "a gateway does nothing until its router is served"]
 pub struct Gateway<S = Standard> {
     store: EventStore,
+    cache: Option<QueryCache>,
     bus: Bus<S>,
     authenticate: Arc<dyn Authenticate>,
     rate_limit: Option<RateLimit>,
@@ -123,6 +124,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     pub fn new(store: &EventStore, bus: Bus<S>) -> Self {
         Self {
             store: store.clone(),
+            cache: None,
             bus,
             authenticate: Arc::new(Everybody),
             rate_limit: None,
@@ -155,6 +157,13 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     /// have begun.
     pub fn requests_at_once(mut self, requests: usize) -> Self {
         self.at_once = requests;
+        self
+    }
+
+    /// Answers queries on read models from a cache, which is of the same store. Answers are as fresh as its documentation
+    /// says; live updates always come from the database.
+    pub fn query_cache(mut self, cache: QueryCache) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -214,6 +223,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
         let document = self.document.finish(&self.title, &self.version).to_string();
         let shared = Arc::new(Shared {
             store: self.store,
+            cache: self.cache,
             bus: self.bus,
             authenticate: self.authenticate,
             rate_limit: self.rate_limit,

@@ -46,7 +46,7 @@ where
         }
         return Ok(events(row_events::<R>(shared.store.clone(), parsed, follow)).into_response());
     }
-    let query = shared.store.query::<R>().consistency(consistency);
+    let query = shared.query::<R>().consistency(consistency);
     let query = match as_of {
         Some(as_of) => query.as_of(as_of),
         None => query,
@@ -83,7 +83,7 @@ where
         return Ok(events(changes::<R>(shared.store.clone(), since, follow)).into_response());
     }
     let limit = parameters.limit()?;
-    let mut query = shared.store.query::<R>().limit(limit);
+    let mut query = shared.query::<R>().limit(limit);
     query = query.consistency(parameters.consistency(&parts.headers)?);
     if let Some(as_of) = parameters.as_of()? {
         query = query.as_of(as_of);

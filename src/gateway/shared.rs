@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use annals_eventstore::{EventStore, Metadata, Position, trace};
-use annals_projections::{ProjectionError, QueryReadModels, ReadModel};
+use annals_projections::{ProjectionError, Query, QueryCache, QueryReadModels, ReadModel};
 use futures::future::BoxFuture;
 use http::{HeaderMap, request::Parts};
 
@@ -12,6 +12,7 @@ use crate::bus::{Bus, policy::RateLimit};
 
 pub(super) struct Shared<S> {
     pub(super) store: EventStore,
+    pub(super) cache: Option<QueryCache>,
     pub(super) bus: Bus<S>,
     pub(super) authenticate: Arc<dyn Authenticate>,
     /// Of each client, whatever it asks for.
@@ -39,6 +40,14 @@ impl Waiter {
 }
 
 impl<S> Shared<S> {
+    /// A query, whose answer comes from the cache if there is one.
+    pub(super) fn query<R: ReadModel>(&self) -> Query<'_, R> {
+        match &self.cache {
+            Some(cache) => cache.query(),
+            None => self.store.query(),
+        }
+    }
+
     /// Who sent a request. Fails if that client sends more than it may.
     pub(super) async fn identify(&self, parts: &Parts) -> Result<Identity, Problem> {
         let who = self.authenticate.authenticate(parts).await?;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Breaker, BreakerOptions, Outcome, Permit};
+use super::{Breaker, BreakerOptions, CircuitState, Outcome, Permit};
 
 /// The gauge of a circuit's state: 0 closed, 1 half open, 2 open.
 const STATE: &str = "annals_circuit_state";
@@ -31,18 +31,6 @@ struct Circuit {
     by_hand: Option<Override>,
 }
 
-/// What a circuit does at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// Everything goes through.
-    Closed,
-    /// One attempt is due, or under way.
-    HalfOpen,
-    /// Nothing goes through.
-    Open,
-}
-
 /// What an operator has decided, whatever comes of attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Override {
@@ -50,6 +38,16 @@ pub enum Override {
     Open,
     /// Everything goes through.
     Closed,
+}
+
+/// What a call that goes through is to a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Passage {
+    /// One of many: the circuit is closed.
+    Usual,
+    /// The one that decides if it closes.
+    Trial,
 }
 
 /// Why a call came to nothing.
@@ -113,10 +111,27 @@ impl CircuitBreaker {
         call: impl Future<Output = Result<T, E>>,
         counts: impl FnOnce(&E) -> bool,
     ) -> Result<T, Broken<E>> {
+        self.call_as(|_| call, counts).await
+    }
+
+    /// The same for who wants to know what the call is to the circuit. Of a trial that fails, its caller may say that it was
+    /// the other side and not the call.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_as<T, E, F>(
+        &self,
+        call: impl FnOnce(Passage) -> F,
+        counts: impl FnOnce(&E) -> bool,
+    ) -> Result<T, Broken<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let attempt = self
             .ask()
             .map_err(|retry_after| Broken::Open { circuit: self.0.name.clone(), retry_after })?;
-        let result = call.await;
+        let trial = attempt.permit.as_ref().is_some_and(Permit::is_trial);
+        let result = call(if trial { Passage::Trial } else { Passage::Usual }).await;
         attempt.report(match &result {
             Err(error) if counts(error) => Outcome::Failure,
             _ => Outcome::Success,
@@ -160,23 +175,27 @@ impl CircuitBreaker {
     }
 
     fn show(&self, state: CircuitState) {
-        let value = match state {
-            CircuitState::Closed => 0.0,
-            CircuitState::HalfOpen => 1.0,
-            CircuitState::Open => 2.0,
-        };
-        metrics::gauge!(STATE, "circuit" => self.0.name.clone()).set(value);
+        circuit_state(&self.0.name, state);
     }
+}
+
+/// Sets the metric of a circuit's state, for breakers that are kept elsewhere.
+#[doc(hidden)]
+pub fn circuit_state(circuit: &str, state: CircuitState) {
+    let value = match state {
+        CircuitState::Closed => 0.0,
+        CircuitState::HalfOpen => 1.0,
+        CircuitState::Open => 2.0,
+    };
+    metrics::gauge!(STATE, "circuit" => circuit.to_owned()).set(value);
 }
 
 impl Circuit {
     fn state(&self, now: Instant) -> CircuitState {
-        match (self.by_hand, self.breaker.open_until()) {
-            (Some(Override::Open), _) => CircuitState::Open,
-            (Some(Override::Closed), _) => CircuitState::Closed,
-            (None, _) if self.breaker.is_closed() => CircuitState::Closed,
-            (None, Some(until)) if now < until => CircuitState::Open,
-            (None, _) => CircuitState::HalfOpen,
+        match self.by_hand {
+            Some(Override::Open) => CircuitState::Open,
+            Some(Override::Closed) => CircuitState::Closed,
+            None => self.breaker.state(now),
         }
     }
 }

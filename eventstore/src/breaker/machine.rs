@@ -54,6 +54,18 @@ enum State {
     Trial { cool_down: Duration },
 }
 
+/// What a breaker does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Everything goes through.
+    Closed,
+    /// One attempt is due, or under way.
+    HalfOpen,
+    /// Nothing goes through.
+    Open,
+}
+
 /// Leave to make one attempt. What comes of it is to be reported.
 #[must_use = "what comes of the attempt is to be reported"]
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +117,15 @@ impl Breaker {
         match self.state {
             State::Open { until, .. } => Some(until),
             State::Closed { .. } | State::Trial { .. } => None,
+        }
+    }
+
+    /// What it does at a time.
+    pub fn state(&self, now: Instant) -> CircuitState {
+        match self.state {
+            State::Closed { .. } => CircuitState::Closed,
+            State::Open { until, .. } if now < until => CircuitState::Open,
+            State::Open { .. } | State::Trial { .. } => CircuitState::HalfOpen,
         }
     }
 

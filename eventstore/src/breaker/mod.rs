@@ -27,7 +27,9 @@
 mod circuit;
 mod machine;
 
+#[doc(hidden)]
+pub use self::circuit::circuit_state;
 pub use self::{
-    circuit::{Broken, CircuitBreaker, CircuitState, Override},
-    machine::{Breaker, BreakerOptions, Outcome, Permit},
+    circuit::{Broken, CircuitBreaker, Override, Passage},
+    machine::{Breaker, BreakerOptions, CircuitState, Outcome, Permit},
 };

@@ -19,7 +19,7 @@ use super::{
     producer::{Failure, Job, Producer, Report},
     progress::{Progress, Reporter, State},
     progress_record::ProgressRecord,
-    recovery::{Ended, delays, keep},
+    recovery::{Ended, delays},
     start::Start,
 };
 use crate::{
@@ -137,7 +137,7 @@ impl Publisher {
         let guard = nothing_open.clone().drop_guard();
         let ended = tokio::select! {
             ended = self.publish(database, lease.epoch(), guard, stop) => ended,
-            error = keep(&lease, self.settings.lease.time_to_live) => Err(error.into()),
+            error = lease.keep() => Err(error.into()),
             () = self.watch_lag() => Ok(()),
             () = async { stop.cancelled().await; sleep(GRACE).await } => Ok(()),
         };

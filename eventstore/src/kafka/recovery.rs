@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::time::{Instant, sleep, timeout_at};
 
 use super::producer::Failure;
-use crate::{
-    error::{Error, chain},
-    postgres::Lease,
-};
+use crate::error::Error;
 
 /// Why a term ended, other than that the publisher was told to stop.
 pub(super) enum Ended {
@@ -39,27 +35,6 @@ impl From<Failure> for Ended {
             Failure::Fenced => Self::Fenced,
             // Only a dropped producer is told so.
             Failure::Abandoned => Self::Failed(Error::Closed),
-        }
-    }
-}
-
-/// Renews a lease for as long as that succeeds in time.
-pub(super) async fn keep(lease: &Lease, time_to_live: Duration) -> Error {
-    let mut renewed = Instant::now();
-    loop {
-        sleep(lease.renewal_interval()).await;
-        let asked = Instant::now();
-        match timeout_at(renewed + time_to_live, lease.renew()).await {
-            Ok(Ok(())) => renewed = asked,
-            Ok(Err(error)) if error.is_retryable() => {
-                tracing::debug!(error = chain(&error), "cannot renew the lease");
-            }
-            Ok(Err(error)) => return error,
-            Err(elapsed) => {
-                let action = "renew the publisher's lease in time";
-                let source = Box::new(elapsed);
-                return Error::Database { action, source, retryable: true };
-            }
         }
     }
 }

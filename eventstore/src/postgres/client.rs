@@ -102,6 +102,16 @@ impl Dialect {
 #[derive(Clone, Debug)]
 pub struct Prepared(How);
 
+impl Prepared {
+    /// The types of its parameters.
+    pub fn params(&self) -> &[Type] {
+        match &self.0 {
+            How::Named(statement) => statement.params(),
+            How::Whole(_, types) => types,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum How {
     /// By the name that the connection has given it.

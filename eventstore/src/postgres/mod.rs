@@ -33,7 +33,6 @@ use tokio::sync::Semaphore;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::verify::verify;
 use self::{
     appender::{Appender, GRACE},
     client::Dialect,
@@ -52,6 +51,7 @@ pub use self::{
     transaction::OwnedTransaction,
     waiting::WaitingEvents,
 };
+pub(crate) use self::{lease::Asked, verify::verify};
 use crate::{
     append::ExpectedVersion,
     backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Request, Session},

@@ -20,6 +20,9 @@ use crate::{
     ids::{StreamId, Version},
 };
 
+/// How often a state was asked for, by whether it was there.
+const LOOKUPS: &str = "annals_aggregate_cache_lookups_total";
+
 /// What an entry costs beside the state.
 const OVERHEAD: u32 = 256;
 /// What the content of a state is taken for until it is weighed: that of a small one after some events.
@@ -62,15 +65,27 @@ impl Cache {
     pub(super) async fn hold<A: Aggregate>(&self, stream: &StreamId) -> Held<A> {
         let (entry, shared) = self.entry::<A>(stream);
         let mut guard = entry.lock_owned().await;
-        Held { stream: stream.clone(), state: guard.take(), is_stale: false, guard, shared }
+        let state = guard.take();
+        self.count::<A>(state.is_some());
+        Held { stream: stream.clone(), state, is_stale: false, guard, shared }
     }
 
     /// A copy of what is cached, where there is something that can be copied and nobody holds it.
     pub(super) fn copy<A: Aggregate>(&self, stream: &StreamId) -> Option<State<A>> {
         self.0.as_ref()?;
         let (entry, _) = self.entry::<A>(stream);
-        let guard = entry.try_lock().ok()?;
-        guard.as_ref()?.duplicate()
+        let copy = entry.try_lock().ok().and_then(|guard| guard.as_ref()?.duplicate());
+        self.count::<A>(copy.is_some());
+        copy
+    }
+
+    /// Counts whether something was there.
+    fn count<A: Aggregate>(&self, found: bool) {
+        if self.0.is_some() {
+            let outcome = if found { "hit" } else { "miss" };
+            metrics::counter!(LOOKUPS, "category" => A::CATEGORY, "outcome" => outcome)
+                .increment(1);
+        }
     }
 
     /// Caches a state that was loaded, if nobody holds the entry and it is newer than what is there. Of a

@@ -157,7 +157,7 @@ pub(crate) async fn set_fed_by(
 pub struct SliceStatus {
     /// Up to where it has come.
     pub position: Position,
-    /// Who has its lease.
+    /// Who has its lease, as `host:process:number`.
     pub owner: Option<String>,
     /// The epoch of that lease.
     pub epoch: i64,

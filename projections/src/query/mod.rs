@@ -1,5 +1,6 @@
 //! Queries on read models: as they are, as they were, as fresh as the caller needs.
 
+mod cache;
 mod history;
 mod moment;
 mod text;
@@ -14,6 +15,7 @@ use tokio_postgres::{Row, error::SqlState, types::ToSql};
 pub(crate) use self::moment::position_of;
 use self::text::Text;
 pub use self::{
+    cache::{QueryCache, QueryCacheOptions, QueryCacheStatistics},
     history::{RowDifference, RowVersion, forget_history},
     wait::WaitForReadModel,
 };
@@ -78,6 +80,8 @@ pub struct Query<'a, R> {
     texts: Vec<(Text, String)>,
     order: &'static str,
     limit: Option<i64>,
+    /// What keeps its answer, if anything does.
+    cache: Option<&'a QueryCache>,
     /// Where the tables are if not among the read models, and up to which position they have come.
     elsewhere: Option<(Schema, Position)>,
     row: PhantomData<fn() -> R>,
@@ -116,6 +120,7 @@ impl<'a, R: ReadModel> Query<'a, R> {
             texts: Vec::new(),
             order: "",
             limit: None,
+            cache: None,
             elsewhere: None,
             row: PhantomData,
         }
@@ -189,6 +194,17 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// [`Error::NotBuilt`], [`Error::NotReached`], [`Error::TimedOut`], [`Error::NoHistory`],
     /// [`Error::Forgotten`], or a failure of the database.
     pub async fn get(self, key: &R::Key) -> Result<Option<R>, Error> {
+        if self.cache.is_some() {
+            let columns = R::Key::columns(std::slice::from_ref(key));
+            let columns: Vec<_> =
+                columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
+            let (first, condition) = (self.params().len() + 1, self.condition());
+            let statement = |sql: &Sql, at| sql.get(first, at, &condition);
+            let read = |rows: &[Row]| rows.first().map(R::from_row).transpose();
+            if let Some(row) = self.cached(&columns, statement, read).await? {
+                return Ok(row);
+            }
+        }
         if let (Some(as_of), Consistency::Eventual, History::Kept, None) =
             (self.as_of, self.consistency, R::HISTORY, &self.elsewhere)
         {
@@ -253,6 +269,11 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn count(self) -> Result<u64, Error> {
+        let statement = |sql: &Sql, at| sql.count(at, &self.ordered(sql));
+        let read = |rows: &[Row]| Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64));
+        if let Some(count) = self.cached(&[], statement, read).await? {
+            return Ok(count);
+        }
         let (sql, at) = self.statement(Sql::count).await?;
         let params = self.with(at.as_ref());
         let failed = || unanswered::<R>();
@@ -267,6 +288,11 @@ impl<'a, R: ReadModel> Query<'a, R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn all(self) -> Result<Vec<R>, Error> {
+        let statement = |sql: &Sql, at| sql.select(at, &self.ordered(sql));
+        let read = |rows: &[Row]| rows.iter().map(R::from_row).collect::<Result<Vec<_>, _>>();
+        if let Some(rows) = self.cached(&[], statement, read).await? {
+            return Ok(rows);
+        }
         self.rows().await?.try_collect().await
     }
 
@@ -297,12 +323,18 @@ impl<'a, R: ReadModel> Query<'a, R> {
     ) -> Result<(String, Option<i64>), Error> {
         let at = self.position().await?.map(Position::get);
         let sql = Sql::of::<R>(self.schema()?);
+        let condition = self.ordered(&sql);
+        Ok((make(&sql, at.map(|_| self.params().len() + 1), &condition), at))
+    }
+
+    /// The conditions on rows, with their order and how many are asked for.
+    fn ordered(&self, sql: &Sql) -> String {
         let order = if self.order.is_empty() { sql.keys() } else { self.order.to_owned() };
         let mut condition = format!("({}) order by {order}", self.condition());
         if let Some(limit) = self.limit {
             condition += &format!(" limit {limit}");
         }
-        Ok((make(&sql, at.map(|_| self.params().len() + 1), &condition), at))
+        condition
     }
 
     fn with<'p>(&'p self, at: Option<&'p i64>) -> Vec<&'p (dyn ToSql + Sync)> {

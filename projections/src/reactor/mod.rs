@@ -7,7 +7,7 @@ mod tests;
 
 use std::time::Duration;
 
-use annals_eventstore::Recorded;
+use annals_eventstore::{Recorded, breaker::CircuitBreaker};
 
 #[cfg(feature = "faults")]
 pub(crate) use self::source::Call;
@@ -16,7 +16,10 @@ pub use self::{
     source::{ReactorSource, Trigger},
 };
 pub use crate::guard::Cause;
-use crate::start::Start;
+use crate::{
+    breaking::{Passed, through},
+    start::Start,
+};
 
 /// Something that acts on events outside of the database: it sends mails, calls services, executes commands.
 ///
@@ -163,5 +166,40 @@ impl Reaction {
     /// [`Park`](Self::Park) for this reason.
     pub fn park(reason: impl std::fmt::Display) -> Self {
         Self::Park(reason.to_string())
+    }
+
+    /// Does something through a [circuit breaker](annals_eventstore::breaker) of your own: for a reactor that calls
+    /// several services, of which one may be down while the others are not. While the breaker is open, nothing is
+    /// done, and this is [`RetryAfter`](Self::RetryAfter): no failure, and no reason to park. So it is where the one
+    /// attempt fails by which an open breaker finds out. Errors of `effect` count as failures; give it a time
+    /// limit, so that a service that hangs fails.
+    ///
+    /// For a reactor that does one thing, the breaker that its worker has around it is enough.
+    ///
+    /// ```
+    /// # use annals_eventstore::breaker::{BreakerOptions, CircuitBreaker};
+    /// # use annals_projections::{Cause, Reaction};
+    /// # async fn send_mail() -> Result<(), std::io::Error> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Cause> {
+    /// let mails = CircuitBreaker::new("mails", BreakerOptions::default());
+    /// let reaction = Reaction::through(&mails, async {
+    ///     tokio::time::timeout(std::time::Duration::from_secs(5), send_mail()).await??;
+    ///     Ok(Reaction::Done)
+    /// });
+    /// assert_eq!(reaction.await?, Reaction::Done);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `effect`, as long as the breaker is closed.
+    pub async fn through(
+        circuit: &CircuitBreaker,
+        effect: impl Future<Output = Result<Self, Cause>>,
+    ) -> Result<Self, Cause> {
+        Ok(match through(circuit, effect).await? {
+            Passed::Made(reaction) => reaction,
+            Passed::Refused(wait) | Passed::TrialFailed(wait, _) => Self::RetryAfter(wait),
+        })
     }
 }

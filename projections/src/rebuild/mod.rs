@@ -24,7 +24,6 @@ use annals_eventstore::{
     EventStore, Position,
     postgres::{Checkpoint, Lease, LeaseOptions, Use},
 };
-use tokio::task::JoinSet;
 
 pub use self::{
     compare::{Comparison, Difference},
@@ -35,7 +34,7 @@ use self::{
     place::{Place, Purpose, Stage},
     progress::Reporter,
 };
-use crate::{error::Error, install::install, read_model::ReadModel, worker::keep};
+use crate::{error::Error, install::install, read_model::ReadModel};
 
 /// What is nearer to the end of the log than this is followed, batch by batch.
 const NEAR: i64 = 20_000;
@@ -229,22 +228,9 @@ impl<R: ReadModel> Rebuild<R> {
         let name = place::Names::of::<R>(purpose).next;
         let lease = Lease::try_acquire(database, &name, self.options.lease).await?;
         let lease = Arc::new(lease.ok_or(Error::RebuildRuns { projection: R::TABLE })?);
-        let mut renewing = JoinSet::new();
-        renewing.spawn(keep(lease.clone()));
-        let outcome = {
-            let (lease, reporter) = (lease.clone(), self.reporter.clone());
-            let place = Place::of(&self.store, lease, self.options, reporter, purpose)?;
-            tokio::select! {
-                outcome = work(&place) => outcome,
-                Some(Ok(error)) = renewing.join_next() => Err(error.into()),
-            }
-        };
-        renewing.shutdown().await;
-        if let Some(lease) = Arc::into_inner(lease) {
-            // If not, it ends by itself.
-            drop(lease.release().await);
-        }
-        outcome
+        let (held, reporter) = (lease.clone(), self.reporter.clone());
+        let place = Place::of(&self.store, held, self.options, reporter, purpose)?;
+        lease.keep_while(work(&place)).await
     }
 }
 

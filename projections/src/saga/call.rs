@@ -2,6 +2,7 @@
 
 use annals_eventstore::{
     Command, Committed, Envelope, EventStore, ExecuteError, Handle, Metadata, StreamId,
+    breaker::CircuitBreaker,
 };
 use uuid::Uuid;
 
@@ -28,6 +29,60 @@ pub trait Perform<S: Saga>: Send + Sync + 'static {
         call: &S::Call,
         attempt: &Attempt,
     ) -> impl Future<Output = Result<Answer<S::Reply>, Cause>> + Send;
+
+    /// The circuit breaker that a call goes through: none unless implemented. Give each service that is called one of its
+    /// own, and return the same one each time.
+    ///
+    /// While it is open the call is put off and not made, which counts as no attempt. Then exactly one call goes through,
+    /// of whichever saga, and what comes of it decides; if that fails, it was the service and not the call, and does
+    /// not count either. So a step with two attempts or more outlasts any outage: give sagas that may not wait
+    /// so long a deadline. Errors count as failures, and so do panics and calls that take longer than their step's
+    /// limit; answers do not, [`Refused`](Answer::Refused) and [`RetryAfter`](Answer::RetryAfter) among them.
+    ///
+    /// ```
+    /// # use annals_eventstore::{Aggregate, Apply, Event, Recorded};
+    /// use annals_eventstore::breaker::{BreakerOptions, CircuitBreaker};
+    /// # use annals_projections::{Cause, Saga, saga::{Actions, Answer, Attempt, On, Perform, Process, Step}};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Event, Serialize, Deserialize, Clone)]
+    /// # enum TripEvent { Requested }
+    /// # #[derive(Aggregate, Default)]
+    /// # #[aggregate(category = "trip", event = TripEvent)]
+    /// # struct Trip;
+    /// # impl Apply<TripEvent> for Trip { fn apply(&mut self, _: &TripEvent) {} }
+    /// # #[derive(Serialize, Deserialize)]
+    /// # enum Call { BookHotel, Confirm }
+    /// # #[derive(Saga, Default)]
+    /// # #[saga(category = "booking", event = TripEvent, call = Call, from(Trip))]
+    /// # struct Booking;
+    /// # impl Apply<TripEvent> for Booking { fn apply(&mut self, _: &TripEvent) {} }
+    /// # impl Process for Booking { fn steps() -> Vec<Step<Self>> { vec![] } }
+    /// # impl On<TripEvent> for Booking { fn on(&self, _: &Recorded<TripEvent>) -> Actions<Self> { vec![] } }
+    /// struct Services {
+    ///     hotel: CircuitBreaker,
+    /// }
+    ///
+    /// impl Perform<Booking> for Services {
+    ///     async fn perform(&self, call: &Call, attempt: &Attempt) -> Result<Answer<()>, Cause> {
+    ///         // Calls the service.
+    /// #       Ok(Answer::Done(()))
+    ///     }
+    ///
+    ///     fn circuit(&self, call: &Call) -> Option<&CircuitBreaker> {
+    ///         match call {
+    ///             Call::BookHotel => Some(&self.hotel),
+    ///             // In the saga's own store.
+    ///             Call::Confirm => None,
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let services = Services { hotel: CircuitBreaker::new("hotel", BreakerOptions::default()) };
+    /// assert!(services.circuit(&Call::Confirm).is_none());
+    /// ```
+    fn circuit(&self, _call: &S::Call) -> Option<&CircuitBreaker> {
+        None
+    }
 
     /// How many calls a worker makes at the same time: 64 unless implemented. Of one saga there is never more than
     /// one.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Instance, Process, SagaEvent,
-    machine::{self, Input, Moment, Outcome},
+    machine::{self, Input, Moment, Outcome, Sent},
     row::{self, Row, Rows},
     source::Occurrence,
 };
@@ -47,6 +47,8 @@ pub(super) enum News<S: Process> {
     PutOff {
         attempt: u32,
         wait: Duration,
+        /// Whether this attempt may have had an effect.
+        sent: Sent,
     },
     /// A timer may be due, or somebody may have asked for something.
     Look,
@@ -265,9 +267,9 @@ impl<S: Process> Ledger<S> {
                 }
                 open.step(key, Input::Outcome(*id, outcome), now, Some(*id))
             }
-            News::PutOff { attempt, wait } => {
+            News::PutOff { attempt, wait, sent } => {
                 if open.instance.pending.is_some() && open.row.attempts == *attempt as i32 {
-                    open.row.put_off(super::Due::After(*wait).at(now));
+                    open.row.put_off(super::Due::After(*wait).at(now), *sent);
                     open.changed = true;
                 }
                 Ok(())

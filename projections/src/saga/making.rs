@@ -4,15 +4,17 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use annals_eventstore::{Aggregate, StreamId};
 use futures::FutureExt;
+use tracing::debug;
 
 use super::{
     Answer, Attempt, Direction, Instance, Perform, Process,
     instance::Pending,
     ledger::{Ledger, News},
-    machine::Outcome,
+    machine::{Outcome, Sent},
     step::{Retry, Step},
 };
 use crate::{
+    breaking::{Passed, through},
     fail_points::may_fail,
     guard::{Cause, panicked},
     worker::failure::text,
@@ -32,7 +34,9 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         let loaded = match self.ledger.store.load::<Instance<S>>(key).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => return News::Damaged("its stream is deleted".to_owned()),
-            Err(error) if error.is_retryable() => return News::PutOff { attempt, wait: AGAIN },
+            Err(error) if error.is_retryable() => {
+                return News::PutOff { attempt, wait: AGAIN, sent: Sent::No };
+            }
             Err(error) => return News::Damaged(text(&error)),
         };
         let instance = loaded.state;
@@ -52,9 +56,16 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             failed("the workers that made earlier attempts ended before these did".into())
         } else {
             match self.perform(key, attempt, &instance, pending, step.as_ref()).await {
-                Ok(Answer::Done(reply)) => Outcome::Done(reply),
-                Ok(Answer::Refused(reason)) => Outcome::Refused(reason),
-                Ok(Answer::RetryAfter(wait)) => return News::PutOff { attempt, wait },
+                Ok(Passed::Made(Answer::Done(reply))) => Outcome::Done(reply),
+                Ok(Passed::Made(Answer::Refused(reason))) => Outcome::Refused(reason),
+                Ok(Passed::Made(Answer::RetryAfter(wait)) | Passed::Refused(wait)) => {
+                    return News::PutOff { attempt, wait, sent: Sent::No };
+                }
+                Ok(Passed::TrialFailed(wait, cause)) => {
+                    let reason = text(&*cause);
+                    debug!(saga = S::CATEGORY, key, reason, "a call failed as a breaker's trial");
+                    return News::PutOff { attempt, wait, sent: Sent::Maybe };
+                }
                 Err(cause) => failed(cause),
             }
         };
@@ -68,7 +79,7 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         instance: &Instance<S>,
         pending: &Pending,
         step: Option<&Step<S>>,
-    ) -> Result<Answer<S::Reply>, Cause> {
+    ) -> Result<Passed<Answer<S::Reply>>, Cause> {
         let call: S::Call = serde_json::from_value(pending.call.clone())?;
         let undoes = match pending.direction {
             Direction::Do => None,
@@ -85,11 +96,17 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             traceparent: instance.traceparent.clone(),
         };
         let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
-        let performing = AssertUnwindSafe(self.call(&call, &attempt)).catch_unwind();
-        match tokio::time::timeout(limit, performing).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(payload)) => Err(panicked(&*payload)),
-            Err(_) => Err(format!("no answer within {limit:?}").into()),
+        let performing = async {
+            let performing = AssertUnwindSafe(self.call(&call, &attempt));
+            match tokio::time::timeout(limit, performing.catch_unwind()).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(payload)) => Err(panicked(&*payload)),
+                Err(_) => Err(format!("no answer within {limit:?}").into()),
+            }
+        };
+        match self.performer.circuit(&call) {
+            Some(circuit) => through(circuit, performing).await,
+            None => performing.await.map(Passed::Made),
         }
     }
 

@@ -57,9 +57,14 @@ impl Row {
         }
     }
 
-    /// The call is to be tried later, and this attempt does not count.
-    pub(super) fn put_off(&mut self, until: DateTime<Utc>) {
-        self.attempts = (self.attempts - 1).max(0);
+    /// The call is to be tried later, and this attempt does not count; but that it may have had an effect is not
+    /// forgotten.
+    pub(super) fn put_off(&mut self, until: DateTime<Utc>, sent: Sent) {
+        let least = match sent {
+            Sent::No => 0,
+            Sent::Maybe => 1,
+        };
+        self.attempts = (self.attempts - 1).max(least);
         (self.call_due, self.claimed_by) = (Some(until), None);
     }
 }

@@ -40,7 +40,8 @@ impl Sql {
         }
     }
 
-    pub(super) fn name(&self, suffix: &str) -> String {
+    /// The name of the table, or of what belongs to it, quoted.
+    pub(crate) fn name(&self, suffix: &str) -> String {
         format!("{}.\"{}{suffix}\"", self.schema, self.table)
     }
 

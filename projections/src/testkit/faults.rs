@@ -34,7 +34,10 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::testkit::faults::{Fault, Faults, Injected};
+use annals_eventstore::{
+    breaker::CircuitBreaker,
+    testkit::faults::{Fault, Faults, Injected},
+};
 use futures::FutureExt;
 
 use crate::{
@@ -150,6 +153,10 @@ impl<S: Saga, P: Perform<S>> Perform<S> for Disturbed<P> {
     async fn perform(&self, call: &S::Call, attempt: &Attempt) -> Result<Answer<S::Reply>, Cause> {
         let which = attempt.id.to_string();
         self.disturb("call", &which, || self.inner.perform(call, attempt)).await
+    }
+
+    fn circuit(&self, call: &S::Call) -> Option<&CircuitBreaker> {
+        self.inner.circuit(call)
     }
 
     fn concurrency(&self) -> usize {

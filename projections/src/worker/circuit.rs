@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use annals_eventstore::{
-    breaker::{Breaker, Outcome, Permit},
+    breaker::{Breaker, Outcome, Permit, circuit_state},
     postgres::Database,
 };
 use rand::Rng;
@@ -58,6 +58,7 @@ impl Circuit {
             (self.reason, self.told) = (reason, Some(now));
             self.breaker.open(now);
         }
+        self.show();
         Ok(())
     }
 
@@ -66,7 +67,12 @@ impl Circuit {
         if self.told.take().is_some() {
             info!(projection = self.label, "its circuit breaker was closed");
             self.breaker.reset();
+            self.show();
         }
+    }
+
+    fn show(&self) {
+        circuit_state(&self.name, self.breaker.state(Instant::now()));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -118,6 +124,7 @@ impl Circuit {
         let client = self.database.client().await?;
         client.execute(&sql, &[&self.name, &broken, &seconds]).await.map_err(failed)?;
         self.told = until;
+        self.show();
         Ok(())
     }
 }

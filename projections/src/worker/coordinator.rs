@@ -306,9 +306,9 @@ impl Coordinator {
         let told = stop.clone();
         info!(projection = projection.label(), slice, epoch = lease.epoch(), "working");
         let running = async move {
-            let label = projection.label().to_owned();
-            let outcome = hold(&context, &*projection, slice, lease, &told, &label).await;
-            (slice, outcome)
+            let epoch = lease.epoch();
+            let work = runner::run(&context, &*projection, slice, epoch, &told);
+            (slice, Arc::new(lease).keep_while(work).await)
         };
         let task = self.runners.spawn(running).id();
         self.slices.insert(slice, Running { task, since: Instant::now(), stop });
@@ -322,43 +322,9 @@ fn part(slices: u16, processes: i64, before: i64) -> u16 {
     u16::try_from(part).unwrap_or(u16::MAX)
 }
 
-/// Works while the lease holds, and gives it back.
-async fn hold(
-    context: &Arc<Context>,
-    projection: &dyn Projection,
-    slice: u16,
-    lease: Lease,
-    stop: &CancellationToken,
-    label: &str,
-) -> Result<(), Error> {
-    let lease = Arc::new(lease);
-    // In a task of its own, so that folding a long batch does not hold it up. It ends with this one.
-    let mut renewing = JoinSet::new();
-    renewing.spawn(keep(lease.clone()));
-    let outcome = tokio::select! {
-        Some(Ok(error)) = renewing.join_next() => Err(error.into()),
-        outcome = runner::run(context, projection, slice, lease.epoch(), stop) => outcome,
-    };
-    renewing.shutdown().await;
-    if let Some(lease) = Arc::into_inner(lease) {
-        give_back(lease, label).await;
-    }
-    outcome
-}
-
 async fn give_back(lease: Lease, projection: &str) {
     if let Err(error) = lease.release().await {
         debug!(projection, %error, "lease not given back; it ends by itself");
-    }
-}
-
-/// Renews a lease until that fails.
-pub(crate) async fn keep(lease: Arc<Lease>) -> StoreError {
-    loop {
-        tokio::time::sleep(lease.renewal_interval()).await;
-        if let Err(error) = lease.renew().await {
-            return error;
-        }
     }
 }
 

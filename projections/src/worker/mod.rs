@@ -40,9 +40,7 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::failure::OnFailure;
-pub(crate) use self::{
-    coordinator::keep, failure::may_be_of_an_event, projection::Projection, slice::slice_of,
-};
+pub(crate) use self::{failure::may_be_of_an_event, projection::Projection, slice::slice_of};
 use self::{
     feed::Feed, projection::RowProjection, reactor::Reactions, saga::Sagas, source::Source,
     sql::SqlWorker,

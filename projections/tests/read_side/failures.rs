@@ -42,7 +42,7 @@ impl Apply<LaterEvent> for LaterLedger {
 pub(crate) struct LaterTally {
     #[read_model(key)]
     ledger: String,
-    total: i64,
+    pub(crate) total: i64,
     events: i64,
     trail: i64,
     audits: i64,

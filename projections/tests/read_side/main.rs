@@ -4,6 +4,7 @@
 
 mod archive;
 mod bulkhead;
+mod cached;
 mod catch_up;
 mod chaos;
 mod columns;

@@ -51,10 +51,10 @@ fn signal(signal: &str, process: u32) {
     assert!(status.success(), "kill {signal} {process}");
 }
 
-struct WorkerProcess(Child);
+pub(crate) struct WorkerProcess(Child);
 
 impl WorkerProcess {
-    fn start(database: &TestDatabase, lease: u64) -> Self {
+    pub(crate) fn start(database: &TestDatabase, lease: u64) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "paused::worker_process", "--nocapture"])
             .env(URL, database.url_as("worker process"))

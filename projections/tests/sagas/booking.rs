@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_eventstore::{Aggregate, Apply, Command, Event, EventStore, Handle, Recorded};
+use annals_eventstore::{
+    Aggregate, Apply, Command, Event, EventStore, Handle, Recorded, breaker::CircuitBreaker,
+};
 use annals_projections::{
     Cause, Saga,
     saga::{Action, Actions, Answer, Attempt, On, Perform, Process, Retry, Step},
@@ -167,6 +169,7 @@ pub(crate) struct Services {
     mood: Arc<Moods>,
     worker: String,
     concurrency: usize,
+    circuit: Option<CircuitBreaker>,
 }
 
 impl Services {
@@ -177,6 +180,7 @@ impl Services {
             mood: Arc::new(|_, _| Mood::Fine),
             worker: "worker".to_owned(),
             concurrency: 16,
+            circuit: None,
         }
     }
 
@@ -189,6 +193,11 @@ impl Services {
 
     pub(crate) fn known_as(self, worker: &str) -> Self {
         Self { worker: worker.to_owned(), ..self }
+    }
+
+    /// Bookings and cancellations go through a breaker.
+    pub(crate) fn breaker(self, circuit: &CircuitBreaker) -> Self {
+        Self { circuit: Some(circuit.clone()), ..self }
     }
 
     pub(crate) fn one_at_a_time(self) -> Self {
@@ -265,6 +274,10 @@ impl Perform<Booking> for Services {
             _ => {}
         }
         Ok(answer)
+    }
+
+    fn circuit(&self, call: &Call) -> Option<&CircuitBreaker> {
+        self.circuit.as_ref().filter(|_| *call != Call::Confirm)
     }
 
     fn concurrency(&self) -> usize {

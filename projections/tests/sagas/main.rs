@@ -3,6 +3,7 @@
 
 mod asked;
 mod booking;
+mod breakers;
 mod calls;
 mod chaos;
 mod disturbed;

@@ -76,9 +76,7 @@ impl Scene {
 }
 
 pub(crate) fn lease(milliseconds: u64) -> LeaseOptions {
-    let mut options = LeaseOptions::default();
-    options.time_to_live = Duration::from_millis(milliseconds);
-    options
+    LeaseOptions::new(Duration::from_millis(milliseconds))
 }
 
 /// A worker on bookings from the beginning, as the tests start it: it polls often.

@@ -7,6 +7,7 @@ use crate::{
     Position,
     cli::{App, Failure},
     control::{self, ProjectionStatus, State},
+    leader::{Leader, leaders},
 };
 
 /// All readers of the log at one moment.
@@ -18,6 +19,7 @@ pub(super) struct Look {
     pub(super) position: Position,
     pub(super) projections: Vec<Seen>,
     pub(super) readers: Vec<Reader>,
+    pub(super) leaders: Vec<Leader>,
 }
 
 /// A projection: of the store, of the program, or of both.
@@ -65,10 +67,11 @@ pub(super) async fn look(app: &App, store: &EventStore) -> Result<Look, Failure>
         }
     }
     projections.sort_by(|a, b| a.name.cmp(&b.name));
+    let leaders = leaders(store).await?;
     // Last, so that nobody is ahead of it.
     let position = store.safe_position().await?;
     let schema = database.schema().name().to_owned();
-    Ok(Look { at: Instant::now(), schema, position, projections, readers })
+    Ok(Look { at: Instant::now(), schema, position, projections, readers, leaders })
 }
 
 impl Look {

@@ -48,6 +48,15 @@ pub(super) fn text(look: &Look, rates: &HashMap<String, f64>) -> Result<String, 
         }
         writeln!(text, "\n{readers}")?;
     }
+    if !look.leaders.is_empty() {
+        let mut leaders = table();
+        leaders.set_header(["election", "epoch", "leader"]);
+        for leader in &look.leaders {
+            let election = Cell::new(plain(&leader.election));
+            leaders.add_row([election, right(leader.epoch), Cell::new(plain(&leader.owner))]);
+        }
+        writeln!(text, "\n{leaders}")?;
+    }
     let complaints: Vec<_> = look.projections.iter().flat_map(Seen::complaints).collect();
     writeln!(text)?;
     for complaint in &complaints {
@@ -159,11 +168,19 @@ pub(super) fn document(look: &Look, rates: &HashMap<String, f64>) -> Value {
             "owner": reader.owner,
         })
     });
+    let leaders = look.leaders.iter().map(|leader| {
+        json!({
+            "election": leader.election,
+            "epoch": leader.epoch,
+            "owner": leader.owner,
+        })
+    });
     json!({
         "schema": look.schema,
         "position": look.position,
         "well": look.is_well(),
         "projections": projections.collect::<Vec<_>>(),
         "readers": readers.collect::<Vec<_>>(),
+        "leaders": leaders.collect::<Vec<_>>(),
     })
 }

@@ -28,9 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::waiting::{PATIENCE, eventually, in_time, text};
 
 pub(crate) fn lease(milliseconds: u64) -> LeaseOptions {
-    let mut options = LeaseOptions::default();
-    options.time_to_live = Duration::from_millis(milliseconds);
-    options
+    LeaseOptions::new(Duration::from_millis(milliseconds))
 }
 
 /// A worker on one read model, as the tests start it: it polls often.
