@@ -30,6 +30,13 @@ pub mod kafka {
 pub mod testkit {
     pub use annals_eventstore::testkit::*;
     pub use annals_projections::testkit::*;
+
+    /// Faults on purpose: does what was built on a store come out exact when everything around it fails?
+    #[cfg(feature = "faults")]
+    pub mod faults {
+        pub use annals_eventstore::testkit::faults::*;
+        pub use annals_projections::testkit::faults::*;
+    }
 }
 
 /// What the derive macros' output refers to. Not public API.
@@ -94,6 +101,10 @@ mod guide {
 
     #[doc = include_str!("../docs/guide/snapshots.md")]
     mod snapshots {}
+
+    #[cfg(feature = "faults")]
+    #[doc = include_str!("../docs/guide/testing.md")]
+    mod testing {}
 
     #[doc = include_str!("../docs/guide/unit-of-work.md")]
     mod unit_of_work {}

@@ -78,6 +78,7 @@
     feature = "contracts",
     doc = "- [`contract`]: what is published, as JSON Schema, AsyncAPI and Open Data Contract"
 )]
+#![cfg_attr(feature = "faults", doc = "- [`testkit::faults`]: faults on purpose, for tests")]
 #![cfg_attr(
     feature = "conformance",
     doc = "- [`conformance`]: how every store behaves, as a suite to run, and a checker of histories"
@@ -99,6 +100,7 @@ pub mod conformance;
 pub mod contract;
 mod error;
 mod event;
+mod fail_points;
 mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;

@@ -39,6 +39,9 @@
 //!     .then_rejected(Overdrawn);
 //! ```
 
+#[cfg(feature = "faults")]
+pub mod faults;
+
 use std::fmt::Debug;
 
 use uuid::Uuid;

@@ -7,23 +7,25 @@ mod kafka_support;
 
 use std::time::Duration;
 
-use annals_eventstore::kafka::State;
+use annals_eventstore::{
+    kafka::State,
+    testkit::faults::{Link, Passage},
+};
 use kafka_support::{
     LEASE, Setup,
     cluster::{Listener, Plan},
-    link::{Link, Passage},
     wait_for,
 };
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_paused_or_cut_off_delays_it_only() {
-    let link = Link::new().await;
-    let listener = Listener::new("CUT", "PLAINTEXT").advertised([link.port]);
+    let link = Link::unbound().await.unwrap();
+    let listener = Listener::new("CUT", "PLAINTEXT").advertised([link.port()]);
     let mut cluster = Plan::of_nodes(1).listener(listener).start().await;
     link.lead_to(cluster.node(1).port("CUT"));
     let mut setup = Setup::new().await;
-    setup.brokers = format!("127.0.0.1:{}", link.port);
+    setup.brokers = link.url().to_owned();
     let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();

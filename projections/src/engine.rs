@@ -18,6 +18,7 @@ pub(crate) use self::{
 };
 use crate::{
     error::Error,
+    fail_points::may_fail,
     fold::Folding,
     install::install,
     read_model::{ReadModel, Step},
@@ -83,7 +84,9 @@ impl<R: ReadModel> Engine<R> {
         loaded?;
         folding.fold(steps)?;
         self.rows.write(client, &folding).await?;
+        may_fail!("batch-written");
         transaction.commit().await?;
+        may_fail!("batch-committed");
         checkpoint.moved(to);
         if batch.more && folding.len() <= HOT_ROWS {
             folding.written();

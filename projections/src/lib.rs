@@ -65,6 +65,7 @@ pub mod control;
 mod definition;
 mod engine;
 mod error;
+mod fail_points;
 mod fold;
 mod guard;
 mod inline;

@@ -28,6 +28,9 @@
 //!     .then("ada".to_owned(), Some(AccountOverview { account: "ada".into(), balance: 120 }));
 //! ```
 
+#[cfg(feature = "faults")]
+pub mod faults;
+
 use std::{collections::HashMap, fmt::Debug};
 
 use annals_eventstore::{

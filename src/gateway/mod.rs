@@ -58,6 +58,7 @@
 //! Errors are `application/problem+json`; with 429 and 503 comes `Retry-After`. `GET /openapi.json` describes it
 //! all. `GET /health/live` and `GET /health/ready` are for orchestrators ([`Gateway::health`]).
 
+mod admission;
 mod aggregate;
 mod asked;
 mod command;
@@ -89,6 +90,7 @@ use tower_http::{ServiceBuilderExt, request_id::MakeRequestUuid, trace::TraceLay
 pub use self::identity::{Access, Authenticate, Denied, Identity};
 pub(crate) use self::metrics::METRICS;
 use self::{
+    admission::{AT_ONCE, Door, admit},
     document::Document,
     follow::Follow,
     identity::Everybody,
@@ -96,7 +98,7 @@ use self::{
     shared::{Shared, Waiter},
 };
 use crate::{
-    bus::{Bus, Dispatch, Standard},
+    bus::{Bus, Dispatch, Standard, policy::RateLimit},
     health::Health,
 };
 
@@ -107,6 +109,8 @@ pub struct Gateway<S = Standard> {
     cache: Option<QueryCache>,
     bus: Bus<S>,
     authenticate: Arc<dyn Authenticate>,
+    rate_limit: Option<RateLimit>,
+    at_once: usize,
     title: String,
     version: String,
     router: Router<Arc<Shared<S>>>,
@@ -129,6 +133,8 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             cache: None,
             bus,
             authenticate: Arc::new(Everybody),
+            rate_limit: None,
+            at_once: AT_ONCE,
             title: "Annals".to_owned(),
             version: "1".to_owned(),
             router: Router::new(),
@@ -141,6 +147,23 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
     /// Sets who is let in; everybody, as `anonymous`, unless set.
     pub fn authenticate(mut self, authenticate: impl Authenticate) -> Self {
         self.authenticate = Arc::new(authenticate);
+        self
+    }
+
+    /// Limits the rate of each client, whatever it asks for: commands, aggregates, read models. No limit unless set; that of
+    /// the bus holds for commands besides. Above it the answer is 429, or waits, as the limit says.
+    ///
+    /// Clients are told apart by who they are found to be: without [`authenticate`](Self::authenticate), all are one.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
+    /// Sets how many requests there may be at once: 4,096 unless set. One more is answered with 503 before its body is read, so
+    /// that what requests take of memory is bounded: by this number, and by 2 MiB for a body. Live updates count until they
+    /// have begun.
+    pub fn requests_at_once(mut self, requests: usize) -> Self {
+        self.at_once = requests;
         self
     }
 
@@ -217,6 +240,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             cache: self.cache,
             bus: self.bus,
             authenticate: self.authenticate,
+            rate_limit: self.rate_limit,
             read_models: self.read_models,
             document,
         });
@@ -225,7 +249,9 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             .set_x_request_id(MakeRequestUuid)
             .layer(TraceLayer::new_for_http().make_span_with(span))
             .propagate_x_request_id();
+        let door = Door::new(self.at_once);
         self.router
+            .layer(axum::middleware::from_fn_with_state(door, admit))
             .route("/openapi.json", get(openapi::<S>))
             .merge(self.health.router())
             .fallback(async || Problem::not_found("there is nothing at this path"))

@@ -40,6 +40,13 @@ impl Problem {
         self
     }
 
+    /// There are as many requests as there may be.
+    pub(super) fn overloaded(limit: usize) -> Self {
+        let detail = format!("{limit} requests are under way, which is the most; try again later");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
+            .retry_after(Duration::from_secs(1))
+    }
+
     fn retry_after(mut self, time: Duration) -> Self {
         self.retry_after = Some(time);
         self

@@ -8,13 +8,15 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, request::Parts};
 
 use super::{Access, Authenticate, Identity, problem::Problem};
-use crate::bus::Bus;
+use crate::bus::{Bus, policy::RateLimit};
 
 pub(super) struct Shared<S> {
     pub(super) store: EventStore,
     pub(super) cache: Option<QueryCache>,
     pub(super) bus: Bus<S>,
     pub(super) authenticate: Arc<dyn Authenticate>,
+    /// Of each client, whatever it asks for.
+    pub(super) rate_limit: Option<RateLimit>,
     /// The read models of the gateway, to wait for.
     pub(super) read_models: Vec<Waiter>,
     pub(super) document: String,
@@ -46,9 +48,13 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Who sent a request.
+    /// Who sent a request. Fails if that client sends more than it may.
     pub(super) async fn identify(&self, parts: &Parts) -> Result<Identity, Problem> {
-        Ok(self.authenticate.authenticate(parts).await?)
+        let who = self.authenticate.authenticate(parts).await?;
+        if let Some(limit) = &self.rate_limit {
+            limit.take(&who.client).await?;
+        }
+        Ok(who)
     }
 
     /// Fails if they may not do this.

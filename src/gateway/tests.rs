@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Access, Authenticate, Denied, Gateway, Identity};
-use crate::bus::{Bus, Policies, policy::RateLimit};
+use crate::bus::{
+    Bus, Policies,
+    policy::{OnLimit, RateLimit},
+};
 
 #[derive(Event, Serialize, Deserialize)]
 enum AccountEvent {
@@ -269,6 +272,56 @@ async fn too_much_is_told_with_when_to_come_back() {
     assert_eq!(refused.header("retry-after"), "1");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(post(&router, path, &[], json!({ "amount": 5 })).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn the_gateway_limits_queries_of_a_client_too() {
+    let store = EventStore::in_memory();
+    let gateway = || gateway(Bus::new(&store), &store).authenticate(ByName);
+    let ask = async |router: &Router, name: &str| {
+        let request = Request::get("/accounts/7").header("x-name", name).body(Body::empty());
+        send(router, request.unwrap()).await
+    };
+    let rejecting = gateway().rate_limit(RateLimit::with_burst(1, 2)).router();
+    for _ in 0..2 {
+        ask(&rejecting, "ada").await.assert_problem(404, "not-found");
+    }
+    let refused = ask(&rejecting, "ada").await;
+    refused.assert_problem(429, "rate-limited");
+    assert_eq!(refused.header("retry-after"), "1");
+    ask(&rejecting, "bob").await.assert_problem(404, "not-found");
+
+    let patience = OnLimit::Wait(Duration::from_secs(10));
+    let waiting = gateway().rate_limit(RateLimit::with_burst(10, 1).on_limit(patience)).router();
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        ask(&waiting, "ada").await.assert_problem(404, "not-found");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(180), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn no_more_requests_at_once_than_there_may_be() {
+    let store = EventStore::in_memory();
+    let router = gateway(Bus::new(&store), &store).requests_at_once(1).router();
+    // Its body does not come, so it stays.
+    let body = Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>());
+    let stuck = Request::post("/accounts/7/deposits").body(body).unwrap();
+    let stuck = tokio::spawn(router.clone().oneshot(stuck));
+    let refused = loop {
+        let answer = get(&router, "/accounts/7").await;
+        if answer.status != StatusCode::NOT_FOUND {
+            break answer;
+        }
+        tokio::task::yield_now().await;
+    };
+    refused.assert_problem(503, "overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+    // Whether it lives is no request of a client.
+    assert_eq!(get(&router, "/health").await.status, StatusCode::OK);
+    stuck.abort();
+    assert!(stuck.await.is_err());
+    get(&router, "/accounts/7").await.assert_problem(404, "not-found");
 }
 
 /// Each route is in the document, and what it refers to is there.

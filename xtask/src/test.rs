@@ -10,8 +10,17 @@ use crate::cargo;
 use crate::services::{self, Major};
 
 /// The test programs that need PostgreSQL and nothing else.
-const ON_POSTGRES: &[&str] =
-    &["conformance", "faults", "order", "postgres", "read_side", "sagas", "tls"];
+const ON_POSTGRES: &[&str] = &[
+    "conformance",
+    "fail_points",
+    "faults",
+    "kit",
+    "order",
+    "postgres",
+    "read_side",
+    "sagas",
+    "tls",
+];
 
 /// Brings the services up and becomes `cargo test`; returns only on failure.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {

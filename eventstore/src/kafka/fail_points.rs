@@ -39,13 +39,3 @@ pub const FAIL_POINTS: [&str; 12] = [
     "publisher-before-checkpoint",
     "publisher-checkpoint-moved",
 ];
-
-/// Comes by a fail point. With a function, the action `return` leaves with what that returns.
-macro_rules! fail_point {
-    ($name:literal $(, $leave:expr)?) => {
-        #[cfg(feature = "fail-points")]
-        fail::fail_point!($name $(, $leave)?);
-    };
-}
-
-pub(super) use fail_point;

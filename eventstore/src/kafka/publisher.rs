@@ -13,7 +13,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     delivery::Delivery,
-    fail_points::fail_point,
     front::{Front, Page},
     metrics::{self, Active},
     options::{Builder, Settings},
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::{
     error::{Error, chain},
+    fail_points::fail_point,
     ids::Position,
     postgres::{Checkpoint, Database, Lease, Listener, database_error},
     store::EventStore,

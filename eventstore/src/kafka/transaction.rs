@@ -12,7 +12,6 @@ use rdkafka::{
 };
 
 use super::{
-    fail_points::fail_point,
     metrics,
     producer::{Failure, Step, broker_error},
     receipts::is_permanent,
@@ -21,6 +20,7 @@ use super::{
 };
 #[cfg(feature = "fail-points")]
 use crate::error::Error;
+use crate::fail_points::fail_point;
 
 /// How long a call waits at once. One that has not come to its end is resumed by calling it again.
 pub(super) const CALL: Duration = Duration::from_millis(500);

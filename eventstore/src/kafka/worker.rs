@@ -22,7 +22,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     cloud_events::{Headers, MAX_HEADERS},
     delivery::Delivery,
-    fail_points::fail_point,
     options::Settings,
     producer::{Failure, Job, Report, Step, broker_error},
     progress_record::ProgressRecord,
@@ -33,7 +32,7 @@ use super::{
     start::Told,
     topics::{self, Topics, Unready},
 };
-use crate::{error::Error, event::Recorded, ids::Position, trace};
+use crate::{error::Error, event::Recorded, fail_points::fail_point, ids::Position, trace};
 
 /// How long the broker has to answer a question.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(3);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Database, GenericClient, Prepared, database_error};
-use crate::{error::Error, ids::Position};
+#[cfg(feature = "fail-points")]
+use crate::testkit::faults::Injected;
+use crate::{error::Error, fail_points::fail_point, ids::Position};
 
 /// How long to wait before the next look at a checkpoint that is locked.
 const LOCKED: Duration = Duration::from_millis(20);
@@ -136,10 +138,12 @@ impl Checkpoint {
         ready: &Prepared,
         to: Position,
     ) -> Result<(), Error> {
+        fail_point!("checkpoint-moving", |_| Err(Injected::at("checkpoint-moving").into()));
         let moved = transaction
             .execute(ready, &[&self.name, &self.position.get(), &to.get(), &self.epoch])
             .await
             .map_err(|error| database_error("move a checkpoint", error))?;
+        fail_point!("checkpoint-moved", |_| Err(Injected::at("checkpoint-moved").into()));
         if moved == 1 { Ok(()) } else { Err(Error::Fenced { name: self.name.clone() }) }
     }
 

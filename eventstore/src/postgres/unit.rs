@@ -14,9 +14,12 @@ use super::{
     inline::Running,
     is_lost, loader, read,
 };
+#[cfg(feature = "fail-points")]
+use crate::testkit::faults::Injected;
 use crate::{
     backend::{KnownKey, Load, Outcome, Part, Request, Session},
     error::Error,
+    fail_points::fail_point,
 };
 
 /// How often an append is tried that lost to another through no fault of its own.
@@ -124,7 +127,9 @@ impl Session for Unit {
             }
         }
         if let Outcome::Recorded { .. } = outcome {
+            fail_point!("unit-committing", |_| Err(Injected::at("unit-committing").into()));
             self.transaction.commit().await?;
+            fail_point!("unit-committed", |_| Err(Injected::at("unit-committed").answer_lost()));
             if !request.events.is_empty() {
                 self.database.0.appender.nudge();
             }

@@ -5,11 +5,14 @@ use std::collections::{HashMap, HashSet};
 use tracing::Instrument;
 
 use super::{EventStore, backoff, cache::Held, lot::Lot, outcome_of, state::State};
+#[cfg(feature = "fail-points")]
+use crate::testkit::faults::Injected;
 use crate::{
     aggregate::Aggregate,
     backend::{KnownKey, Outcome},
     command::{Command, Committed, Envelope, Handle},
     error::{Error, ExecuteError},
+    fail_points::fail_point,
     ids::{Position, StreamId},
     life::StreamState,
 };
@@ -165,6 +168,7 @@ impl EventStore {
         loop {
             let missing = held.iter_mut().filter(|held| held.state.is_none() || held.is_stale);
             self.catch_up(missing).await?;
+            fail_point!("command-loaded", |_| Err(Injected::at("command-loaded").into()));
             let states = held
                 .iter_mut()
                 .map(|held| (&held.stream, held.state.get_or_insert_with(State::initial)));
@@ -187,7 +191,8 @@ impl EventStore {
             if decided.request.events.is_empty() && decided.request.keys.is_empty() {
                 return Ok(decided.outcomes(Position::START));
             }
-            let outcome = self.record(decided.request.clone()).await;
+            fail_point!("command-decided", |_| Err(Injected::at("command-decided").into()));
+            let outcome = self.record(decided.request.clone()).await.and_then(answered);
             match outcome {
                 Ok(Outcome::Recorded { first, .. }) => {
                     for (held, last) in held.iter_mut().zip(&decided.last) {
@@ -310,6 +315,12 @@ impl Known {
     fn note_dead(&mut self, stream: &StreamId, state: StreamState) -> bool {
         self.dead.insert(stream.clone(), state) != Some(state)
     }
+}
+
+/// Comes by the fail point behind an append.
+fn answered(outcome: Outcome) -> Result<Outcome, Error> {
+    fail_point!("command-recorded", |_| Err(Injected::at("command-recorded").answer_lost()));
+    Ok(outcome)
 }
 
 /// Takes back what was decided; a state that cannot be taken back is loaded again.

@@ -71,6 +71,9 @@ pub struct EventStore {
     inline: Arc<[Arc<dyn SqlProjection>]>,
     cache: Cache,
     snapshots: Arc<Saving>,
+    /// What stands before the backend, in tests.
+    #[cfg(feature = "faults")]
+    faults: Option<crate::testkit::faults::Faults>,
     /// Removes old idempotency keys while there is a store.
     _removing: Option<Arc<AbortOnDropHandle<()>>>,
 }
@@ -119,7 +122,17 @@ impl EventStore {
         let cache = Cache::new(options.cache_bytes);
         let snapshots = Arc::new(Saving::new());
         let (options, inline) = (Arc::new(options), Arc::default());
-        Self { backend, database, options, cache, snapshots, inline, _removing: None }
+        Self {
+            backend,
+            database,
+            options,
+            cache,
+            snapshots,
+            inline,
+            #[cfg(feature = "faults")]
+            faults: None,
+            _removing: None,
+        }
     }
 
     /// The same store around another backend.
@@ -145,7 +158,18 @@ impl EventStore {
     pub fn using(&self, purpose: Use) -> Self {
         let Some(database) = &self.database else { return self.clone() };
         let database = database.using(purpose);
-        Self { backend: Arc::new(database.clone()), database: Some(database), ..self.clone() }
+        let backend: Arc<dyn Backend> = Arc::new(database.clone());
+        #[cfg(feature = "faults")]
+        let backend = self.faults.iter().fold(backend, |backend, faults| faults.over(backend));
+        Self { backend, database: Some(database), ..self.clone() }
+    }
+
+    /// The same store, whose backend is disturbed.
+    #[cfg(feature = "faults")]
+    pub(crate) fn behind(&self, faults: crate::testkit::faults::Faults) -> Self {
+        // What aggregates are cached as is the same behind any faults.
+        let backend = faults.over(self.backend.clone());
+        Self { backend, faults: Some(faults), ..self.clone() }
     }
 
     /// Shuts the store down, with all its clones: no more appends are accepted, those accepted are

@@ -105,8 +105,8 @@ async fn at_every_step(work: Work, connection: Connection, way: Way) -> Cuts {
     let mut cuts = Cuts::default();
     for step in 0.. {
         assert!(step < 300, "{work:?} has no end");
-        let cutter = Cutter::start(crate::support::server()).await;
-        let store = work.connect(&database.url_at(cutter.port)).await;
+        let cutter = Cutter::start(&database).await;
+        let store = work.connect(cutter.url()).await;
         let number = 2 * step + 1;
         if let Connection::Used = connection {
             assert!(work.record(&store, number - 1).await.is_ok());

@@ -1,23 +1,17 @@
 //! A way to the server that ends after a given message.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
-    net::{TcpListener, TcpStream, UnixStream},
-    task::JoinHandle,
-};
-use tokio_postgres::config::Host;
+pub(crate) use annals_eventstore::testkit::faults::Way;
+use annals_eventstore::testkit::faults::{Link, Message, Verdict};
 
-/// Which way a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    ToServer,
-    ToClient,
-}
+use crate::support::TestDatabase;
 
 /// Which connection to cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +32,8 @@ struct Cut {
 
 /// Stands between the store and the server, and cuts a connection after a given message.
 pub(crate) struct Cutter {
-    pub(crate) port: u16,
+    link: Link,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -50,31 +43,26 @@ struct Shared {
 }
 
 impl Cutter {
-    pub(crate) async fn start(server: tokio_postgres::Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    pub(crate) async fn start(database: &TestDatabase) -> Self {
+        let link = database.link().await;
         let shared = Arc::new(Shared::default());
-        let of_all = Arc::clone(&shared);
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                client.set_nodelay(true).unwrap();
-                let port = server.get_ports().first().copied().unwrap_or(5432);
-                let shared = Arc::clone(&of_all);
-                match &server.get_hosts()[0] {
-                    Host::Tcp(host) => {
-                        let server = TcpStream::connect((host.as_str(), port)).await.unwrap();
-                        server.set_nodelay(true).unwrap();
-                        tokio::spawn(forward(client, server, shared));
-                    }
-                    Host::Unix(folder) => {
-                        let socket = folder.join(format!(".s.PGSQL.{port}"));
-                        let server = UnixStream::connect(socket).await.unwrap();
-                        tokio::spawn(forward(client, server, shared));
-                    }
-                }
-            }
+        let (of_all, mut connections) = (shared.clone(), HashMap::new());
+        link.judge(move |message| {
+            let passed = connections.entry(message.connection).or_insert_with(|| Passed {
+                is_new: of_all.cut.lock().unwrap().is_some(),
+                append: false,
+                answers: 0,
+            });
+            let is_last = of_all.is_last(passed, message.way);
+            passed.note(message, &of_all);
+            if is_last { Verdict::Cut } else { Verdict::Pass }
         });
-        Self { port, shared, accepting }
+        Self { link, shared }
+    }
+
+    /// The URL of the database this way.
+    pub(crate) fn url(&self) -> &str {
+        self.link.url()
     }
 
     /// Cuts such a connection when `after` messages this way have passed; the next is lost.
@@ -93,84 +81,33 @@ impl Cutter {
     }
 }
 
-impl Drop for Cutter {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
 /// What has gone over a connection.
 struct Passed {
     is_new: bool,
-    append: AtomicBool,
+    append: bool,
     /// How many answers, from the announcement's statement on.
-    answers: AtomicUsize,
-}
-
-async fn forward(
-    client: TcpStream,
-    server: impl AsyncRead + AsyncWrite + Send,
-    shared: Arc<Shared>,
-) {
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = split(server);
-    let passed = Passed {
-        is_new: shared.cut.lock().unwrap().is_some(),
-        append: AtomicBool::new(false),
-        answers: AtomicUsize::new(0),
-    };
-    // Whichever side ends first takes the other with it.
-    tokio::select! {
-        () = pass(from_client, to_server, Way::ToServer, &shared, &passed) => {}
-        () = pass(from_server, to_client, Way::ToClient, &shared, &passed) => {}
-    }
-}
-
-/// Passes message by message. A client's first has no type, only a length.
-async fn pass(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    way: Way,
-    shared: &Shared,
-    passed: &Passed,
-) {
-    let mut has_type = way == Way::ToClient;
-    loop {
-        let mut message = vec![0; if has_type { 5 } else { 4 }];
-        if from.read_exact(&mut message).await.is_err() {
-            return;
-        }
-        let length: [u8; 4] = message[message.len() - 4..].try_into().unwrap();
-        let header = message.len();
-        message.resize(header + u32::from_be_bytes(length) as usize - 4, 0);
-        if from.read_exact(&mut message[header..]).await.is_err() {
-            return;
-        }
-        has_type = true;
-        let is_last = shared.is_last(passed, way);
-        passed.note(&message, way, shared);
-        if is_last || to.write_all(&message).await.is_err() {
-            return;
-        }
-    }
+    answers: usize,
 }
 
 impl Passed {
-    fn note(&self, message: &[u8], way: Way, shared: &Shared) {
-        let says = |text: &[u8]| message.windows(text.len()).any(|found| found == text);
-        match way {
-            Way::ToServer if says(b"append_batch") => self.append.store(true, Ordering::Relaxed),
-            Way::ToServer if says(b"pg_notify") => self.answers.store(1, Ordering::Relaxed),
-            Way::ToClient if message[0] == b'Z' => self.answered(shared),
+    fn note(&mut self, message: &Message<'_>, shared: &Shared) {
+        let bytes = message.bytes;
+        let says = |text: &[u8]| bytes.windows(text.len()).any(|found| found == text);
+        match message.way {
+            Way::ToServer if says(b"append_batch") => self.append = true,
+            Way::ToServer if says(b"pg_notify") => self.answers = 1,
+            Way::ToClient if bytes[0] == b'Z' => self.answered(shared),
             _ => {}
         }
     }
 
     /// The server is ready for the next: once after the announcement is prepared, once after it is made.
-    fn answered(&self, shared: &Shared) {
-        let begun = self.answers.load(Ordering::Relaxed) > 0;
-        if begun && self.answers.fetch_add(1, Ordering::Relaxed) == 2 {
-            shared.announced.store(true, Ordering::Relaxed);
+    fn answered(&mut self, shared: &Shared) {
+        if self.answers > 0 {
+            self.answers += 1;
+            if self.answers == 3 {
+                shared.announced.store(true, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -182,7 +119,7 @@ impl Shared {
         let concerned = |cut: &&mut Cut| {
             let connection = match cut.connection {
                 Connection::New => passed.is_new,
-                Connection::Used => passed.append.load(Ordering::Relaxed),
+                Connection::Used => passed.append,
             };
             connection && cut.way == way
         };

@@ -1,10 +1,11 @@
 //! What a round is played on: the servers that tests share, or such that it may kill.
 
+use annals_eventstore::testkit::faults::Link;
+
 use crate::{
     kafka_support::{
         Setup,
         cluster::{Cluster, Listener, Plan},
-        link::Link,
     },
     server::PrivateServer,
 };
@@ -23,8 +24,8 @@ pub(crate) struct Grounds {
 impl Grounds {
     /// One broker, and a way to it that can be cut.
     pub(crate) async fn broker() -> Self {
-        let link = Link::new().await;
-        let listener = Listener::new("CUT", "PLAINTEXT").advertised([link.port]);
+        let link = Link::unbound().await.unwrap();
+        let listener = Listener::new("CUT", "PLAINTEXT").advertised([link.port()]);
         let mut cluster = Plan::of_nodes(1).listener(listener).start().await;
         link.lead_to(cluster.node(1).port("CUT"));
         Self { cluster: Some(cluster), link: Some(link), database: None }
@@ -56,7 +57,7 @@ impl Grounds {
             None => crate::kafka_support::variable("DATABASE_URL"),
         };
         let brokers = match &self.link {
-            Some(link) => format!("127.0.0.1:{}", link.port),
+            Some(link) => link.url().to_owned(),
             None => self.brokers(),
         };
         Setup::on(server, brokers).await

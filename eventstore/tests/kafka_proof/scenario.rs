@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use annals_eventstore::{
     kafka::{Delivery, FAIL_POINTS, Publisher},
     postgres::Checkpoint,
+    testkit::faults::Passage,
 };
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom as _};
 use tokio::time::sleep;
 
 use super::{grounds::Grounds, load::Load};
-use crate::kafka_support::{LEASE, Process, Setup, What, link::Passage};
+use crate::kafka_support::{LEASE, Process, Setup, What};
 
 /// How long a transaction may be open where that matters.
 const TRANSACTION: Duration = Duration::from_secs(2);

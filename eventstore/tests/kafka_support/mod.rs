@@ -4,7 +4,6 @@
 #![allow(dead_code, unused_imports)]
 
 pub(crate) mod cluster;
-pub(crate) mod link;
 mod process;
 pub(crate) mod topic;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{leader::Election, postgres::LeaseOptions};
+use annals_eventstore::{leader::Election, postgres::LeaseOptions, testkit::faults::Passage};
 
 use crate::{
     support::{TestDatabase, database::patient, in_time},
@@ -17,9 +17,9 @@ async fn it_knows_that_it_lost_before_another_leads() {
         let database = TestDatabase::create().await;
         let client = database.client().await;
         client.batch_execute(TABLE).await.unwrap();
-        let proxy = database.proxy().await;
+        let link = database.link().await;
         let options = patient(annals_eventstore::EventStore::options());
-        let cut = options.connect(&database.url_through(&proxy)).await.unwrap();
+        let cut = options.connect(link.url()).await.unwrap();
         let other = database.store().await;
         let lease = LeaseOptions::new(Duration::from_secs(2));
         let election = |store| Election::new(store, "test").unwrap().lease(lease);
@@ -28,7 +28,7 @@ async fn it_knows_that_it_lost_before_another_leads() {
 
         let open = cut.database().unwrap().begin().await.unwrap();
         first.guard(open.client().unwrap()).await.unwrap();
-        proxy.stall();
+        link.set(Passage::Stalled);
         let second = election(&other).campaign().await.unwrap();
         // By its own clock, without a word from anybody.
         assert!(first.is_lost(), "two believe that they lead");

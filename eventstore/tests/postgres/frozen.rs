@@ -2,25 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-use annals_eventstore::{Error, EventStore, Options, postgres::Use};
+use annals_eventstore::{
+    Error, EventStore, Options,
+    postgres::Use,
+    testkit::faults::{Link, Passage},
+};
 
 use crate::{
     limits::LONG,
-    support::{TestDatabase, counter::Counter, history, in_time, one, proxy::Proxy, stream},
+    support::{TestDatabase, counter::Counter, history, in_time, one, stream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A store that has connections for appending and loading, before the server freezes.
-async fn at_work(database: &TestDatabase, options: Options) -> (EventStore, Proxy) {
-    let proxy = database.proxy().await;
-    let store = options.connect(&database.url_through(&proxy)).await.unwrap();
+async fn at_work(database: &TestDatabase, options: Options) -> (EventStore, Link) {
+    let link = database.link().await;
+    let store = options.connect(link.url()).await.unwrap();
     store.append(one(stream("a"), 1)).await.unwrap();
     assert!(store.load::<Counter>("a").await.unwrap().is_none());
     // The nudge is out.
     tokio::time::sleep(SECOND / 5).await;
-    proxy.stall();
-    (store, proxy)
+    link.set(Passage::Stalled);
+    (store, link)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,7 +35,7 @@ async fn nobody_waits_for_ever_for_a_server_that_has_frozen() {
             .connect_timeout(SECOND)
             .append_timeout(2 * SECOND)
             .statement_timeout(Use::Read, SECOND);
-        let (store, _proxy) = at_work(&database, options).await;
+        let (store, _link) = at_work(&database, options).await;
         let started = Instant::now();
         let (append, load) =
             tokio::join!(store.append(one(stream("a"), 2)), store.load::<Counter>("a"));
@@ -55,7 +59,7 @@ async fn a_store_can_be_closed_although_its_server_has_frozen() {
     in_time(async {
         let database = TestDatabase::create().await;
         let options = EventStore::options().append_timeout(LONG).statement_timeout(Use::Read, LONG);
-        let (store, _proxy) = at_work(&database, options).await;
+        let (store, _link) = at_work(&database, options).await;
         let appending = tokio::spawn({
             let store = store.clone();
             async move { store.append(one(stream("a"), 2)).await }

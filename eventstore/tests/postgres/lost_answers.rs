@@ -8,27 +8,25 @@ use std::{
     time::Duration,
 };
 
-use annals_eventstore::{Envelope, Error, EventStore};
+use annals_eventstore::{Envelope, Error, EventStore, testkit::faults::Link};
 use futures::future::join_all;
 
 use crate::support::{
     TestDatabase, assert_sound,
     counter::{Change, load},
-    in_time, log, numbers, one,
-    proxy::Proxy,
-    stream,
+    in_time, log, numbers, one, stream,
 };
 
 /// Swallows an answer now and then, until told to stop.
-fn loser(proxy: Proxy, every: Duration) -> (tokio::task::JoinHandle<Proxy>, Arc<AtomicBool>) {
+fn loser(link: Link, every: Duration) -> (tokio::task::JoinHandle<Link>, Arc<AtomicBool>) {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let losing = async move {
         while !stopped.load(Ordering::Relaxed) {
             tokio::time::sleep(every).await;
-            proxy.swallow_next_answer();
+            link.lose_next_answer();
         }
-        proxy
+        link
     };
     (tokio::spawn(losing), stop)
 }
@@ -36,14 +34,14 @@ fn loser(proxy: Proxy, every: Duration) -> (tokio::task::JoinHandle<Proxy>, Arc<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_whose_answer_is_lost_is_of_unknown_outcome() {
     let database = TestDatabase::create().await;
-    let proxy = database.proxy().await;
-    let store = EventStore::connect(&database.url_through(&proxy)).await.unwrap();
+    let link = database.link().await;
+    let store = EventStore::connect(link.url()).await.unwrap();
     let append = |number: i64| one(stream("a"), number).idempotency_key(number.to_string());
     for round in 0..5 {
         // Opens a connection and prepares the statement; then waits until the nudge is out.
         store.append(append(2 * round)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        proxy.swallow_next_answer();
+        link.lose_next_answer();
         let append = append(2 * round + 1);
         let error = store.append(append.clone()).await.unwrap_err();
         assert!(matches!(error, Error::Indeterminate { .. }), "{error:?}");
@@ -56,9 +54,9 @@ async fn an_append_whose_answer_is_lost_is_of_unknown_outcome() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_append_is_recorded_twice_when_answers_are_lost() {
     let database = TestDatabase::create().await;
-    let proxy = database.proxy().await;
-    let store = EventStore::connect(&database.url_through(&proxy)).await.unwrap();
-    let (losing, stop) = loser(proxy, Duration::from_millis(8));
+    let link = database.link().await;
+    let store = EventStore::connect(link.url()).await.unwrap();
+    let (losing, stop) = loser(link, Duration::from_millis(8));
     let tasks = (0..40).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -96,9 +94,9 @@ async fn no_append_is_recorded_twice_when_answers_are_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_keys_commands_are_executed_once_when_answers_are_lost() {
     let database = TestDatabase::create().await;
-    let proxy = database.proxy().await;
-    let store = EventStore::connect(&database.url_through(&proxy)).await.unwrap();
-    let (losing, stop) = loser(proxy, Duration::from_millis(60));
+    let link = database.link().await;
+    let store = EventStore::connect(link.url()).await.unwrap();
+    let (losing, stop) = loser(link, Duration::from_millis(60));
     let tasks = (0..8).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use annals_eventstore::{Recorded, breaker::CircuitBreaker};
 
+#[cfg(feature = "faults")]
+pub(crate) use self::source::Call;
 pub use self::{
     effect::Effect,
     source::{ReactorSource, Trigger},

@@ -10,8 +10,10 @@ use super::{Cause, Effect, React, Reaction, Reactor, effect};
 /// Where a reactor's events come from: one category, and how its events are reacted to.
 pub struct ReactorSource<R: Reactor> {
     category: &'static str,
-    triggers: fn(Recorded) -> Result<Decoded<Trigger<R>>, StoreError>,
+    triggers: Arc<Triggers<R>>,
 }
+
+type Triggers<R> = dyn Fn(Recorded) -> Result<Decoded<Trigger<R>>, StoreError> + Send + Sync;
 
 impl<R: Reactor> std::fmt::Debug for ReactorSource<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -25,7 +27,7 @@ impl<R: Reactor> ReactorSource<R> {
     where
         R: React<C::Event>,
     {
-        Self { category: C::NAME, triggers: triggers::<C, R> }
+        Self { category: C::NAME, triggers: Arc::new(triggers::<C, R>) }
     }
 
     /// The category.
@@ -41,9 +43,24 @@ impl<R: Reactor> ReactorSource<R> {
     pub fn triggers(&self, event: Recorded) -> Result<Decoded<Trigger<R>>, StoreError> {
         (self.triggers)(event)
     }
+
+    /// The same events for a reactor around this one, which calls it.
+    #[cfg(feature = "faults")]
+    pub(crate) fn for_one_around<O: Reactor>(
+        self,
+        around: impl Fn(Arc<Call<R>>) -> Arc<Call<O>> + Send + Sync + 'static,
+    ) -> ReactorSource<O> {
+        let Self { category, triggers } = self;
+        let triggers = move |recorded| {
+            triggers(recorded)?.try_map(|Trigger { position, event, part, call }| {
+                Ok(Trigger { position, event, part, call: around(call) })
+            })
+        };
+        ReactorSource { category, triggers: Arc::new(triggers) }
+    }
 }
 
-type Call<R> =
+pub(crate) type Call<R> =
     dyn for<'a> Fn(&'a R, Effect) -> BoxFuture<'a, Result<Reaction, Cause>> + Send + Sync;
 
 /// One decoded event, ready to be reacted to.
@@ -51,7 +68,7 @@ pub struct Trigger<R: Reactor> {
     position: Position,
     event: uuid::Uuid,
     part: u32,
-    call: Box<Call<R>>,
+    call: Arc<Call<R>>,
 }
 
 impl<R: Reactor> std::fmt::Debug for Trigger<R> {
@@ -89,7 +106,7 @@ fn triggers<C: Category, R: React<C::Event>>(
     let mut part = 0;
     event.decode::<C::Event>()?.try_map(|event| {
         let (position, id, event) = (event.position, event.id, Arc::new(event));
-        let call: Box<Call<R>> = Box::new(move |reactor, effect| {
+        let call: Arc<Call<R>> = Arc::new(move |reactor, effect| {
             let event = event.clone();
             async move { reactor.react(&event, &effect).await }.boxed()
         });

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    fail_points::may_fail,
     guard::panicked,
     metrics,
     worker::failure::{Interruptions, text},
@@ -112,6 +113,9 @@ impl<S: Process, P: Perform<S>> Desk<S, P> {
             self.renew().await?;
             let due = self.ledger.due(AT_ONCE as i64).await?;
             let more = due.len() == AT_ONCE;
+            if !due.is_empty() {
+                may_fail!("saga-timer-due");
+            }
             self.news.extend(due.into_iter().map(|key| (key, News::Look)));
             self.record().await?;
             self.claim().await?;
@@ -155,7 +159,10 @@ impl<S: Process, P: Perform<S>> Desk<S, P> {
             // A saga that cannot take its news does not hold the others up.
             while !at_once.is_empty() {
                 match self.ledger.record(&at_once, self.options.time_to_live, None).await {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        may_fail!("saga-outcome-recorded");
+                        break;
+                    }
                     Err(Unsettled::Failed { index, source }) => {
                         let (key, reason) = (at_once[index].0.clone(), text(&*source));
                         warn!(saga = S::CATEGORY, key, reason, "a saga is stuck");

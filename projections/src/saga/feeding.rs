@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, EventFailure},
+    fail_points::may_fail,
     guard::{Cause, guarded},
     target::{Batch, Beside, Target, begin},
 };
@@ -133,11 +134,15 @@ impl<S: Process> Feeding<S> {
         let (database, patience) = (&self.ledger.database, self.patience);
         if heard.is_empty() {
             let transaction = begin(database, checkpoint, beside, to, patience).await?;
-            return Ok(transaction.commit().await?);
+            may_fail!("batch-written");
+            transaction.commit().await?;
+            may_fail!("batch-committed");
+            return Ok(());
         }
         let news: Vec<_> = heard.iter().map(|heard| &heard.news).collect();
         let entry = Entry { checkpoint, beside, to };
         self.ledger.record(&news, patience, Some(entry)).await?;
+        may_fail!("saga-heard");
         self.wake.notify_one();
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     breaking::{Passed, through},
+    fail_points::may_fail,
     guard::{Cause, panicked},
     metrics::{self, Attempted},
     worker::failure::text,
@@ -104,7 +105,7 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
         };
         let limit = step.map_or(Duration::from_secs(10), |step| step.time_limit);
         let performing = async {
-            let performing = AssertUnwindSafe(self.performer.perform(&call, &attempt));
+            let performing = AssertUnwindSafe(self.call(&call, &attempt));
             match tokio::time::timeout(limit, performing.catch_unwind()).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(payload)) => Err(panicked(&*payload)),
@@ -115,6 +116,13 @@ impl<S: Process, P: Perform<S>> Making<S, P> {
             Some(circuit) => through(circuit, performing).await,
             None => performing.await.map(Passed::Made),
         }
+    }
+
+    async fn call(&self, call: &S::Call, attempt: &Attempt) -> Result<Answer<S::Reply>, Cause> {
+        may_fail!("saga-calling");
+        let answer = self.performer.perform(call, attempt).await?;
+        may_fail!("saga-called");
+        Ok(answer)
     }
 }
 

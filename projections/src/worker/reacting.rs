@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     error::{Error, EventFailure},
+    fail_points::may_fail,
     guard::{Cause, guarded, panicked},
     reactor::{Reaction, Reactor, ReactorSource, Trigger},
     target::{Batch, Beside, Rest, Target, begin},
@@ -198,7 +199,7 @@ impl<R: Reactor> Reacting<R> {
             }
             let Some(permit) = self.circuit().ask() else { return Ok(false) };
             progress.attempts += 1;
-            let reacting = trigger.react(&self.reactor, progress.attempts);
+            let reacting = reacting(trigger, &self.reactor, progress.attempts);
             let outcome = AssertUnwindSafe(reacting).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|payload| Err(panicked(&*payload)));
             let trial = permit.is_trial();
@@ -251,7 +252,10 @@ impl<R: Reactor> Reacting<R> {
         to: Position,
     ) -> Result<(), Error> {
         let Terms { database, patience, .. } = &self.terms;
-        begin(database, checkpoint, beside, to, *patience).await?.commit().await?;
+        let transaction = begin(database, checkpoint, beside, to, *patience).await?;
+        may_fail!("batch-written");
+        transaction.commit().await?;
+        may_fail!("batch-committed");
         checkpoint.moved(to);
         Ok(())
     }
@@ -283,6 +287,18 @@ impl<R: Reactor> Reacting<R> {
         // If one does not wait, none of it does.
         due.min().flatten().map(Rest::OrMore)
     }
+}
+
+/// Has a reactor react.
+async fn reacting<R: Reactor>(
+    trigger: &Trigger<R>,
+    reactor: &R,
+    attempt: u32,
+) -> Result<Reaction, Cause> {
+    may_fail!("reaction-begun");
+    let reaction = trigger.react(reactor, attempt).await?;
+    may_fail!("reaction-done");
+    Ok(reaction)
 }
 
 #[async_trait]

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, EventFailure},
+    fail_points::may_fail,
     metrics,
     page::{PAGE_BYTES, size, size_of},
     read_model::StepError,
@@ -171,6 +172,7 @@ impl Runner<'_> {
 
     /// Applies a part of the log. Returns the next one, if it has been read meanwhile.
     async fn apply(&mut self, part: Part) -> Result<Option<Part>, Error> {
+        may_fail!("batch-read");
         let Part { events, to, more, mark } = part;
         let read = events.len();
         let (events, waiting) = self.mine(events);

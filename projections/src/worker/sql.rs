@@ -22,6 +22,7 @@ use super::{
 use crate::{
     control::stored,
     error::{Error, EventFailure},
+    fail_points::may_fail,
     register::Wanted,
     sql_projection::{asked, change_over, install, wanted},
     target::{Batch, Rest, Target, begin},
@@ -111,7 +112,9 @@ impl SqlTarget {
             let (projection, sql) = (&*self.projection, transaction.client()?);
             asked(projection.name(), APPLY, projection.apply(&batch.events, sql)).await?;
         }
+        may_fail!("batch-written");
         transaction.commit().await.map_err(|error| self.refused(error))?;
+        may_fail!("batch-committed");
         checkpoint.moved(batch.to);
         Ok(())
     }

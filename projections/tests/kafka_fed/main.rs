@@ -13,8 +13,10 @@ mod failures;
 mod foreign;
 mod loss;
 mod members;
+mod pressure;
 mod processes;
 mod relay;
+mod repeated;
 mod rows;
 mod sagas;
 #[cfg(feature = "kafka-tls")]

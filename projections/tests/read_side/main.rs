@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod archive;
+mod bulkhead;
 mod cached;
 mod catch_up;
 mod chaos;
 mod columns;
 mod connections;
 mod consistency;
+mod disturbed;
 mod evolution;
 mod failures;
 mod feed;

@@ -6,6 +6,7 @@ mod booking;
 mod breakers;
 mod calls;
 mod chaos;
+mod disturbed;
 mod inputs;
 mod processes;
 mod support;

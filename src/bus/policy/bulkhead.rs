@@ -159,7 +159,9 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::policy::testing::{Deposit, Inner, bus, outcomes};
+    use crate::bus::policy::testing::{
+        Account, AccountEvent, Deposit, Inner, Refused, bus, outcomes,
+    };
 
     #[tokio::test]
     async fn so_many_run_so_many_wait_and_more_are_refused() {
@@ -169,6 +171,39 @@ mod tests {
         assert_eq!((done, refused.len(), inner.most_at_once()), (5, 7, 2));
         // Those who gave up waiting have left.
         assert_eq!(outcomes(&bus, 12).await.0, 5);
+    }
+
+    #[derive(annals_eventstore::Command, serde::Serialize, Clone)]
+    #[command(aggregate = Account)]
+    struct Look {
+        #[command(id)]
+        account: String,
+    }
+
+    impl Handle<Look> for Account {
+        fn handle(&self, _: Look) -> Result<Vec<AccountEvent>, Refused> {
+            Ok(vec![])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_hangs_leaves_the_others_alone() {
+        let inner = Inner::hanging_for("slow");
+        let bus = bus(Bulkhead::per_command(2).waiting(0), &inner);
+        let deposit = || Request::new(Deposit::any()).tenant("slow");
+        let hanging: Vec<_> = (0..2)
+            .map(|_| {
+                let (bus, request) = (bus.clone(), deposit());
+                tokio::spawn(async move { bus.send(request).await })
+            })
+            .collect();
+        inner.wait_for_calls(2).await;
+        for _ in 0..20 {
+            bus.send(Look { account: "ada".to_owned() }).await.unwrap();
+        }
+        let refused = bus.send(deposit()).await;
+        assert!(matches!(refused, Err(BusError::Refused(Refusal::Full { .. }))), "{refused:?}");
+        hanging.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

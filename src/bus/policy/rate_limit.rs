@@ -67,7 +67,7 @@ impl RateLimit {
     }
 
     /// Takes a token of a client.
-    async fn take(&self, client: &String) -> Result<(), Refusal> {
+    pub(crate) async fn take(&self, client: &String) -> Result<(), Refusal> {
         if self.until_sweep.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.until_sweep.store(SWEEP_EVERY, Ordering::Relaxed);
             self.limiter.retain_recent();

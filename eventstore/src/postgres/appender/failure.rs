@@ -6,6 +6,8 @@ use chrono::DateTime;
 use tokio_postgres::error::SqlState;
 
 use super::super::{inline::refusal, is_lost, is_transient};
+#[cfg(feature = "fail-points")]
+use crate::testkit::faults::Injected;
 use crate::{
     backend::Request,
     clock::{Clock, WentBack},
@@ -30,6 +32,9 @@ pub(in crate::postgres) enum Failure {
     },
     /// No answer came in time.
     NoAnswer(Arc<tokio::time::error::Elapsed>),
+    /// A fail point lost the answer.
+    #[cfg(feature = "fail-points")]
+    AnswerLost,
     /// The store was closed before the statement was sent.
     Closed,
     /// The store was closed before the answer came.
@@ -66,6 +71,8 @@ impl Failure {
             | Self::NoAnswer(_)
             | Self::Closed
             | Self::CutOff => true,
+            #[cfg(feature = "fail-points")]
+            Self::AnswerLost => true,
             Self::Statement(error) => {
                 is_lost(error) || error.code() == Some(&SqlState::QUERY_CANCELED)
             }
@@ -112,6 +119,8 @@ impl Failure {
             Self::Closed => Error::Closed,
             Self::CutOff => Error::Indeterminate { source: Box::new(Error::Closed) },
             Self::NoAnswer(elapsed) => Error::Indeterminate { source: Box::new(elapsed.clone()) },
+            #[cfg(feature = "fail-points")]
+            Self::AnswerLost => Injected::at("append-answered").answer_lost(),
             Self::NoConnection(error) => Error::shared("connect to append", error),
             Self::Unsent(error) => Error::Database {
                 action: "prepare the append",

@@ -18,10 +18,13 @@ use super::{
     failure::{Failure, Next},
     queue::{Lane, Pending, Queue},
 };
+#[cfg(feature = "fail-points")]
+use crate::testkit::faults::Injected;
 use crate::{
     backend::{Outcome, Request},
     clock::Clock,
     error::Error,
+    fail_points::fail_point,
     ids::{Position, Version},
     life::StreamState,
     metrics,
@@ -141,6 +144,9 @@ impl Writer {
         let lock_timeout = lock_timeout(patience);
         let params = arrays.params(&lock_timeout);
         let client = busy.client().map_err(no_connection)?;
+        fail_point!("append-sending", |_| Err(no_connection(
+            Injected::at("append-sending").into()
+        )));
         let answer = timeout(self.limit, client.query_one(&statement, &params));
         let answer = match self.queue.cut.run_until_cancelled(answer).await {
             Some(Ok(answer)) => answer,
@@ -149,6 +155,7 @@ impl Writer {
             None => return Err(Failure::CutOff),
         };
         busy.done();
+        fail_point!("append-answered", |_| Err(Failure::AnswerLost));
         match answer {
             Ok(row) => Ok(outcomes(requests, &arrays, &row)),
             Err(error) => Err(Failure::of_statement(error, patience)),
