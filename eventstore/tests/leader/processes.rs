@@ -50,6 +50,8 @@ async fn candidate_process() {
         }
         if writes.get() == 4 && pauses == Some(step) {
             signal("-STOP", std::process::id());
+            // The signal may reach this thread a moment later.
+            std::thread::sleep(Duration::from_millis(100));
         }
     };
     loop {
