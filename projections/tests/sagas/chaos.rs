@@ -18,8 +18,22 @@ fn seeded() -> StdRng {
 }
 
 async fn all_have_ended(scene: &Scene, count: usize) {
-    let sql = "select count(*) from annals.sagas where status in ('completed', 'compensated')";
-    eventually("all have ended", || async { scene.count(sql).await == count as i64 }).await;
+    let sql = "select coalesce(json_agg(s), '[]')::text from annals.sagas s
+               where status not in ('completed', 'compensated')";
+    let all = "select count(*) from annals.sagas";
+    let last = std::sync::Mutex::new(String::new());
+    let ended = eventually("all have ended", || async {
+        let left: String = crate::support::database::value(&scene.client, sql).await;
+        let is_over = left == "[]" && scene.count(all).await == count as i64;
+        // So that a failure says which.
+        let mut last = last.lock().unwrap();
+        if *last != left {
+            println!("not ended: {left}");
+            *last = left;
+        }
+        is_over
+    });
+    ended.await;
 }
 
 /// Requests trips while something goes on, and cancels some of them.

@@ -48,7 +48,7 @@ pub(crate) fn at_random(call: &Call, id: uuid::Uuid, attempt: u32) -> Mood {
     if *call == Call::Book && one_of(11, id) {
         return Mood::Refuses;
     }
-    match id.as_bytes()[14].wrapping_add(attempt as u8 * 37) % 12 {
+    match id.as_bytes()[14].wrapping_add((attempt as u8).wrapping_mul(37)) % 12 {
         0 => Mood::FailsBefore,
         1 => Mood::FailsAfter,
         2 => Mood::Panics,
