@@ -286,6 +286,22 @@ async fn a_record_of_no_event_is_foreign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_ends_a_transaction_is_no_finding() {
+    let mut forgery = Forgery::of(100).await;
+    for place in forgery.partition()[2..5].iter().rev() {
+        let (category, mut message) = forgery.script[*place].clone();
+        message.headers.clear();
+        message.headers.insert("annals-ends-transaction".into(), "".into());
+        forgery.script.insert(place + 1, (category, message));
+    }
+    forgery.create_topics().await;
+    forgery.publish().await;
+    let verification = forgery.verify().await;
+    assert_eq!(verification.findings, []);
+    assert_eq!(verification.events, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_event_of_another_store_does_not_pass_for_ours() {
     let mut forgery = Forgery::of(100).await;
     let place = forgery.partition()[2];

@@ -89,8 +89,9 @@ impl Drop for Producer {
 }
 
 impl Producer {
-    /// Starts the thread, for a log that has these categories now and is published up to the checkpoint at least; its first news are [`Report::Ready`], or
-    /// a failure. It drops `ended` when it has nothing open at the broker any more, as far as it can.
+    /// Starts the thread, for a log that has these categories now, and is published up to `checkpoint` at least by
+    /// what the database says. Its first news are [`Report::Ready`], or a failure. It drops `ended` when it has
+    /// nothing open at the broker any more, as far as it can.
     pub(super) fn start(
         settings: Arc<Settings>,
         categories: Vec<String>,

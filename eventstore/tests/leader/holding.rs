@@ -24,7 +24,10 @@ const OVER: &str = "update annals.leases set expires_at = '-infinity'";
 
 async fn fenced(store: &EventStore, leadership: &Leadership) -> bool {
     let transaction = store.database().unwrap().begin().await.unwrap();
-    match leadership.guard(transaction.client().unwrap()).await {
+    let guarded = leadership.guard(transaction.client().unwrap()).await;
+    // Waited for: whoever campaigns next finds the lease locked otherwise.
+    transaction.rollback().await.unwrap();
+    match guarded {
         Ok(()) => false,
         Err(Error::Fenced { name }) => {
             assert_eq!(name, "report");

@@ -2,7 +2,7 @@
 //!
 //! Each service has a line of its own, with what keeps its troubles from the others:
 //! - a *time limit*, so that a service that stalls holds a call for a second and not for ever
-//! - a *circuit breaker*, so that a service that is down is asked by one call at a time, to see
+//! - a *circuit breaker* (`Perform::circuit`), so that a service that is down is asked by one call at a time, to see
 //! - a *bulkhead*, so that one that is slow takes its own places and not all
 //!
 //! Trying again, with growing waits of a random length, is the saga's: `Step::retry`. A call that is not made, because the
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use annals::{
     Cause, EventStore,
-    breaker::{BreakerOptions, Broken, CircuitBreaker},
+    breaker::{BreakerOptions, CircuitBreaker},
     saga::{Answer, Attempt, Perform},
 };
 use anyhow::Context;
@@ -87,6 +87,14 @@ impl Perform<Fulfilment> for Agency {
         }
     }
 
+    fn circuit(&self, call: &Call) -> Option<&CircuitBreaker> {
+        match call {
+            Call::Reserve { kind, .. } | Call::Cancel { kind } => Some(&self.line(*kind).circuit),
+            // In the own store.
+            Call::Confirm => None,
+        }
+    }
+
     fn concurrency(&self) -> usize {
         // Full bulkheads leave room for confirmations.
         PLACES * 4
@@ -118,12 +126,9 @@ impl Line {
         attempt: &Attempt,
     ) -> Result<Answer<()>, Cause> {
         let Ok(_place) = self.places.try_acquire() else { return Ok(put_off(Duration::ZERO)) };
-        let sent = self.send(path, body, attempt);
-        match self.circuit.call(sent, Unanswered::speaks_against_the_service).await {
-            Ok(answer) => Ok(answer),
-            Err(Broken::Open { retry_after, .. }) => Ok(put_off(retry_after)),
-            Err(Broken::Failed(Unanswered::Busy { retry_after })) => Ok(put_off(retry_after)),
-            Err(error) => Err(error.into()),
+        match self.send(path, body, attempt).await {
+            Err(Unanswered::Busy { retry_after }) => Ok(put_off(retry_after)),
+            answered => Ok(answered?),
         }
     }
 
@@ -189,14 +194,4 @@ enum Unanswered {
     Busy { retry_after: Duration },
     #[error("the service did not understand: {0}")]
     Misunderstood(String),
-}
-
-impl Unanswered {
-    fn speaks_against_the_service(&self) -> bool {
-        match self {
-            Self::Transport(_) | Self::Busy { .. } => true,
-            Self::Status(status) => status.is_server_error(),
-            Self::Misunderstood(_) => false,
-        }
-    }
 }

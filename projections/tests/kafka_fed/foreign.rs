@@ -249,3 +249,20 @@ async fn what_is_no_event_is_put_aside() {
     let letters = two.relay.dead_letters("account").await;
     assert_eq!(letters[0]["annals_dlq_projection"], "sums");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_a_transaction_is_passed_over() {
+    let two = Two::new().await;
+    append::<Account>(&two.owner, "a", [AccountEvent::Moved { amount: 1 }]).await;
+    two.relay.published().await;
+    for _ in 0..3 {
+        two.relay.send_end("account").await;
+    }
+    append::<Account>(&two.owner, "a", [AccountEvent::Moved { amount: 2 }]).await;
+    let running = Running::start(two.worker());
+    append::<Account>(&two.owner, "b", [AccountEvent::Moved { amount: 3 }]).await;
+    two.caught_up(&running).await;
+    running.stop().await;
+    two.assert_exact().await;
+    assert!(!two.relay.has_dead_letters("account").await, "it was put aside");
+}

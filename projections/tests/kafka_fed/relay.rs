@@ -19,7 +19,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    message::{Headers, Message},
+    message::{Header, Headers, Message, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
 use tokio::task::JoinHandle;
@@ -122,11 +122,33 @@ impl Relay {
 
     /// Sends a record that is no event.
     pub(crate) async fn send_junk(&self, category: &str) {
+        self.send(FutureRecord::to(&self.topic(category)).key("junk").payload("junk")).await;
+    }
+
+    /// Sends a record that is there for the end of a transaction alone.
+    pub(crate) async fn send_end(&self, category: &str) {
+        let header = Header { key: "annals-ends-transaction", value: Some("") };
+        let topic = self.topic(category);
+        let record = FutureRecord::<str, str>::to(&topic).key("end");
+        self.send(record.headers(OwnedHeaders::new().insert(header))).await;
+    }
+
+    async fn send(&self, record: FutureRecord<'_, str, str>) {
         let producer: FutureProducer =
             ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
-        let topic = self.topic(category);
-        let record = FutureRecord::to(&topic).key("junk").payload("junk").partition(0);
-        producer.send(record, BROKER).await.unwrap();
+        producer.send(record.partition(0), BROKER).await.unwrap();
+    }
+
+    /// Whether any record of a topic was put aside.
+    pub(crate) async fn has_dead_letters(&self, category: &str) -> bool {
+        let (letters, brokers) = (format!("{}.dlq", self.topic(category)), self.brokers.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer =
+                ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+            let all = consumer.fetch_metadata(None, BROKER).unwrap();
+            all.topics().iter().any(|topic| topic.name() == letters)
+        });
+        looking.await.unwrap()
     }
 
     /// The headers of the first dead letters of a topic, once there are some.

@@ -215,6 +215,19 @@ fn records_of_others_are_refused() {
     assert!(matches!(error, RecordError::Stream(_)), "{error:?}");
 }
 
+#[test]
+fn a_record_that_ends_a_transaction_is_told_apart_whatever_else_it_has() {
+    let event = example();
+    let written = write("lending", Disclosure::Links, &event);
+    let ends = [(ENDS_TRANSACTION, Some(b"".as_slice()))];
+    let mut reader = RecordReader::new("lending");
+    let error = reader.read(Some(b"key"), None, ends).unwrap_err();
+    assert!(matches!(error, RecordError::EndsTransaction), "{error:?}");
+    let headers = written.iter().map(|(name, value)| (*name, Some(value.as_slice())));
+    let error = reader.read(Some(b"LN-7"), Some(b"{}"), headers.chain(ends)).unwrap_err();
+    assert!(matches!(error, RecordError::EndsTransaction), "{error:?}");
+}
+
 /// As tracing tools do, which put a trace context of their own behind what is there.
 #[test]
 fn of_a_header_that_is_there_twice_the_last_one_counts() {
