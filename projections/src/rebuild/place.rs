@@ -156,8 +156,8 @@ impl<R: ReadModel> Place<R> {
         Ok(transaction)
     }
 
-    /// Ends whoever had the lease before and is still writing. One that is paused in the middle of a COPY
-    /// would hold its locks for as long: no limit of the database ends that.
+    /// Ends whoever had the lease before and is still writing or indexing. One that is paused in the middle of a
+    /// COPY would hold its locks for as long: no limit of the database ends that.
     async fn end_predecessors(&self) -> Result<(), Error> {
         let Table { name, history, .. } = self.table();
         let client = self.database.client().await?;
@@ -275,9 +275,11 @@ impl<R: ReadModel> Place<R> {
             let (database, sql) = (self.database.clone(), sql.clone());
             async move {
                 let transaction = database.begin().await?;
+                let client = transaction.client()?;
+                patience(client).await?;
                 // The sort needs memory, for as long as it lasts.
                 let sql = format!("set local maintenance_work_mem = '256MB'; {sql}");
-                let created = transaction.client()?.batch_execute(&sql).await;
+                let created = client.batch_execute(&sql).await;
                 created.map_err(failed::<R>("create an index"))?;
                 Ok::<_, Error>(transaction.commit().await?)
             }

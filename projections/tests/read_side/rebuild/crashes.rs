@@ -179,6 +179,26 @@ async fn it_goes_on_where_it_was_and_does_not_begin_anew() {
     assert_exact::<Tally>(&store, &client).await;
 }
 
+/// One that is paused where it has created an index and not committed holds a lock that all that follows needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_paused_while_it_indexed_holds_nobody_up() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let (_, mut rng) = seeded();
+    append_many(&store, &mut rng, 100).await;
+    rebuild::<Tally>(&store).build().await.unwrap();
+    for table in ["tallies", "tallies_history"] {
+        let paused = database.client().await;
+        let index = format!("begin; create index on annals_rebuild.{table} ((1))");
+        paused.batch_execute(&index).await.unwrap();
+        rebuild::<Tally>(&store).discard().await.unwrap();
+        rebuild::<Tally>(&store).build().await.unwrap();
+        assert!(paused.batch_execute("commit").await.is_err(), "it was not ended");
+    }
+    rebuild::<Tally>(&store).swap().await.unwrap();
+    assert_exact::<Tally>(&store, &client).await;
+}
+
 /// A rebuild that is held up in the middle, by its caller, until another took over.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_paused_past_its_lease_changes_nothing() {
