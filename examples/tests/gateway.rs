@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use annals::{
-    Aggregate, Apply, Change, Command, Event, EventStore, Handle, Project, ReadModel, Recorded,
-    Worker, bus::Bus, gateway::Gateway,
+    Aggregate, Apply, Change, Command, Event, EventStore, Handle, Project, QueryCache, ReadModel,
+    Recorded, Worker, bus::Bus, gateway::Gateway,
 };
 use axum::{
     Router,
@@ -96,16 +96,20 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
+        Self::with(|_, gateway| gateway).await
+    }
+
+    async fn with(set: impl FnOnce(&EventStore, Gateway<Bus>) -> Gateway<Bus>) -> Self {
         let database = Database::create().await;
         let store = EventStore::connect(&database.url()).await.unwrap();
         let stop = CancellationToken::new();
         let worker = Worker::new(&store).projection::<AccountOverview>();
         let until = stop.clone();
         let worker = tokio::spawn(async move { worker.run_until(until).await.unwrap() });
-        let router = Gateway::new(&store, Bus::new(&store))
+        let gateway = Gateway::new(&store, Bus::new(&store))
             .command::<Deposit>("/accounts/{account}/deposits")
-            .read_model::<AccountOverview>("/overview")
-            .router();
+            .read_model::<AccountOverview>("/overview");
+        let router = set(&store, gateway).router();
         Self { router, stop, worker, database }
     }
 
@@ -260,5 +264,40 @@ async fn changes_arrive_as_they_happen() {
     let changed = json!({ "before": row("a", "ada", 5), "after": row("a", "ada", 7) });
     let begun = json!({ "before": null, "after": row("b", "bob", 1) });
     assert_eq!(seen, [changed, begun]);
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_are_answered_from_a_cache_and_writes_are_read_all_the_same() {
+    let mut caches = Vec::new();
+    let api = Api::with(|store, gateway| {
+        let cache = QueryCache::new(store).unwrap();
+        caches.push(cache.clone());
+        gateway.query_cache(cache)
+    })
+    .await;
+    let statistics = || caches[0].statistics();
+    let first = api.deposit("ada", "Ada", 10).await;
+    for question in
+        ["/overview?owner=Ada", "/overview/ada", &format!("/overview/ada?as_of={first}")]
+    {
+        let (hits, misses) = (statistics().hits, statistics().misses);
+        let (status, answer) = api.get(question).await;
+        assert_eq!(status, 200, "{answer}");
+        // Without a commit in between, the same, and without the database.
+        assert_eq!(api.get(question).await, (200, answer), "{question}");
+        assert_eq!((statistics().hits, statistics().misses), (hits + 1, misses + 1), "{question}");
+    }
+    let balance = async |question: &str| api.get(question).await.1["balance"].clone();
+    for amount in 1..=20 {
+        let written = api.deposit("ada", "Ada", 1).await;
+        let read = balance(&format!("/overview/ada?at_least={written}")).await;
+        assert_eq!(read, 10 + amount, "what was written is read");
+        assert_eq!(
+            balance(&format!("/overview/ada?as_of={first}")).await,
+            10,
+            "and what was stays"
+        );
+    }
     api.end().await;
 }

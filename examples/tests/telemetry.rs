@@ -1,6 +1,8 @@
 //! Logs and traces in one line: spans arrive at a collector, and log lines bear the ids that lead to them.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::{
     io,
     sync::{Arc, Mutex},
@@ -12,14 +14,9 @@ use annals::{
     bus::Bus,
     telemetry::{self, Logs},
 };
-use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value as Any,
-    trace::v1::ResourceSpans,
-};
-use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use support::collector::{Collector, attribute, hex};
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Event, Serialize, Deserialize)]
@@ -47,28 +44,6 @@ impl Handle<Open> for Account {
         tracing::info!(limit = 5, "an account is opened");
         Ok(vec![AccountEvent::Opened])
     }
-}
-
-/// What a collector has got.
-#[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<ResourceSpans>>>);
-
-impl Collector {
-    /// Begins to listen. Returns its URL.
-    async fn start(&self) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let routes = Router::new().route("/v1/traces", post(collect)).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        url
-    }
-}
-
-async fn collect(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> Vec<u8> {
-    assert_eq!(headers["content-type"], "application/x-protobuf");
-    let request = ExportTraceServiceRequest::decode(body).unwrap();
-    collector.0.lock().unwrap().extend(request.resource_spans);
-    Vec::new()
 }
 
 #[derive(Clone, Default)]
@@ -114,23 +89,15 @@ async fn spans_arrive_at_a_collector_and_logs_bear_their_ids() {
     // The rest is exported at the end, which must not wait for a runtime that waits for it.
     tokio::task::spawn_blocking(move || drop(telemetry)).await.unwrap();
 
-    let all = collector.0.lock().unwrap().clone();
-    let resource = all[0].resource.as_ref().unwrap();
-    let text = |value: &Any| match value {
-        Any::StringValue(text) => text.clone(),
-        other => format!("{other:?}"),
-    };
-    let attribute = |name: &str| {
-        let found = resource.attributes.iter().find(|pair| pair.key == name);
-        found.and_then(|pair| pair.value.as_ref()?.value.as_ref()).map(text).unwrap_or_default()
-    };
-    assert_eq!([attribute("service.name"), attribute("service.version")], ["bank", "1.2.3"]);
-    let spans = all.iter().flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans);
-    let spans: Vec<_> = spans.collect();
+    let all = collector.all();
+    let resource = &all[0].resource.as_ref().unwrap().attributes;
+    let of_resource = ["service.name", "service.version"].map(|name| attribute(resource, name));
+    assert_eq!(of_resource, ["bank", "1.2.3"]);
+    let spans: Vec<_> = collector.spans().into_iter().map(|of| of.span).collect();
     let named = |name: &str| {
         let names: Vec<_> = spans.iter().map(|span| &span.name).collect();
         let found = spans.iter().find(|span| span.name == name);
-        *found.unwrap_or_else(|| panic!("no {name:?} among {names:?}"))
+        found.unwrap_or_else(|| panic!("no {name:?} among {names:?}"))
     };
     let (command, append) = (named("command"), named("append"));
     assert_eq!(append.parent_span_id, command.span_id);
@@ -141,7 +108,6 @@ async fn spans_arrive_at_a_collector_and_logs_bear_their_ids() {
         written.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let line = lines.iter().find(|line| line["message"] == "an account is opened");
     let line = line.unwrap_or_else(|| panic!("{written}"));
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     for (field, expected) in [
         ("level", Value::from("INFO")),
         ("target", "telemetry".into()),

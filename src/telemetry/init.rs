@@ -117,7 +117,7 @@ impl Builder {
         self
     }
 
-    /// Sets which logs are written, by target and level: `"info,annals=debug"`. Unless set, `RUST_LOG` says; without it,
+    /// Sets which logs are written unless `RUST_LOG` says, by target and level: `"info,annals=debug"`. Without either,
     /// `info`. It does not concern traces, which have all spans of the level `info`.
     pub fn filter(mut self, filter: impl Into<String>) -> Self {
         self.filter = Some(filter.into());
@@ -219,8 +219,9 @@ where
 
 /// Which lines are written.
 fn targets(given: Option<String>) -> Result<Targets, TelemetryError> {
-    let filter = given.or_else(|| env::var("RUST_LOG").ok().filter(|value| !value.is_empty()));
-    let Some(filter) = filter else { return Ok(Targets::new().with_default(Level::INFO)) };
+    let told = env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
+    // What operators say counts.
+    let Some(filter) = told.or(given) else { return Ok(Targets::new().with_default(Level::INFO)) };
     filter.parse().map_err(|source| TelemetryError::Filter { filter, source })
 }
 

@@ -33,6 +33,9 @@ pub enum AsOf {
     Time(DateTime<Utc>),
 }
 
+/// Is told to which version a unit of work has brought a stream.
+pub(super) type Committed = Box<dyn FnOnce(Version) + Send + Sync>;
+
 /// How far a fold goes, and whether also over archived events.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpTo {
@@ -144,15 +147,44 @@ impl EventStore {
         Ok(state.unwrap_or_else(State::initial))
     }
 
-    /// Loads an aggregate as a unit of work sees it recorded, past the cache.
+    /// Loads an aggregate as a unit of work sees it recorded, past the cache, and says what is to be done about its
+    /// snapshots once the unit is committed.
     pub(super) async fn load_in<A: Aggregate>(
         &self,
         session: &dyn Session,
         stream: &StreamId,
-    ) -> Result<Loaded<A>, Error> {
-        let mut state = None;
+    ) -> Result<(Loaded<A>, Option<Committed>), Error> {
+        let (mut state, started) = (None, Instant::now());
         self.fold(Some(session), vec![(stream, &mut state)], UpTo::END).await?;
-        Ok(state.unwrap_or_else(State::initial).loaded)
+        let State { loaded, snapshot, .. } = state.unwrap_or_else(State::initial);
+        let spent = started.elapsed();
+        let (store, stream) = (self.clone(), stream.clone());
+        let committed = A::SNAPSHOTS.as_ref().map(|_| -> Committed {
+            Box::new(move |version| store.snapshot_of_unit::<A>(stream, snapshot, spent, version))
+        });
+        Ok((loaded, committed))
+    }
+
+    /// Takes a snapshot, if one is due, of an aggregate that a unit of work has brought to a version. Its position is
+    /// known once it is committed, so the aggregate is loaded anew.
+    fn snapshot_of_unit<A: Aggregate>(
+        self,
+        stream: StreamId,
+        last: Version,
+        spent: Duration,
+        version: Version,
+    ) {
+        let since = version.get() - last.get();
+        if !A::SNAPSHOTS.as_ref().is_some_and(|snapshots| snapshots.is_due(since, spent)) {
+            return;
+        }
+        let Ok(permit) = self.snapshots.saving.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            if let Err(error) = self.snapshot::<A>(stream.key()).await {
+                tracing::warn!(%stream, %error, "snapshot not kept; loads fold more events");
+            }
+            drop(permit);
+        });
     }
 
     /// Brings states that are held up to date with the log, in as few queries as can be.

@@ -17,6 +17,7 @@ mod verify;
 
 use std::{io::Write, process::ExitCode};
 
+use annals::telemetry;
 use anyhow::Context;
 
 use crate::{
@@ -31,16 +32,18 @@ const REJECTED_ROWS: u8 = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::read();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "error".into()),
-        )
-        .init();
-    let progress = Progress::new();
-    let result = app::run(&args, &progress).await.and_then(|finished| print(&args, finished));
-    progress.clear();
+    // Traces, too, where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    let result = match telemetry::init("loans").filter("error").start() {
+        // Until the end: then what is not exported yet is.
+        Ok(_telemetry) => {
+            let progress = Progress::new();
+            let result = app::run(&args, &progress).await;
+            let result = result.and_then(|finished| print(&args, finished));
+            progress.clear();
+            result
+        }
+        Err(error) => Err(error.into()),
+    };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE

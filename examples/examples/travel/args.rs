@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
-use crate::faults::Faults;
+use crate::{databases::BOOKING, faults::Faults, kind::Kind};
 
 /// Bookings of trips: a flight, a hotel and a car, each reserved by a service of its own, or none of them.
 #[derive(Debug, Parser)]
@@ -35,6 +35,21 @@ pub(crate) enum Command {
     /// All of it: starts the processes on databases of their own, sends bookings, kills each process once, waits
     /// until all bookings have ended, and checks them.
     Run(RunArgs),
+}
+
+impl Command {
+    /// What a process with this command is, for whoever sees what it traces.
+    pub(crate) fn role(&self) -> &'static str {
+        match self {
+            Self::Flight(_) => Kind::Flight.name(),
+            Self::Hotel(_) => Kind::Hotel.name(),
+            Self::Car(_) => Kind::Car.name(),
+            Self::Booking(_) => BOOKING,
+            Self::Load(_) => "load",
+            Self::Check(_) => "check",
+            Self::Run(_) => "run",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

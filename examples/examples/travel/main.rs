@@ -27,6 +27,7 @@ mod serve;
 
 use std::{io::Write, process::ExitCode};
 
+use annals::telemetry;
 use anyhow::Context;
 use clap::Parser;
 
@@ -39,14 +40,14 @@ use crate::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "error".into()),
-        )
-        .init();
-    act(cli.command).await.unwrap_or_else(|error| {
+    // Traces, too, where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    let telemetry = telemetry::init(format!("travel-{}", cli.command.role()));
+    let code = match telemetry.filter("error").start() {
+        // Until the end: then what is not exported yet is.
+        Ok(_telemetry) => act(cli.command).await,
+        Err(error) => Err(error.into()),
+    };
+    code.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

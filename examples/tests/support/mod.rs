@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod admin;
+pub(crate) mod collector;
 pub(crate) mod trip;
 
 use std::{

@@ -22,6 +22,7 @@ mod parking;
 mod past;
 mod paused;
 mod pausing;
+mod reactor_breakers;
 mod reactors;
 mod rebuild;
 mod replay;

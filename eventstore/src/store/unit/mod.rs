@@ -18,7 +18,7 @@ use self::{
 use super::{
     EventStore,
     check::{Check, idempotency_key},
-    content,
+    content, load,
     observed::Observed,
 };
 use crate::{
@@ -64,6 +64,7 @@ impl EventStore {
             whole: None,
             conflict: None,
             again: false,
+            snapshots: HashMap::new(),
         })
     }
 }
@@ -96,6 +97,8 @@ pub struct UnitOfWork {
     conflict: Option<Conflict>,
     /// True once something failed that may go well in another unit.
     again: bool,
+    /// By their streams, what to tell of its commit: a snapshot may be due then.
+    snapshots: HashMap<StreamId, Vec<load::Committed>>,
 }
 
 type Conflict = (StreamId, crate::ExpectedVersion, Version);
@@ -296,9 +299,14 @@ impl UnitOfWork {
             Outcome::Recorded { before, first } => {
                 let total = request.events.len();
                 let last = |count: usize| Position::new(first.get() + count as i64 - 1);
+                let versions = self.collected.versions(&before);
+                for (stream, version) in &versions {
+                    let committed = self.snapshots.remove(stream).into_iter().flatten();
+                    committed.for_each(|committed| committed(*version));
+                }
                 Ok(UnitCommitted {
                     commands: outcomes(self.slots, last),
-                    versions: self.collected.versions(&before),
+                    versions,
                     first_position: if total == 0 { Position::START } else { first },
                     last_position: if total == 0 { Position::START } else { last(total) },
                 })
@@ -353,9 +361,13 @@ impl UnitOfWork {
             return Ok(index);
         }
         let loaded = self.store.load_in::<A>(&*self.session, stream).await;
-        let loaded = self.note(loaded)?;
+        let (loaded, committed) = self.note(loaded)?;
         let inserted = self.collected.insert(stream, loaded);
-        self.note(inserted)
+        let index = self.note(inserted)?;
+        if let Some(committed) = committed {
+            self.snapshots.entry(stream.clone()).or_default().push(committed);
+        }
+        Ok(index)
     }
 
     /// The outcome under a key that is known from before or from this unit; `None` if it is new.
