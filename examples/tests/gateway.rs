@@ -99,7 +99,7 @@ impl Api {
         Self::with(|_, gateway| gateway).await
     }
 
-    async fn with(set: impl FnOnce(&EventStore, Gateway<Bus>) -> Gateway<Bus>) -> Self {
+    async fn with(set: impl FnOnce(&EventStore, Gateway) -> Gateway) -> Self {
         let database = Database::create().await;
         let store = EventStore::connect(&database.url()).await.unwrap();
         let stop = CancellationToken::new();
