@@ -190,10 +190,34 @@ async fn status_says_how_far_projections_are_and_who_runs_them() {
     let words = text(&output.stdout);
     assert!(words.ends_with("\n- loan_applications is paused: a new index\n"), "{words}");
     let resumed = document(&database, "resume NAME");
-    let document_of = json!({"projection": NAME, "paused": null, "paused_before": "a new index"});
+    let document_of = json!({
+        "projection": NAME, "paused": null, "paused_before": "a new index", "broken_before": null,
+    });
     assert_eq!(resumed, (0, document_of));
     reached(&store, 7).await;
     assert_eq!(printed(&run(&database, "resume NAME")), "loan_applications was not paused.\n");
+
+    // As a worker does that finds its target down.
+    let open = "update annals.projections set broken = 'mails are down',
+        broken_until = '2099-01-01 00:00Z' where name = 'projection:loan_applications'";
+    let opened = async || {
+        database.execute(open).await;
+        document(&database, "status")
+    };
+    let (code, status) = opened().await;
+    let fields = ["state", "reason", "retried_at"];
+    let expected = json!(["broken", "mails are down", "2099-01-01T00:00:00Z"]);
+    assert_eq!((code, json!(of(&status, &fields))), (2, expected));
+    let words = text(&run(&database, "status").stdout);
+    let complaint =
+        "\n- loan_applications: its circuit is open until 2099-01-01T00:00:00Z: mails are down\n";
+    assert!(words.ends_with(complaint), "{words}");
+    let resumed = document(&database, "resume NAME");
+    let document_of = json!({
+        "projection": NAME, "paused": null, "paused_before": null, "broken_before": "mails are down",
+    });
+    assert_eq!(resumed, (0, document_of));
+    assert_eq!(document(&database, "status").0, 0, "it is closed");
 
     worker.stop().await;
     let output = run(&database, "status");

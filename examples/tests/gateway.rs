@@ -279,7 +279,7 @@ async fn queries_are_answered_from_a_cache_and_writes_are_read_all_the_same() {
     let statistics = || caches[0].statistics();
     let first = api.deposit("ada", "Ada", 10).await;
     for question in
-        ["/overview?owner=Ada", "/overview/ada", &format!("/overview/ada?as_of={first}")]
+        ["/overview?owner=Ada", "/overview/ada", &format!("/overview/ada?as_of=position:{first}")]
     {
         let (hits, misses) = (statistics().hits, statistics().misses);
         let (status, answer) = api.get(question).await;
@@ -294,7 +294,7 @@ async fn queries_are_answered_from_a_cache_and_writes_are_read_all_the_same() {
         let read = balance(&format!("/overview/ada?at_least={written}")).await;
         assert_eq!(read, 10 + amount, "what was written is read");
         assert_eq!(
-            balance(&format!("/overview/ada?as_of={first}")).await,
+            balance(&format!("/overview/ada?as_of=position:{first}")).await,
             10,
             "and what was stays"
         );

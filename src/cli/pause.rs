@@ -34,7 +34,7 @@ pub(super) struct Pause {
 
 /// Lets a projection go on that is paused
 ///
-/// Also one that paused itself, once what was wrong is mended.
+/// Also one that paused itself, once what was wrong is mended. One whose circuit is open is tried at once.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code: 0 if it is not paused now, 1 if it could not be resumed.")]
 pub(super) struct Resume {
@@ -72,6 +72,9 @@ pub(super) async fn resume(app: &App, arguments: Resume) -> Result<Exit, Failure
     store.close().await;
     let text = match &before {
         State::Paused(reason) => format!("{projection} goes on; it was paused: {reason}"),
+        State::Broken { reason, .. } => {
+            format!("{projection} is tried again now; its circuit was open: {reason}")
+        }
         _ => format!("{projection} was not paused."),
     };
     said(output, &projection, None, &before, text)
@@ -90,9 +93,10 @@ fn said(
     before: &State,
     text: String,
 ) -> Result<Exit, Failure> {
-    let paused_before = match before {
-        State::Paused(reason) => Some(reason),
-        _ => None,
+    let (paused_before, broken_before) = match before {
+        State::Paused(reason) => (Some(reason), None),
+        State::Broken { reason, .. } => (None, Some(reason)),
+        _ => (None, None),
     };
     match output {
         Output::Text => print(&text)?,
@@ -100,6 +104,7 @@ fn said(
             "projection": projection,
             "paused": paused,
             "paused_before": paused_before,
+            "broken_before": broken_before,
         }))?,
     }
     Ok(Exit::Success)

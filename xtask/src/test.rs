@@ -15,6 +15,7 @@ const ON_POSTGRES: &[&str] = &[
     "fail_points",
     "faults",
     "kit",
+    "leader",
     "order",
     "postgres",
     "read_side",

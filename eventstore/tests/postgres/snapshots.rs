@@ -53,6 +53,25 @@ async fn commands_leave_a_snapshot_every_so_many_events_and_keep_the_latest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn units_of_work_leave_the_snapshots_that_are_due() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    for (number, versions) in
+        [(1, &[][..]), (2, &[2]), (3, &[2]), (4, &[2, 4]), (5, &[2, 4]), (6, &[4, 6])]
+    {
+        let mut undone = store.begin().await.unwrap();
+        undone.execute(Count("a".into(), number)).await.unwrap();
+        undone.rollback().await.unwrap();
+        let mut unit = store.begin().await.unwrap();
+        unit.execute(Count("a".into(), number)).await.unwrap();
+        unit.commit().await.unwrap();
+        wait_for(&client, "KeepTwo", versions).await;
+    }
+    let now = store.load::<KeepTwo>("a").await.unwrap().unwrap();
+    assert_eq!(now.state.last, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loads_leave_a_snapshot_where_none_was() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);

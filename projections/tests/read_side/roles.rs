@@ -4,7 +4,9 @@ use annals_eventstore::{
     Aggregate, Apply, AsOf, Error as StoreError, EventStore, ExpectedVersion, Position, StreamId,
     postgres::Roles,
 };
-use annals_projections::{ProjectionError, QueryReadModels, Rebuild, reset};
+use annals_projections::{
+    Consistency, InlineProjections, ProjectionError, QueryReadModels, Rebuild, reset,
+};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -292,6 +294,32 @@ async fn only_the_writer_appends_and_only_the_projector_projects() {
     assert!(EventStore::connect(&roles.url(STRANGER)).await.is_err());
 }
 
+/// As the guide says: a projector that appends, too, and may register.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projector_that_is_a_writer_projects_inline() {
+    let roles = TestRoles::at_work("inline").await;
+    let admin = roles.database().client().await;
+    let [_, writer, _, projector, _] = &roles.names;
+    let refused = roles.store(PROJECTOR).await.with_inline::<Tally>().await.unwrap_err();
+    assert!(text(&refused).contains("permission denied"), "{refused:?}");
+    let grant = format!(
+        "grant \"{writer}\" to \"{projector}\";
+         grant execute on function annals.register_inline to \"{projector}\""
+    );
+    admin.batch_execute(&grant).await.unwrap();
+    let inline = roles.store(PROJECTOR).await.with_inline::<Tally>().await.unwrap();
+    add(&inline, "b", 7).await;
+    let strong = |store: &EventStore| {
+        let store = store.clone();
+        async move { store.query::<Tally>().consistency(Consistency::Strong).all().await.unwrap().len() }
+    };
+    assert_eq!(strong(&inline).await, 2);
+    assert_eq!(strong(&roles.store(READER).await).await, 2, "the reader reads it as before");
+    let add = Add { ledger: "b".to_owned(), amount: 1 };
+    let refused = roles.store(WRITER).await.execute(add).await.unwrap_err();
+    assert!(text(&refused).contains("inline"), "{refused:?}");
+}
+
 /// Statements, and which of writer, reader and projector may run them.
 const STATEMENTS: &[(&str, &[usize])] = &[
     // What all may.
@@ -324,6 +352,16 @@ const STATEMENTS: &[(&str, &[usize])] = &[
     ("update annals.snapshots set version = 2", &[WRITER]),
     ("delete from annals.snapshots", &[WRITER]),
     ("select annals.enter_inline('{}', '{}', '{}', '{}')", &[WRITER]),
+    ("select * from annals.projections", &[WRITER, READER, PROJECTOR]),
+    ("update annals.projections set paused = 'a rehearsal'", &[PROJECTOR]),
+    ("delete from annals.projections", &[PROJECTOR]),
+    ("select * from annals.parked_streams", &[READER, PROJECTOR]),
+    ("delete from annals.parked_streams", &[PROJECTOR]),
+    ("select * from annals.replaced_projections", &[PROJECTOR]),
+    ("delete from annals.replaced_projections", &[PROJECTOR]),
+    ("select * from annals.sagas", &[READER, PROJECTOR]),
+    ("update annals.sagas set call_due = clock_timestamp()", &[PROJECTOR]),
+    ("delete from annals.sagas", &[]),
     ("select * from annals.checkpoints", &[READER, PROJECTOR]),
     ("select * from tallies", &[READER, PROJECTOR]),
     ("select * from tallies_history", &[READER, PROJECTOR]),

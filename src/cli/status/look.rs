@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use super::EventStore;
 use crate::{
     Position,
-    cli::{App, Failure},
+    cli::{App, Failure, time::shown},
     control::{self, ProjectionStatus, State},
     leader::{Leader, leaders},
 };
@@ -90,6 +90,8 @@ impl Seen {
         let mut complaints = Vec::new();
         match &status.state {
             State::Paused(reason) => complaints.push(format!("{name} is paused: {reason}")),
+            State::Broken { reason, until } => complaints
+                .push(format!("{name}: its circuit is open until {}: {reason}", shown(*until))),
             State::Stopped if status.slices.len() > 1 => {
                 let free = status.slices.iter().filter(|slice| slice.owner.is_none()).count();
                 complaints.push(format!(

@@ -106,6 +106,7 @@ fn state(seen: &Seen) -> &'static str {
         Some(State::Inline) => "inline",
         Some(State::Stopped) => "stopped",
         Some(State::Paused(_)) => "paused",
+        Some(State::Broken { .. }) => "broken",
         Some(_) => "other",
     }
 }
@@ -131,9 +132,10 @@ fn behind(look: &Look, reader: &Reader) -> i64 {
 pub(super) fn document(look: &Look, rates: &HashMap<String, f64>) -> Value {
     let projections = look.projections.iter().map(|seen| {
         let status = seen.status.as_ref();
-        let reason = match status.map(|status| &status.state) {
-            Some(State::Paused(reason)) => Some(reason),
-            _ => None,
+        let (reason, retried_at) = match status.map(|status| &status.state) {
+            Some(State::Paused(reason)) => (Some(reason), None),
+            Some(State::Broken { reason, until }) => (Some(reason), Some(shown(*until))),
+            _ => (None, None),
         };
         let slices = status.map_or(&[][..], |status| &status.slices).iter().map(|slice| {
             json!({
@@ -149,6 +151,7 @@ pub(super) fn document(look: &Look, rates: &HashMap<String, f64>) -> Value {
             "name": seen.name,
             "state": state(seen).replace(' ', "_"),
             "reason": reason,
+            "retried_at": retried_at,
             "position": status.map(|status| status.position),
             "behind": status.map(|status| status.behind),
             "waiting_seconds": status.and_then(|status| status.waiting).map(|for_| for_.as_secs_f64()),
