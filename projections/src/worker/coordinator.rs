@@ -100,7 +100,7 @@ impl Coordinator {
                 Ok(()) => continue,
                 Err(error) => error,
             };
-            if !passes(&error) && !self.is_replaced(&error) {
+            if !passes(&error) && !self.is_replaced(&error) && !self.shows_that(&error).await {
                 return Err(error);
             }
             let delay = interruptions.delay(started);
@@ -219,6 +219,17 @@ impl Coordinator {
     /// rebuild them back would only make the two do so in turn, for as long as both run.
     fn is_replaced(&self, error: &Error) -> bool {
         self.has_worked && matches!(error, Error::Outdated { .. } | Error::Superseded { .. })
+    }
+
+    /// Whether a failure comes of it: statements that no longer fit the tables fail before it is noticed that the
+    /// checkpoint is another's.
+    async fn shows_that(&self, failure: &Error) -> bool {
+        let of_database = matches!(failure, Error::Database { .. });
+        of_database
+            && match self.projection.install(&self.context).await {
+                Ok(()) => false,
+                Err(error) => self.is_replaced(&error),
+            }
     }
 
     /// Makes sure that the tables are there, and are those of this program.

@@ -18,7 +18,7 @@ use crate::support::{
 
 /// Programs of different times, with the same table.
 macro_rules! release {
-    ($name:ident, $by:expr, { $($column:ident),* }, $($attributes:tt)*) => {
+    ($name:ident, $by:expr, { $($column:ident: $type:ty),* }, $($attributes:tt)*) => {
         mod $name {
             use annals_projections::{Project, ReadModel};
             use super::*;
@@ -29,26 +29,29 @@ macro_rules! release {
                 #[read_model(key)]
                 pub(super) ledger: String,
                 pub(super) events: i64,
-                $(pub(super) $column: i64,)*
+                $(pub(super) $column: $type,)*
             }
 
             impl Project<LedgerEvent> for Sum {
                 fn project(row: Option<Self>, event: &Recorded<LedgerEvent>) -> Change<Self> {
                     let ledger = event.stream.key().to_owned();
                     let row = row.unwrap_or(Self { ledger, events: 0, $($column: 0),* });
-                    $(let $column = row.$column + event.position.get();)*
+                    let position = event.position.get();
+                    $(let $column = row.$column + <$type>::try_from(position).unwrap();)*
                     Change::Set(Self { events: row.events + $by, $($column,)* ..row })
                 }
             }
         }
     };
 }
-release!(first, 1, { trail }, version = 1);
-release!(recounted, 2, { trail }, version = 2);
-release!(more_columns, 1, { trail, extra }, version = 1);
-release!(with_history, 1, { trail }, version = 1, history);
-release!(in_slices, 1, { trail }, version = 1, slices = 3);
-release!(all_at_once, 2, { trail, extra }, version = 3, slices = 2, history);
+release!(first, 1, { trail: i64 }, version = 1);
+release!(recounted, 2, { trail: i64 }, version = 2);
+release!(more_columns, 1, { trail: i64, extra: i64 }, version = 1);
+release!(renamed, 1, { footprint: i64 }, version = 1);
+release!(retyped, 1, { trail: i32 }, version = 1);
+release!(with_history, 1, { trail: i64 }, version = 1, history);
+release!(in_slices, 1, { trail: i64 }, version = 1, slices = 3);
+release!(all_at_once, 2, { trail: i64, extra: i64 }, version = 3, slices = 2, history);
 type First = first::Sum;
 
 macro_rules! is_rebuilt_from {
@@ -97,6 +100,8 @@ macro_rules! is_rebuilt_from {
 is_rebuilt_from!(another_version, first, recounted);
 is_rebuilt_from!(more_of_columns, first, more_columns);
 is_rebuilt_from!(fewer_of_columns, more_columns, first);
+is_rebuilt_from!(a_column_with_another_name, first, renamed);
+is_rebuilt_from!(a_column_of_another_type, first, retyped);
 is_rebuilt_from!(a_history, first, with_history);
 is_rebuilt_from!(no_history_any_more, with_history, first);
 is_rebuilt_from!(more_slices, first, in_slices);
