@@ -90,6 +90,7 @@ extern crate self as annals_eventstore;
 mod aggregate;
 mod append;
 mod backend;
+mod backoff;
 pub mod breaker;
 mod category;
 mod clock;
@@ -142,6 +143,10 @@ pub use self::{
     snapshot::Snapshots,
     store::{AsOf, Cursor, Decided, EventStore, Options, UnitCommitted, UnitOfWork},
 };
+
+/// For the crates of Annals. Not public API.
+#[doc(hidden)]
+pub use self::backoff::Waits;
 
 /// What the derive macros' output refers to. Not public API.
 #[doc(hidden)]

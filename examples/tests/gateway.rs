@@ -3,11 +3,20 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use annals::{
-    Aggregate, Apply, Change, Command, Event, EventStore, Handle, Project, QueryCache, ReadModel,
-    Recorded, Worker, bus::Bus, gateway::Gateway,
+    Aggregate, Apply, Change, Command, Event, EventStore, Handle, InlineProjections, Project,
+    QueryCache, ReadModel, Recorded, Worker,
+    bus::Bus,
+    gateway::{Access, Authenticate, Denied, Gateway, Identity},
+    testkit::faults::{Link, Verdict, Way},
 };
 use axum::{
     Router,
@@ -144,15 +153,7 @@ impl Api {
     }
 
     async fn events(&self, path: &str, last: Option<i64>) -> Events {
-        let mut request = Request::get(path).header("accept", "text/event-stream");
-        if let Some(last) = last {
-            request = request.header("last-event-id", last.to_string());
-        }
-        let response =
-            self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Events { body: response.into_body().into_data_stream(), text: String::new() }
+        Events::from(&self.router, path, last).await
     }
 }
 
@@ -163,8 +164,26 @@ struct Events {
 }
 
 impl Events {
+    async fn from(router: &Router, path: &str, last: Option<i64>) -> Self {
+        let mut request = Request::get(path).header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last.to_string());
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: response.into_body().into_data_stream(), text: String::new() }
+    }
+
     /// The next event: its id and its data.
     async fn next(&mut self) -> (i64, Value) {
+        let (_, id, data) = self.named().await;
+        (id, data)
+    }
+
+    /// The next event: its name, its id and its data.
+    async fn named(&mut self) -> (String, i64, Value) {
         let next = async {
             loop {
                 if let Some(end) = self.text.find("\n\n") {
@@ -174,7 +193,8 @@ impl Events {
                     };
                     // What has no data keeps the connection alive.
                     let (Some(id), Some(data)) = (field("id:"), field("data:")) else { continue };
-                    return (id.parse().unwrap(), serde_json::from_str(data).unwrap());
+                    let name = field("event:").unwrap_or_default().to_owned();
+                    return (name, id.parse().unwrap(), serde_json::from_str(data).unwrap());
                 }
                 let bytes = self.body.next().await.unwrap().unwrap();
                 self.text.push_str(std::str::from_utf8(&bytes).unwrap());
@@ -267,6 +287,176 @@ async fn changes_arrive_as_they_happen() {
     api.end().await;
 }
 
+/// Changes of one row, of which each begins with what the one before has left.
+struct Chain {
+    events: Events,
+    at: i64,
+    balance: i64,
+}
+
+impl Chain {
+    /// Reads one event, and returns how far it has come.
+    async fn follow(&mut self) -> i64 {
+        let (name, id, changes) = self.events.named().await;
+        assert_eq!(name, "changes");
+        assert!(id > self.at, "{id} after {}", self.at);
+        self.at = id;
+        for change in changes.as_array().unwrap() {
+            assert_eq!(change["before"]["balance"], self.balance, "a change is missing: {change}");
+            self.balance = change["after"]["balance"].as_i64().unwrap();
+        }
+        id
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_is_lost_when_the_database_fails_while_clients_listen() {
+    let api = Api::new().await;
+    let first = api.deposit("a", "ada", 5).await;
+    // The worker and those who write are not behind the link.
+    let link = Link::postgres(&api.database.url()).await.unwrap();
+    let store = EventStore::connect(link.url()).await.unwrap();
+    let gateway = Gateway::new(&store, Bus::new(&store));
+    let router = gateway.read_model::<AccountOverview>("/overview").router();
+    let mut one = Events::from(&router, "/overview/a", None).await;
+    assert_eq!(one.next().await.1, row("a", "ada", 5));
+    let mut all = Chain {
+        events: Events::from(&router, "/overview", Some(first)).await,
+        at: first,
+        balance: 5,
+    };
+
+    // How far the read model is can be read, and the rows cannot, for a while in which nothing else moves.
+    let left = Arc::new(AtomicUsize::new(6));
+    let failing = left.clone();
+    link.judge(move |message| {
+        let asks = message.way == Way::ToServer
+            && message.bytes.first() == Some(&b'P')
+            && String::from_utf8_lossy(message.bytes).contains("account_overview");
+        let take = |left: usize| left.checked_sub(1);
+        match asks && failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            true => Verdict::Cut,
+            false => Verdict::Pass,
+        }
+    });
+    link.cut();
+    let second = api.deposit("a", "ada", 2).await;
+    while all.follow().await < second {}
+    assert_eq!((all.balance, one.next().await.1), (7, row("a", "ada", 7)));
+    assert_eq!(left.load(Ordering::Relaxed), 0);
+
+    // Every server process of this database ends, again and again.
+    let ends = format!(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{}'",
+        api.database.name()
+    );
+    let over = CancellationToken::new();
+    let (server, until) = (support::server(), over.clone());
+    let ending = tokio::spawn(async move {
+        while !until.is_cancelled() {
+            support::count(&server, &ends).await;
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    });
+    for number in 0..30 {
+        let key = format!("k-{number}");
+        loop {
+            let request = Request::post("/accounts/a/deposits").header("idempotency-key", &key);
+            let body = Body::from(json!({ "owner": "ada", "amount": 1 }).to_string());
+            match api.send(request.body(body).unwrap()).await {
+                (status, _) if status.is_success() => break,
+                (status, _) => assert!(status.is_server_error(), "{status}"),
+            }
+        }
+    }
+    over.cancel();
+    ending.await.unwrap();
+    while all.balance < 37 {
+        all.follow().await;
+    }
+    while one.next().await.1["balance"] != 37 {}
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_so_many_live_streams_and_no_more() {
+    let api = Api::with(|_, gateway| gateway.live_streams(2)).await;
+    api.deposit("a", "ada", 5).await;
+    let mut one = api.events("/overview/a", None).await;
+    let all = api.events("/overview", None).await;
+    for path in ["/overview", "/overview/a"] {
+        let request = Request::get(path).header("accept", "text/event-stream");
+        let request = request.body(Body::empty()).unwrap();
+        let refused = api.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()["content-type"], "application/problem+json");
+        assert_eq!(refused.headers()["retry-after"], "1");
+    }
+    // Other questions, and streams that have begun, are answered.
+    assert_eq!(api.get("/overview/a").await.0, 200);
+    assert_eq!(one.next().await.1, row("a", "ada", 5));
+    drop(all);
+    let mut another = api.events("/overview/a", None).await;
+    assert_eq!(another.next().await.1, row("a", "ada", 5));
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_is_told_page_by_page_or_to_read_anew() {
+    let mut stores = Vec::new();
+    let api = Api::with(|store, gateway| {
+        stores.push(store.clone());
+        gateway
+    })
+    .await;
+    let deposit = Deposit { account: "a".to_owned(), owner: "ada".to_owned(), amount: 1 };
+    let first = api.deposit("a", "ada", 5).await;
+    let all = (0..2600).map(|_| deposit.clone());
+    assert!(stores[0].execute_all(all).await.unwrap().iter().all(Result::is_ok));
+    let last = api.deposit("a", "ada", 1).await;
+
+    let mut chain =
+        Chain { events: api.events("/overview", Some(first)).await, at: first, balance: 5 };
+    let mut pages = vec![first];
+    while *pages.last().unwrap() < last {
+        pages.push(chain.follow().await);
+    }
+    assert_eq!(chain.balance, 2606);
+    assert!(pages.windows(2).all(|page| page[1] - page[0] <= 1000), "{pages:?}");
+
+    let all = (0..500).map(|_| deposit.clone());
+    assert!(stores[0].execute_all(all).await.unwrap().iter().all(Result::is_ok));
+    let last = api.deposit("a", "ada", 1).await;
+    let gateway = Gateway::new(&stores[0], Bus::new(&stores[0])).live_catch_up(3000);
+    let router = gateway.read_model::<AccountOverview>("/overview").router();
+    let mut late = Events::from(&router, "/overview", Some(first)).await;
+    let (name, at, told) = late.named().await;
+    assert_eq!((name.as_str(), at), ("reload", last), "{told}");
+    api.deposit("a", "ada", 1).await;
+    let mut chain = Chain { events: late, at, balance: 3107 };
+    chain.follow().await;
+    assert_eq!(chain.balance, 3108);
+
+    let request = Request::get("/overview").header("accept", "text/event-stream");
+    let request = request.header("last-event-id", "yesterday").body(Body::empty()).unwrap();
+    assert_eq!(api.send(request).await.0, StatusCode::BAD_REQUEST);
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_change_of_all_is_told_to_who_listens_before() {
+    let api = Api::new().await;
+    let mut all = api.events("/overview", None).await;
+    let later = async {
+        // Until the stream has begun, what happens is before it.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        api.deposit("a", "ada", 5).await;
+    };
+    let ((_, changes), ()) = tokio::join!(all.next(), later);
+    assert_eq!(changes[0]["before"], Value::Null, "{changes}");
+    api.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_are_answered_from_a_cache_and_writes_are_read_all_the_same() {
     let mut caches = Vec::new();
@@ -298,6 +488,163 @@ async fn queries_are_answered_from_a_cache_and_writes_are_read_all_the_same() {
             10,
             "and what was stays"
         );
+    }
+    api.end().await;
+}
+
+/// A read model in the transaction of the command, so there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inline_read_model_answers_with_strong_consistency() {
+    let database = Database::create().await;
+    let store = EventStore::connect(&database.url()).await.unwrap();
+    let store = store.with_inline::<AccountOverview>().await.unwrap();
+    let router = Gateway::new(&store, Bus::new(&store))
+        .command::<Deposit>("/accounts/{account}/deposits")
+        .read_model::<AccountOverview>("/overview")
+        .router();
+    let send = async |request: Request<Body>| {
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice::<Value>(&bytes).unwrap())
+    };
+    for number in 1..=20 {
+        let body = json!({ "owner": "ada", "amount": 1 }).to_string();
+        let request = Request::post("/accounts/a/deposits").body(Body::from(body)).unwrap();
+        assert!(matches!(send(request).await, (200 | 201, _)));
+        for path in ["/overview/a?consistency=strong", "/overview?consistency=strong"] {
+            let (status, answer) = send(Request::get(path).body(Body::empty()).unwrap()).await;
+            assert_eq!(status, 200, "{answer}");
+            let shown = answer.get("rows").map_or(&answer, |rows| &rows[0]);
+            assert_eq!(shown, &row("a", "ada", number), "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_waited_for_until_it_is_fresh_enough() {
+    let api = Api::new().await;
+    let first = api.deposit("a", "ada", 5).await;
+    let path = format!("/overview/a?at_least={}", first + 1);
+    let request = Request::get(&path).header("prefer", "wait=30").body(Body::empty()).unwrap();
+    let asked = tokio::spawn(api.router.clone().oneshot(request));
+    // Without that position, it is not answered.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!asked.is_finished());
+    assert_eq!(api.deposit("a", "ada", 2).await, first + 1);
+    let answer = asked.await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), row("a", "ada", 7));
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_shown_as_of_a_time() {
+    let api = Api::new().await;
+    api.deposit("a", "ada", 5).await;
+    // Read on the clock that events are stamped with.
+    let clock = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+    let micros = api.database.count(clock).await;
+    api.deposit("a", "ada", 2).await;
+    api.deposit("b", "bob", 1).await;
+    let time = chrono::DateTime::from_timestamp_micros(micros).unwrap();
+    let time = time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let one = api.get(&format!("/overview/a?as_of={time}")).await;
+    assert_eq!(one, (200, row("a", "ada", 5)));
+    let all = api.get(&format!("/overview?as_of={time}")).await;
+    assert_eq!(all, (200, json!({ "rows": [row("a", "ada", 5)], "next": null })));
+    assert_eq!(api.get("/overview/a").await, (200, row("a", "ada", 7)));
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_not_shown_in_time_says_so_and_is_done() {
+    let api = Api::new().await;
+    api.deposit("a", "ada", 5).await;
+    let Api { router, stop, worker, database } = api;
+    stop.cancel();
+    worker.await.unwrap();
+    let body = json!({ "owner": "ada", "amount": 2 }).to_string();
+    let request = Request::post("/accounts/a/deposits").header("prefer", "wait=1");
+    let request = request.body(Body::from(body)).unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(!answer.headers().contains_key("preference-applied"));
+    let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let answer: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!((&answer["visible"], &answer["position"]), (&json!(false), &json!(3)));
+    assert_eq!(database.count("select count(*) from annals.events").await, 3);
+}
+
+/// Whoever says who they are is believed; only root sees all accounts, and others theirs.
+struct Owners;
+
+#[annals::async_trait]
+impl Authenticate for Owners {
+    async fn authenticate(&self, parts: &http::request::Parts) -> Result<Identity, Denied> {
+        match parts.headers.get("x-name").and_then(|name| name.to_str().ok()) {
+            Some(name) => Ok(Identity::new(name)),
+            None => Err(Denied::Unknown("send x-name".to_owned())),
+        }
+    }
+
+    async fn authorize(&self, who: &Identity, access: &Access) -> Result<(), Denied> {
+        match access {
+            Access::ReadModel { table: "account_overview", key } if who.client != "root" => {
+                match key {
+                    Some(key) if *key == who.client => Ok(()),
+                    _ => Err(Denied::Forbidden("that is not yours".to_owned())),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_live_updates_are_for_those_who_may_see_them() {
+    let api = Api::new().await;
+    api.deposit("a", "ada", 5).await;
+    let store = EventStore::connect(&api.database.url()).await.unwrap();
+    let gateway = Gateway::new(&store, Bus::new(&store)).authenticate(Owners);
+    let router = gateway.read_model::<AccountOverview>("/overview").router();
+    for accept in ["application/json", "text/event-stream"] {
+        for (path, name, status) in [
+            ("/overview", None, 401),
+            ("/overview/a", None, 401),
+            ("/overview", Some("a"), 403),
+            ("/overview/b", Some("a"), 403),
+            ("/overview/a", Some("a"), 200),
+            ("/overview/a", Some("root"), 200),
+            ("/overview", Some("root"), 200),
+        ] {
+            let mut request = Request::get(path).header("accept", accept);
+            if let Some(name) = name {
+                request = request.header("x-name", name);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            let expected = if status == 200 { accept } else { "application/problem+json" };
+            assert_eq!(answer.status().as_u16(), status, "{accept} {path} {name:?}");
+            assert_eq!(answer.headers()["content-type"], expected);
+        }
+    }
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_updates_are_of_now() {
+    let api = Api::new().await;
+    api.deposit("a", "ada", 5).await;
+    for path in
+        ["/overview/a?as_of=position:1", "/overview?as_of=position:1", "/overview?owner=ada"]
+    {
+        let request = Request::get(path).header("accept", "text/event-stream");
+        let (status, problem) = api.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {problem}");
+        // Without live updates, the same can be asked.
+        assert_eq!(api.get(path).await.0, 200, "{path}");
     }
     api.end().await;
 }

@@ -1,5 +1,5 @@
 //! The gateway under ten times the load that it can take: it says so at once, keeps its pace and its memory, and loses
-//! nothing that it has acknowledged.
+//! nothing that it has acknowledged. And a database that is down, which is not asked again and again.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -16,12 +16,13 @@ use std::{
 
 use annals::{
     Aggregate, Apply, Command, Event, EventStore, Handle, Position,
+    breaker::{BreakerOptions, CircuitBreaker},
     bus::{
         Bus, Policies,
-        policy::{Bulkhead, RateLimit},
+        policy::{Breaking, Bulkhead, RateLimit},
     },
     gateway::Gateway,
-    testkit::faults::{Delay, Link, Plan, Seed},
+    testkit::faults::{Delay, Link, Plan, Seed, Verdict, Way},
 };
 use futures::{TryStreamExt, future::join_all};
 use schemars::JsonSchema;
@@ -317,4 +318,57 @@ async fn ten_times_the_load_that_it_can_take() {
     assert_eq!(recorded.len(), all.acknowledged.len());
     server.serving.abort();
     drop(server.link);
+}
+
+/// Without a budget in the store, each attempt of the bus would be up to twenty of the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_down_is_not_asked_much_more_often_than_there_are_commands() {
+    const COMMANDS: u64 = 200;
+    let database = Database::create().await;
+    let link = Link::postgres(&database.url()).await.unwrap();
+    let store = EventStore::connect(link.url()).await.unwrap();
+    let policies = {
+        let mut policies = Policies::default();
+        policies.rate_limit = RateLimit::per_second(1_000_000);
+        // The breaker would hide what is to be seen: what comes before it opens.
+        let options = BreakerOptions::default().failures(u32::MAX);
+        let circuit = CircuitBreaker::new("outage", options);
+        policies.breaking = Breaking::new(circuit, Duration::from_secs(5));
+        policies
+    };
+    let bus = Bus::with(policies, &store);
+    let write = |note: u64| bus.send(Write { note, text: String::new() });
+    write(0).await.unwrap();
+
+    let (asked, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+    let (counted, is_down) = (asked.clone(), down.clone());
+    link.judge(move |message| match is_down.load(Ordering::Relaxed) {
+        true if message.way == Way::ToServer => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Verdict::Cut
+        }
+        _ => Verdict::Pass,
+    });
+    link.cut();
+    let (began, mut asking) = (Instant::now(), 0);
+    // One after the other: those that fail together learn it from one attempt to connect.
+    for commands in 1..=COMMANDS {
+        assert!(write(commands).await.is_err());
+        asking = asked.load(Ordering::Relaxed);
+        // A tenth more by the bus, and a tenth of that by the store; besides, 1 and 10 a second, of ten seconds at
+        // once. The store's own connections for appends come back, too.
+        let most = commands * 121 / 100 + 11 * (10 + began.elapsed().as_secs() + 1) + 10;
+        assert!(asking <= most, "{commands} commands asked {asking} times, and {most} is the most");
+    }
+    println!("{COMMANDS} commands asked a database that is down {asking} times");
+    assert!(asking > COMMANDS + 50, "nothing is tried again");
+
+    down.store(false, Ordering::Relaxed);
+    // What failed is sent again, and done.
+    loop {
+        if write(1).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -80,3 +80,48 @@ impl Policies {
             .service(Executor::new(store))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Bus, BusError, Refusal, Request, policy::testing::Deposit};
+
+    /// What the guide draws, from the outside in. Each place has a reason: what sheds is outside of what waits, one key
+    /// is for all attempts, and the time limit is for all of them together.
+    #[test]
+    fn the_policies_are_in_the_order_that_the_guide_draws() {
+        let all = std::any::type_name::<Standard>();
+        let names: Vec<_> = all
+            .split(['<', '>', ',', ' '])
+            .filter_map(|path| path.rsplit("::").next())
+            .filter(|name| !name.is_empty() && *name != "Under")
+            .map(|name| match name {
+                "LoadShed" => "load shed".to_owned(),
+                "RateLimit" => "rate limit".to_owned(),
+                "Breaking" => "circuit breaker".to_owned(),
+                "Executor" => "store".to_owned(),
+                other => other.to_lowercase(),
+            })
+            .collect();
+        let guide = include_str!("../../docs/guide/command-bus.md");
+        let drawn = guide.lines().find(|line| line.contains("─▶")).map(str::trim);
+        assert_eq!(drawn, Some(names.join(" ─▶ ").as_str()));
+    }
+
+    /// A command that is refused for its missing key has taken of its client's rate: who sends many of them is limited, too.
+    #[tokio::test]
+    async fn rates_are_limited_before_keys_are_asked_for() {
+        let policies = Policies {
+            rate_limit: RateLimit::with_burst(1, 1),
+            idempotency: Idempotency::new(Keys::Required),
+            ..Policies::default()
+        };
+        let bus = Bus::with(policies, &EventStore::in_memory());
+        let request = || Request::new(Deposit::any()).client("a");
+        let first = bus.send(request()).await;
+        assert!(matches!(first, Err(BusError::Refused(Refusal::NoKey { .. }))), "{first:?}");
+        let second = bus.send(request()).await;
+        let is_limited = matches!(second, Err(BusError::Refused(Refusal::RateLimited { .. })));
+        assert!(is_limited, "{second:?}");
+    }
+}

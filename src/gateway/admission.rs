@@ -29,10 +29,10 @@ impl Door {
 }
 
 /// Lets a request in, if there is room for it until it is answered. An answer that goes on, such as live updates, has
-/// left by then.
+/// left by then; these have places of their own.
 pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
     match door.places.try_acquire() {
         Ok(_place) => next.run(request).await,
-        Err(_) => Problem::overloaded(door.limit).into_response(),
+        Err(_) => Problem::overloaded("requests", door.limit).into_response(),
     }
 }

@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Watches one read model. Clones share the watch.
 pub(super) struct Follow<R> {
-    position: Arc<Mutex<Option<watch::Sender<Position>>>>,
+    position: Arc<Mutex<Option<watch::Sender<Option<Position>>>>>,
     read_model: PhantomData<fn() -> R>,
 }
 
@@ -32,14 +32,14 @@ impl<R: ReadModel> Follow<R> {
         Self { position: Arc::default(), read_model: PhantomData }
     }
 
-    /// The position, and whenever it moves.
-    pub(super) fn subscribe(&self, store: &EventStore) -> watch::Receiver<Position> {
+    /// The position, and whenever it moves; none until it is known.
+    pub(super) fn subscribe(&self, store: &EventStore) -> watch::Receiver<Option<Position>> {
         // It is whole after each assignment, wherever a panic happens.
         let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*position {
             return sender.subscribe();
         }
-        let (sender, receiver) = watch::channel(Position::START);
+        let (sender, receiver) = watch::channel(None);
         *position = Some(sender);
         tokio::spawn(self.clone().watch(store.clone()));
         receiver
@@ -57,7 +57,7 @@ impl<R: ReadModel> Follow<R> {
                     return;
                 }
                 // What fails is tried again.
-                if let Ok(Some(reached)) = reached {
+                if let Ok(reached @ Some(_)) = reached {
                     sender.send_if_modified(|position| {
                         let moved = *position != reached;
                         *position = reached;

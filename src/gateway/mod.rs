@@ -65,6 +65,7 @@ mod command;
 mod document;
 mod follow;
 mod identity;
+mod live;
 mod metrics;
 mod problem;
 mod read_model;
@@ -94,6 +95,7 @@ use self::{
     document::Document,
     follow::Follow,
     identity::Everybody,
+    live::{CATCH_UP, Live, STREAMS},
     problem::Problem,
     shared::{Shared, Waiter},
 };
@@ -111,6 +113,8 @@ pub struct Gateway<S = Standard> {
     authenticate: Arc<dyn Authenticate>,
     rate_limit: Option<RateLimit>,
     at_once: usize,
+    streams: usize,
+    catch_up: u64,
     title: String,
     version: String,
     router: Router<Arc<Shared<S>>>,
@@ -135,6 +139,8 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             authenticate: Arc::new(Everybody),
             rate_limit: None,
             at_once: AT_ONCE,
+            streams: STREAMS,
+            catch_up: CATCH_UP,
             title: "Annals".to_owned(),
             version: "1".to_owned(),
             router: Router::new(),
@@ -161,9 +167,24 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
 
     /// Sets how many requests there may be at once: 4,096 unless set. One more is answered with 503 before its body is read, so
     /// that what requests take of memory is bounded: by this number, and by 2 MiB for a body. Live updates count until they
-    /// have begun.
+    /// have begun; then [`live_streams`](Self::live_streams) holds for them.
     pub fn requests_at_once(mut self, requests: usize) -> Self {
         self.at_once = requests;
+        self
+    }
+
+    /// Sets how many live updates (`Accept: text/event-stream`) there may be at a time: 1,024 unless set. One more is answered with
+    /// 503. Each asks the database whenever its read model moves, and has the changes of 1,000 positions in memory at most.
+    pub fn live_streams(mut self, streams: usize) -> Self {
+        self.streams = streams;
+        self
+    }
+
+    /// Sets how far behind a client of live changes may be, in positions: 100,000 unless set. One that is further behind, by
+    /// its `Last-Event-ID`, gets one event `reload` instead of what it has missed: it reads the rows again, and changes go on
+    /// from there.
+    pub fn live_catch_up(mut self, positions: u64) -> Self {
+        self.catch_up = positions;
         self
     }
 
@@ -241,6 +262,7 @@ impl<S: Clone + Send + Sync + 'static> Gateway<S> {
             bus: self.bus,
             authenticate: self.authenticate,
             rate_limit: self.rate_limit,
+            live: Live::new(self.streams, self.catch_up),
             read_models: self.read_models,
             document,
         });

@@ -40,9 +40,9 @@ impl Problem {
         self
     }
 
-    /// There are as many requests as there may be.
-    pub(super) fn overloaded(limit: usize) -> Self {
-        let detail = format!("{limit} requests are under way, which is the most; try again later");
+    /// There are as many requests, or other things, as there may be.
+    pub(super) fn overloaded(what: &str, limit: usize) -> Self {
+        let detail = format!("{limit} {what} are under way, which is the most; try again later");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
             .retry_after(Duration::from_secs(1))
     }
@@ -190,7 +190,7 @@ impl From<ProjectionError> for Problem {
 }
 
 /// An error and its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,20 +1,14 @@
 //! `GET`: rows of read models, now and as of a moment, once or as they change.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use annals_eventstore::{AsOf, EventStore, Position};
-use annals_projections::{
-    History, ProjectionError, QueryReadModels, ReadModel, RowDifference, RowKey,
-};
+use annals_eventstore::Position;
+use annals_projections::{History, ReadModel, RowKey};
 use axum::{
     Json,
     extract::{Path, State},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+    response::{IntoResponse, Response},
 };
-use futures::{Stream, stream};
 use http::{HeaderMap, header, request::Parts};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -44,7 +38,7 @@ where
         if as_of.is_some() {
             return Err(Problem::bad_request("what was does not change; leave as_of away"));
         }
-        return Ok(events(row_events::<R>(shared.store.clone(), parsed, follow)).into_response());
+        return Ok(shared.live.row(&shared.store, parsed, &follow)?.into_response());
     }
     let query = shared.query::<R>().consistency(consistency);
     let query = match as_of {
@@ -79,8 +73,8 @@ where
             let detail = format!("{} has no history, so it has no list of changes", R::TABLE);
             return Err(Problem::bad_request(detail));
         }
-        let since = last_event(&parts.headers);
-        return Ok(events(changes::<R>(shared.store.clone(), since, follow)).into_response());
+        let since = last_event(&parts.headers)?;
+        return Ok(shared.live.changes(&shared.store, since, &follow)?.into_response());
     }
     let limit = parameters.limit()?;
     let mut query = shared.query::<R>().limit(limit);
@@ -122,86 +116,12 @@ fn wants_events(headers: &HeaderMap) -> bool {
     values.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/event-stream"))
 }
 
-/// What the caller has seen before it lost the connection.
-fn last_event(headers: &HeaderMap) -> Option<Position> {
-    let id = headers.get("last-event-id")?.to_str().ok()?.parse().ok()?;
-    Some(Position::new(id))
-}
-
-fn events(
-    events: impl Stream<Item = Event> + Send + 'static,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    use futures::StreamExt;
-
-    Sse::new(events.map(Ok)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
-}
-
-/// A row as it is, and whenever it is another.
-fn row_events<R: ReadModel + Serialize>(
-    store: EventStore,
-    key: R::Key,
-    follow: Follow<R>,
-) -> impl Stream<Item = Event> + Send {
-    let seen = (follow.subscribe(&store), None::<Value>);
-    stream::unfold((store, key, seen), |(store, key, (mut moved, mut last))| async move {
-        loop {
-            let position = *moved.borrow_and_update();
-            // What fails now is tried again when something has moved.
-            let found = store.query::<R>().get(&key).await;
-            let row = found.map(|row| serde_json::to_value(row).unwrap_or_default());
-            if let Ok(row) = row
-                && last.as_ref() != Some(&row)
-            {
-                let event = Event::default().event("row").id(position.to_string());
-                let event = event.data(row.to_string());
-                last = Some(row);
-                return Some((event, (store, key, (moved, last))));
-            }
-            moved.changed().await.ok()?;
-        }
-    })
-}
-
-/// What becomes of all rows, from a position on, or from now on.
-fn changes<R: ReadModel + Serialize>(
-    store: EventStore,
-    since: Option<Position>,
-    follow: Follow<R>,
-) -> impl Stream<Item = Event> + Send {
-    let moved = follow.subscribe(&store);
-    stream::unfold((store, since, moved), |(store, since, mut moved)| async move {
-        let mut since = since;
-        loop {
-            let position = *moved.borrow_and_update();
-            match since {
-                None if position > Position::START => since = Some(position),
-                Some(from) if from < position => {
-                    if let Ok(differences) = differences::<R>(&store, from, position).await
-                        && !differences.is_empty()
-                    {
-                        let data: Vec<_> = differences
-                            .iter()
-                            .map(|RowDifference { before, after, .. }| {
-                                json!({ "before": before, "after": after })
-                            })
-                            .collect();
-                        let event = Event::default().event("changes").id(position.to_string());
-                        let event = event.data(Value::Array(data).to_string());
-                        return Some((event, (store, Some(position), moved)));
-                    }
-                    since = Some(position);
-                }
-                _ => {}
-            }
-            moved.changed().await.ok()?;
-        }
-    })
-}
-
-async fn differences<R: ReadModel>(
-    store: &EventStore,
-    from: Position,
-    to: Position,
-) -> Result<Vec<RowDifference<R>>, ProjectionError> {
-    store.query::<R>().changes(AsOf::Position(from), AsOf::Position(to)).await
+/// What the caller has seen before it lost the connection. What is no id of ours cannot be gone on from.
+fn last_event(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
+    let Some(id) = headers.get("last-event-id") else { return Ok(None) };
+    let position = id.to_str().ok().and_then(|id| id.parse().ok()).filter(|id: &i64| *id >= 0);
+    match position {
+        Some(position) => Ok(Some(Position::new(position))),
+        None => Err(Problem::bad_request("that Last-Event-ID is none of ours: they are positions")),
+    }
 }

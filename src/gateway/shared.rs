@@ -7,7 +7,7 @@ use annals_projections::{ProjectionError, Query, QueryCache, QueryReadModels, Re
 use futures::future::BoxFuture;
 use http::{HeaderMap, request::Parts};
 
-use super::{Access, Authenticate, Identity, problem::Problem};
+use super::{Access, Authenticate, Identity, live::Live, problem::Problem};
 use crate::bus::{Bus, policy::RateLimit};
 
 pub(super) struct Shared<S> {
@@ -17,6 +17,7 @@ pub(super) struct Shared<S> {
     pub(super) authenticate: Arc<dyn Authenticate>,
     /// Of each client, whatever it asks for.
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) live: Live,
     /// The read models of the gateway, to wait for.
     pub(super) read_models: Vec<Waiter>,
     pub(super) document: String,

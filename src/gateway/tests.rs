@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{Aggregate, Apply, Command, Event, EventStore, Handle};
-use annals_projections::async_trait;
+use annals_eventstore::{Aggregate, Apply, Command, Event, EventStore, Handle, Recorded};
+use annals_projections::{Change, Project, ReadModel, async_trait};
 use axum::{Router, body::Body};
 use http::{Request, StatusCode, header};
 use schemars::JsonSchema;
@@ -94,6 +94,20 @@ impl Authenticate for ByName {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[derive(ReadModel, Clone, Serialize, JsonSchema)]
+#[read_model(table = "overview", from(Account), history)]
+struct Overview {
+    #[read_model(key)]
+    account: String,
+    balance: i64,
+}
+
+impl Project<AccountEvent> for Overview {
+    fn project(row: Option<Self>, _: &Recorded<AccountEvent>) -> Change<Self> {
+        row.map_or(Change::Keep, Change::Set)
     }
 }
 
@@ -327,12 +341,19 @@ async fn no_more_requests_at_once_than_there_may_be() {
 /// Each route is in the document, and what it refers to is there.
 #[tokio::test]
 async fn the_document_describes_every_route() {
-    let (_, router) = router();
+    let store = EventStore::in_memory();
+    let gateway = gateway(Bus::new(&store), &store).read_model::<Overview>("/overview");
+    let router = gateway.router();
     let document = get(&router, "/openapi.json").await.body;
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
-    let expected =
-        ["/accounts/{account}", "/accounts/{account}/deposits", "/accounts/{account}/withdrawals"];
+    let expected = [
+        "/accounts/{account}",
+        "/accounts/{account}/deposits",
+        "/accounts/{account}/withdrawals",
+        "/overview",
+        "/overview/{key}",
+    ];
     let mut found: Vec<_> = paths.keys().map(String::as_str).collect();
     found.sort_unstable();
     assert_eq!(found, expected);
@@ -346,4 +367,31 @@ async fn the_document_describes_every_route() {
         document["components"]["schemas"]["Deposit"]["properties"]["amount"]["type"],
         "integer"
     );
+    assert_eq!(
+        document["components"]["schemas"]["Overview"]["properties"]["balance"]["type"],
+        "integer"
+    );
+    // What a read model can be asked for, and as what it comes.
+    for (path, status, asked) in [
+        (
+            "/overview",
+            "503",
+            ["consistency", "at_least", "Prefer", "as_of", "limit", "after", "account", "balance"]
+                .as_slice(),
+        ),
+        (
+            "/overview/{key}",
+            "404",
+            ["key", "consistency", "at_least", "Prefer", "as_of"].as_slice(),
+        ),
+    ] {
+        let operation = &document["paths"][path]["get"];
+        let parameters = operation["parameters"].as_array().unwrap();
+        let names: Vec<_> = parameters.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        assert_eq!(names, asked, "{path}");
+        assert!(operation["responses"][status].is_object(), "{path}: {status}");
+        let content = &operation["responses"]["200"]["content"];
+        assert!(content["application/json"].is_object(), "{path}: {content}");
+        assert!(content["text/event-stream"].is_object(), "{path}: {content}");
+    }
 }

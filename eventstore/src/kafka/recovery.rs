@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-
 use super::producer::Failure;
-use crate::error::Error;
+use crate::{backoff::Waits, error::Error};
 
 /// Why a term ended, other than that the publisher was told to stop.
 pub(super) enum Ended {
@@ -39,12 +37,7 @@ impl From<Failure> for Ended {
     }
 }
 
-/// The pauses between terms that come to nothing.
-pub(super) fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
+/// The pauses between terms that come to nothing. Never none at all: a term takes the lease and fences.
+pub(super) fn delays() -> Waits {
+    Waits::half(Duration::from_millis(100), Duration::from_secs(5))
 }

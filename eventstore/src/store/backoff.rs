@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use crate::backoff::Waits;
 
 /// The random times to wait between so many attempts. They grow, so that those who contend for a stream
 /// drift apart, and stay short, for an attempt does not take long.
-pub(super) fn delays(attempts: usize) -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(1))
-        .with_max_delay(Duration::from_millis(50))
-        .with_max_times(attempts - 1)
-        .with_jitter()
-        .build()
+pub(super) fn delays(attempts: usize) -> impl Iterator<Item = Duration> + Send {
+    Waits::full(Duration::from_millis(1), Duration::from_millis(50)).take(attempts - 1)
 }

@@ -1,7 +1,8 @@
-//! Executing commands: load, decide, append; again after a version conflict.
+//! Executing commands: load, decide, append; again after a version conflict, and within a budget after what may pass.
 
 use std::collections::{HashMap, HashSet};
 
+use tower::retry::budget::Budget;
 use tracing::Instrument;
 
 use super::{EventStore, backoff, cache::Held, lot::Lot, outcome_of, state::State};
@@ -25,7 +26,9 @@ impl EventStore {
     ///
     /// When the stream changed meanwhile, it loads and decides again, up to
     /// [`max_attempts`](super::Options::max_attempts) times, waiting a random time in between
-    /// (exponential backoff with jitter). Takes a bare command or an [`Envelope`].
+    /// (exponential backoff with jitter). So it does, under an idempotency key, when the database fails in a way
+    /// that may pass, as far as the [budget](super::Options::retry_budget) goes. Takes a bare command or an
+    /// [`Envelope`].
     ///
     /// Dropping the future does not call the command back: it goes on by itself, and its events may be
     /// recorded. With an idempotency key, executing the command again settles it.
@@ -105,6 +108,7 @@ impl EventStore {
         C::Aggregate: Handle<C>,
     {
         let mut delays = backoff::delays(self.options.max_attempts);
+        self.retries.deposit();
         loop {
             let failure = match self.try_execute(lot, known, held).await {
                 Ok(outcomes) => return Ok(outcomes),
@@ -112,14 +116,14 @@ impl EventStore {
             };
             // Wherever it came from, nothing of what was decided may be decided on.
             forget(held);
-            let again = match &failure {
+            let (again, costs) = match &failure {
                 Error::Conflict { stream, actual, .. } => {
                     for held in held.iter_mut().filter(|held| held.stream == *stream) {
                         held.is_stale = true;
                         // The log has lost events, by a failover for example: others take their place.
                         held.state.take_if(|state| state.loaded.version > *actual);
                     }
-                    true
+                    (true, false)
                 }
                 Error::StreamDeleted { .. } if lot.is_single() => {
                     return Ok(vec![Err(ExecuteError::Failed(failure))]);
@@ -140,14 +144,16 @@ impl EventStore {
                     held.iter_mut().for_each(|held| held.is_stale = true);
                     continue;
                 }
-                Error::KeyInFlight => true,
+                Error::KeyInFlight => (true, false),
                 // It may be recorded. Deciding again is safe where that would be noticed.
-                failure => failure.is_retryable() && lot.all_have_keys(),
+                failure => (failure.is_retryable() && lot.all_have_keys(), true),
             };
-            match delays.next() {
-                Some(delay) if again => tokio::time::sleep(delay).await,
-                _ => return Err(failure),
+            let Some(delay) = delays.next().filter(|_| again) else { return Err(failure) };
+            // Callers try again too, so each attempt here would be multiplied by theirs.
+            if costs && !self.retries.withdraw() {
+                return Err(failure);
             }
+            tokio::time::sleep(delay).await;
             tracing::debug!(error = %failure, "deciding again");
         }
     }

@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
+use tower::retry::budget::TpsBudget;
 
 pub(crate) use self::options::Migrating;
 use self::{cache::Cache, load::Saving, observed::Observed};
@@ -70,6 +71,8 @@ pub struct EventStore {
     /// What every append must be seen by before it commits.
     inline: Arc<[Arc<dyn SqlProjection>]>,
     cache: Cache,
+    /// How much may be tried again when the backend fails, for the store and its clones together.
+    retries: Arc<TpsBudget>,
     snapshots: Arc<Saving>,
     /// What stands before the backend, in tests.
     #[cfg(feature = "faults")]
@@ -121,12 +124,15 @@ impl EventStore {
     fn over(backend: Arc<dyn Backend>, database: Option<Database>, options: Options) -> Self {
         let cache = Cache::new(options.cache_bytes);
         let snapshots = Arc::new(Saving::new());
+        let window = Duration::from_secs(10);
+        let retries = TpsBudget::new(window, options.retries_per_second, options.retry_share);
         let (options, inline) = (Arc::new(options), Arc::default());
         Self {
             backend,
             database,
             options,
             cache,
+            retries: Arc::new(retries),
             snapshots,
             inline,
             #[cfg(feature = "faults")]

@@ -27,6 +27,8 @@ pub struct Options {
     pub(crate) max_append_events: usize,
     pub(crate) max_append_bytes: usize,
     pub(crate) max_attempts: usize,
+    pub(crate) retry_share: f32,
+    pub(crate) retries_per_second: u32,
     pub(crate) cache_bytes: u64,
     pub(crate) writers: usize,
     pub(crate) read: OfUse,
@@ -73,6 +75,8 @@ impl Default for Options {
             max_append_events: 100_000,
             max_append_bytes: 256 * 1024 * 1024,
             max_attempts: 20,
+            retry_share: 0.1,
+            retries_per_second: 10,
             cache_bytes: 64 * 1024 * 1024,
             writers: 2,
             read: OfUse { connections: 8, statement_timeout: Some(5 * MINUTE) },
@@ -155,9 +159,23 @@ impl Options {
         self
     }
 
-    /// How often a command is decided before a version conflict is reported: 20 times unless set.
+    /// How often a command is decided before a version conflict, or another failure that may pass, is reported:
+    /// 20 times unless set. Failures other than conflicts have a [budget](Self::retry_budget) besides.
     pub fn max_attempts(mut self, attempts: usize) -> Self {
         self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// How many commands are tried again after a failure of the database that may pass, a lost connection say: this share of
+    /// the commands of the last ten seconds (0 to 1000), and so many a second besides. A tenth, and 10, unless set.
+    ///
+    /// The store and its clones share the budget, so that a database that is down is asked little more often than there
+    /// are commands. Whoever calls has the failure then, and can send the command again under its key. Conflicts and keys in
+    /// flight are answers of a database that is well, and cost nothing of it. With zero for both, only these are tried again.
+    pub fn retry_budget(mut self, share: f32, per_second: u32) -> Self {
+        // Not a number is no share.
+        self.retry_share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1000.0) };
+        self.retries_per_second = per_second.min(1_000_000);
         self
     }
 

@@ -8,10 +8,9 @@ use std::{
 
 use annals_eventstore::{
     Aggregate, Append, Error as StoreError, EventStore, ExpectedVersion, Metadata, NewEvent,
-    Position, StreamId, UnitOfWork, Version,
+    Position, StreamId, UnitOfWork, Version, Waits,
     postgres::{Checkpoint, Client, Database},
 };
-use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -317,12 +316,7 @@ impl<S: Process> Ledger<S> {
 
 /// The waits between attempts to record something.
 fn delays() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(2))
-        .with_max_delay(Duration::from_millis(100))
-        .with_max_times(8)
-        .with_jitter()
-        .build()
+    Waits::full(Duration::from_millis(2), Duration::from_millis(100)).take(8)
 }
 
 /// True if the same may go well another time: something else happened to the same sagas, say.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use annals_eventstore::Waits;
 
 use super::Saga;
 
@@ -92,9 +92,9 @@ impl<S: Saga> Step<S> {
 pub struct Retry {
     /// How many attempts there are.
     pub attempts: u32,
-    /// How long to wait after the first one.
+    /// How long to wait after the first one, at most; at least half as long.
     pub first: Duration,
-    /// How long to wait at most. The waits double up to there.
+    /// How long to wait at most. The waits double up to there; each is a random one, from half to all of that.
     pub most: Duration,
 }
 
@@ -114,12 +114,7 @@ impl Retry {
 
     /// How long to wait after so many attempts.
     pub(super) fn wait(&self, attempts: u32) -> Duration {
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(self.first)
-            .with_max_delay(self.most.max(self.first))
-            .with_max_times(attempts as usize)
-            .with_jitter()
-            .build();
-        waits.last().unwrap_or(self.first)
+        let mut waits = Waits::half(self.first, self.most);
+        waits.nth(attempts.saturating_sub(1) as usize).unwrap_or(self.first)
     }
 }

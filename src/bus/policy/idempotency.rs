@@ -22,7 +22,8 @@ pub enum Keys {
 /// command under the key is refused.
 ///
 /// Keys of a [client](crate::bus::Origin::client) are its own: `client/key` is what is recorded, so that no
-/// client meets another's keys.
+/// client meets another's keys. A `/` in a client is `%2F` there, and a `%` is `%25`; a key with a `/` that comes without a
+/// client begins with `/`.
 #[derive(Clone, Copy, Debug)]
 pub struct Idempotency(Keys);
 
@@ -41,8 +42,7 @@ impl Policy for Idempotency {
         S: Dispatch<C>,
     {
         let key = match (&request.envelope.idempotency_key, &request.origin.client, self.0) {
-            (Some(key), Some(client), _) => format!("{client}/{key}"),
-            (Some(key), None, _) => key.clone(),
+            (Some(key), client, _) => own(client.as_deref(), key),
             (None, _, Keys::Generated) => Uuid::now_v7().to_string(),
             (None, _, Keys::Required) => return Err(Refusal::NoKey { command: C::NAME }.into()),
         };
@@ -51,8 +51,21 @@ impl Policy for Idempotency {
     }
 }
 
+/// The key of a client, which is no other client's whatever both are: the client has no slash, and is not empty, so the first
+/// slash ends it.
+fn own(client: Option<&str>, key: &str) -> String {
+    match client {
+        Some("") => format!("%/{key}"),
+        Some(client) => format!("{}/{key}", client.replace('%', "%25").replace('/', "%2F")),
+        None if key.contains('/') => format!("/{key}"),
+        None => key.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use annals_eventstore::{Error, EventStore};
     use tower::ServiceBuilder;
 
@@ -77,6 +90,21 @@ mod tests {
         assert!(!bus.send(request("b", 1)).await.unwrap().replayed);
         let other = bus.send(request("a", 2)).await;
         assert!(matches!(other, Err(BusError::Failed(Error::KeyReused { .. }))), "{other:?}");
+    }
+
+    #[test]
+    fn no_two_clients_have_a_key_together() {
+        assert_eq!(own(Some("mobile-app"), "a/b"), "mobile-app/a/b");
+        assert_eq!(own(None, "k-1"), "k-1");
+        let parts =
+            ["", "a", "b", "/", "%", "a/b", "b/c", "a/", "/b", "%/a", "%2F", "a%2Fb", "%25", "//"];
+        let clients = parts.into_iter().map(Some).chain([None]);
+        let mut seen = HashMap::new();
+        for (client, key) in clients.flat_map(|client| parts.map(|key| (client, key))) {
+            if let Some(other) = seen.insert(own(client, key), (client, key)) {
+                panic!("{client:?} with {key:?} is {other:?}");
+            }
+        }
     }
 
     #[tokio::test]

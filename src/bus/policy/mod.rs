@@ -7,7 +7,7 @@ mod load_shed;
 mod rate_limit;
 mod retry;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod timeout;
 mod trace;
 
