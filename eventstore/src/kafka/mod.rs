@@ -190,6 +190,14 @@ pub mod verify;
 mod worker;
 
 pub(crate) use self::metrics::METRICS;
+/// What the reading side needs to see to topics of dead letters. Not public API.
+#[doc(hidden)]
+pub mod __dead_letters {
+    pub use super::{
+        topic_spec::DEAD_LETTER_BYTES,
+        topics::{Unready, prepare_dead_letters},
+    };
+}
 pub use self::{
     cloud_events::Disclosure,
     delivery::Delivery,
