@@ -134,8 +134,8 @@
 //! [`TopicDifferences`]: all of them, each with what to do. Nothing that exists is altered. [`TopicPolicy`] leaves
 //! creating to operators, or looking too.
 //!
-//! The broker's user needs `Write` and `Describe` on the topics; `DescribeConfigs` on them to look at what they are like;
-//! `Create` to create them.
+//! The broker's user needs `Write` and `Read` on the topics; `DescribeConfigs` on them to look at what they are like;
+//! `Create` to create them; and `Write` on the transactional id. The guide has a table.
 //!
 //! # TLS and SASL
 //! [`Builder::security`] takes them as [`Security`]; the feature `kafka-tls` builds librdkafka with the machine's OpenSSL.

@@ -118,7 +118,7 @@ impl TopicSpec {
         self.config.iter().map(|(property, value)| (property.as_str(), value.as_str()))
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<(), Error> {
         if self.partitions == Some(0) || self.replication == Some(0) {
             let action = "declare a topic with 0 partitions or replicas".to_owned();
             return Err(Error::Broker { action, source: "use at least 1".into() });

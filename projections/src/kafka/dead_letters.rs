@@ -83,7 +83,9 @@ impl Failure {
 ///
 /// The topic is created when it is first needed, with as many partitions as the record's, and keeps what
 /// it holds (`retention.ms=-1`), unless [`Source::dead_letters`] says otherwise; one that is there is held to what is
-/// declared. [`Source::dead_letter_policy`] leaves creating to operators, or looking too. A record is there once [`write`](Self::write) returns: all in-sync replicas
+/// declared. [`Source::dead_letter_policy`] leaves creating to operators, or looking too.
+///
+/// A record is there once [`write`](Self::write) returns: all in-sync replicas
 /// have it. What is written again, after a crash say, is there twice.
 #[derive(Debug)]
 pub struct DeadLetters {
