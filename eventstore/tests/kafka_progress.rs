@@ -274,7 +274,11 @@ async fn how_far_it_is_behind_is_told() {
     // Others in this process tell theirs as well, of other contexts.
     recorder.install().unwrap();
     let setup = Setup::new().await;
-    setup.append(70).await;
+    let before = Instant::now();
+    setup.append(40).await;
+    // So that the oldest event is not as old as the others.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    setup.append(30).await;
     // Without a broker it falls behind.
     let unreachable = publisher("127.0.0.1:1", &setup.context).build(&setup.store).unwrap();
     let mut running = Running::start(unreachable);
@@ -298,7 +302,11 @@ async fn how_far_it_is_behind_is_told() {
     loop {
         let metrics = look();
         active += seen(&metrics, "annals_publisher_active");
-        if seen(&metrics, "annals_publisher_lag_events") == 70.0 {
+        let lag = seen(&metrics, "annals_publisher_lag_seconds");
+        if seen(&metrics, "annals_publisher_lag_events") == 70.0 && lag > 0.0 {
+            // The age of the oldest of them.
+            let oldest = before.elapsed().as_secs_f64();
+            assert!((2.0..=oldest).contains(&lag), "{lag} is not in 2..{oldest}");
             break;
         }
         assert!(start.elapsed() < Duration::from_secs(10), "the lag is not told");

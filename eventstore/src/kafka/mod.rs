@@ -134,8 +134,8 @@
 //! [`TopicDifferences`]: all of them, each with what to do. Nothing that exists is altered. [`TopicPolicy`] leaves
 //! creating to operators, or looking too.
 //!
-//! The broker's user needs `Write` and `Describe` on the topics; `DescribeConfigs` on them to look at what they are like;
-//! `Create` to create them.
+//! The broker's user needs `Write` and `Read` on the topics; `DescribeConfigs` on them to look at what they are like;
+//! `Create` to create them; and `Write` on the transactional id. The guide has a table.
 //!
 //! # TLS and SASL
 //! [`Builder::security`] takes them as [`Security`]; the feature `kafka-tls` builds librdkafka with the machine's OpenSSL.
@@ -190,6 +190,14 @@ pub mod verify;
 mod worker;
 
 pub(crate) use self::metrics::METRICS;
+/// What the reading side needs to see to topics of dead letters. Not public API.
+#[doc(hidden)]
+pub mod __dead_letters {
+    pub use super::{
+        topic_spec::DEAD_LETTER_BYTES,
+        topics::{Unready, prepare_dead_letters},
+    };
+}
 pub use self::{
     cloud_events::Disclosure,
     delivery::Delivery,

@@ -114,6 +114,10 @@ impl Reporter {
     pub(super) fn position(&self, position: Position) {
         self.0.send_if_modified(|progress| {
             let moved = progress.position != position;
+            if moved {
+                // It was of what lay behind the earlier one.
+                progress.behind_since = None;
+            }
             progress.position = position;
             progress.end = progress.end.max(position);
             moved
@@ -135,6 +139,17 @@ impl Reporter {
             let changed = progress.behind_since != since;
             progress.behind_since = since;
             changed
+        });
+    }
+
+    /// The first event behind a position was recorded then: it is the next one if nobody has come further.
+    pub(super) fn found_behind(&self, position: Position, since: DateTime<Utc>) {
+        self.0.send_if_modified(|progress| {
+            let is_next = progress.position == position && progress.behind_since.is_none();
+            if is_next {
+                progress.behind_since = Some(since);
+            }
+            is_next
         });
     }
 

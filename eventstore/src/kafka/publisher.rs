@@ -323,7 +323,24 @@ impl Publisher {
                 Ok(safe) => self.reporter.end(safe),
                 Err(error) => tracing::debug!(error = chain(&error), "the lag is not known"),
             }
+            if let Err(error) = self.look_behind().await {
+                tracing::debug!(error = chain(&error), "the age of the lag is not known");
+            }
         }
+    }
+
+    /// Looks since when it is behind, where no page of the log was read for want of a broker.
+    async fn look_behind(&self) -> Result<(), Error> {
+        let Progress { position, end, behind_since, .. } = self.reporter.now();
+        if behind_since.is_some() || end <= position {
+            return Ok(());
+        }
+        let categories = self.settings.publication.categories();
+        let next = self.store.read_page_within(categories, position, end, 1, PAGE_BYTES).await?;
+        if let Some(event) = next.first() {
+            self.reporter.found_behind(position, event.recorded_at);
+        }
+        Ok(())
     }
 
     async fn advance_if_due(

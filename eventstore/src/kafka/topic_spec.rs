@@ -16,6 +16,12 @@ const PARTITIONS: u16 = 4;
 const PROGRESS: [(&str, &str); 2] =
     [("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
 
+/// Dead letters wait until somebody has looked at them, and any record that came from a topic fits.
+const DEAD_LETTERS: [(&str, &str); 2] =
+    [("retention.ms", "-1"), ("max.message.bytes", DEAD_LETTER_BYTES)];
+/// As large as a dead letter may be.
+pub const DEAD_LETTER_BYTES: &str = "10485760";
+
 /// What a topic is to be like: what is declared here it is created with, and held to later.
 ///
 /// ```
@@ -90,6 +96,11 @@ impl TopicSpec {
             replication: self.replication.or(general.replication),
             config,
         }
+    }
+
+    fn suggesting(properties: &[(&str, &str)]) -> Self {
+        let new = Self::new();
+        properties.iter().fold(new, |spec, (property, value)| spec.config(*property, value))
     }
 
     /// The number of partitions to create it with.
@@ -198,6 +209,8 @@ pub(super) struct TopicPlan {
     pub(super) by_name: BTreeMap<String, TopicSpec>,
     /// The topic of the publisher's own records.
     progress: String,
+    /// What all topics are created with where nothing is declared, and not held to.
+    suggestions: TopicSpec,
 }
 
 impl TopicPlan {
@@ -223,9 +236,17 @@ impl TopicPlan {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// What a topic is created with besides, and not held to.
-    pub(super) fn suggested(&self, topic: &str) -> &'static [(&'static str, &'static str)] {
-        if topic == self.progress { &PROGRESS } else { &[] }
+    /// The plan of a topic of dead letters, of a topic with so many partitions.
+    pub(super) fn of_dead_letters(spec: TopicSpec, policy: TopicPolicy, partitions: i32) -> Self {
+        let suggestions = TopicSpec::suggesting(&DEAD_LETTERS);
+        let suggestions = TopicSpec { partitions: partitions.try_into().ok(), ..suggestions };
+        Self { policy, general: spec, suggestions, ..Self::default() }
+    }
+
+    /// What a topic is created with: some of it is not held to.
+    pub(super) fn to_create(&self, topic: &str) -> TopicSpec {
+        let own = TopicSpec::suggesting(if topic == self.progress { &PROGRESS } else { &[] });
+        self.spec(topic).over(&own).over(&self.suggestions)
     }
 
     /// What a topic is to be like.
@@ -276,7 +297,7 @@ impl fmt::Display for TopicDifference {
             let Self::Missing { topic } = self else { return Ok(()) };
             return write!(
                 f,
-                "topic {topic} does not exist: create it as declared, or let the publisher do it \
+                "topic {topic} does not exist: create it as declared, or have it created \
                  (TopicPolicy::Create)"
             );
         };

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::executor::block_on;
@@ -13,7 +13,7 @@ use rdkafka::{
         AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
         TopicReplication,
     },
-    client::Client,
+    client::{Client, ClientContext, DefaultClientContext},
     error::KafkaError,
     metadata::Metadata,
     types::RDKafkaErrorCode as Code,
@@ -22,13 +22,17 @@ use rdkafka::{
 use super::{
     producer::broker_error,
     receipts::{Receipts, is_permanent},
-    topic_spec::{ActualTopic, TopicDifference, TopicDifferences, TopicPlan, TopicPolicy},
+    topic_spec::{
+        ActualTopic, TopicDifference, TopicDifferences, TopicPlan, TopicPolicy, TopicSpec,
+    },
 };
 use crate::{error::Error, ids::MAX_CATEGORY_BYTES};
 
 /// Kafka's limit for the name of a topic.
 const MAX_TOPIC_BYTES: usize = 249;
 const SUFFIX: &str = ".events.v1";
+/// The pause before something that others are changing is looked at again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The topic of a category.
 pub(super) fn topic_name(context: &str, category: &str) -> String {
@@ -67,9 +71,12 @@ pub(super) fn check_context(context: &str) -> Result<(), Error> {
 }
 
 /// Why topics are not ready.
-pub(super) enum Unready {
+#[derive(Debug)]
+pub enum Unready {
     /// Nothing will change by trying again.
     Refused(Error),
+    /// They are not as declared, or not there.
+    Differ(TopicDifferences),
     /// The cluster has fewer brokers than a topic needs. It may be about to start.
     TooFewBrokers(Error),
     /// The broker did not answer, or not well.
@@ -93,7 +100,7 @@ impl Topics {
         &mut self,
         names: &[Arc<str>],
         plan: &TopicPlan,
-        client: &Client<Receipts>,
+        client: &Client<impl ClientContext>,
         config: &ClientConfig,
         timeout: Duration,
     ) -> Result<(), Unready> {
@@ -122,12 +129,33 @@ impl Topics {
                 differences.extend(plan.spec(name).differences(name, &actual));
             }
         }
-        if let Some(source) = TopicDifferences::of(differences) {
-            let action = "publish: topics are not as declared".to_owned();
-            return Err(Unready::Refused(Error::Broker { action, source: Box::new(source) }));
+        if let Some(differences) = TopicDifferences::of(differences) {
+            return Err(Unready::Differ(differences));
         }
         self.0.extend(wanted);
         Ok(())
+    }
+}
+
+/// Sees to it that a topic of dead letters is there and as declared. It is made with so many partitions where nothing
+/// is declared. Blocks for a few times `timeout` at most. Not public API: it is here for the reading side.
+pub fn prepare_dead_letters(
+    topic: &str,
+    (spec, policy): (&TopicSpec, TopicPolicy),
+    partitions: i32,
+    config: &ClientConfig,
+    timeout: Duration,
+) -> Result<(), Unready> {
+    let plan = TopicPlan::of_dead_letters(spec.clone(), policy, partitions);
+    let client: AdminClient<DefaultClientContext> = config.create().map_err(Unready::Failed)?;
+    let names = [topic.into()];
+    let began = Instant::now();
+    loop {
+        let prepared = Topics::default().prepare(&names, &plan, client.inner(), config, timeout);
+        match prepared {
+            Err(Unready::Changing) if began.elapsed() < timeout => std::thread::sleep(PAUSE),
+            prepared => return prepared,
+        }
     }
 }
 
@@ -166,14 +194,13 @@ impl Admin {
         if missing.is_empty() {
             return Ok(());
         }
-        let specs: Vec<_> = missing.iter().map(|name| (*name, plan.spec(name))).collect();
+        let specs: Vec<_> = missing.iter().map(|name| (*name, plan.to_create(name))).collect();
         let topics: Vec<_> = specs
             .iter()
             .map(|(name, spec)| {
                 let replication = TopicReplication::Fixed(spec.replication_to_create());
                 let topic = NewTopic::new(name, spec.partitions_to_create(), replication);
-                let properties = spec.properties().chain(plan.suggested(name).iter().copied());
-                properties.fold(topic, |topic, (property, value)| topic.set(property, value))
+                spec.properties().fold(topic, |topic, (property, value)| topic.set(property, value))
             })
             .collect();
         let results = block_on(self.client.create_topics(&topics, &self.options));
@@ -191,7 +218,7 @@ impl Admin {
         match failures.into_iter().next() {
             None => outcome,
             Some((topic, code)) if is_permanent(code) => {
-                let (spec, advice) = (plan.spec(&topic), advice(code, CREATE));
+                let (spec, advice) = (plan.to_create(&topic), advice(code, CREATE));
                 let action = format!("create the topic {topic} with {spec}{advice}");
                 let error = broker_error(action, KafkaError::AdminOp(code));
                 Err(match code {
@@ -235,9 +262,9 @@ impl Admin {
     }
 }
 
-const CREATE: &str = " (allow the publisher's user to create it, or create it beforehand and use \
+const CREATE: &str = " (allow this program's user to create it, or create it beforehand and use \
                       TopicPolicy::Check)";
-const DESCRIBE: &str = " (allow the publisher's user DescribeConfigs, or use TopicPolicy::Trust)";
+const DESCRIBE: &str = " (allow this program's user DescribeConfigs, or use TopicPolicy::Trust)";
 
 /// What to do, where rights are missing.
 fn advice(code: Code, missing_right: &'static str) -> &'static str {

@@ -380,6 +380,11 @@ impl Worker {
                 Err(Unready::TooFewBrokers(error)) if began.elapsed() < RETURN => {
                     tracing::debug!(error = crate::error::chain(&error), "waiting for brokers");
                 }
+                Err(Unready::Differ(differences)) => {
+                    let action = "publish: topics are not as declared".to_owned();
+                    let source = Box::new(differences);
+                    return Err(Failure::Refused(crate::Error::Broker { action, source }));
+                }
                 Err(Unready::Refused(error) | Unready::TooFewBrokers(error)) => {
                     return Err(Failure::Refused(error));
                 }

@@ -6,11 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_eventstore::metrics::Metric;
+use annals_eventstore::{
+    kafka::{
+        __dead_letters::{DEAD_LETTER_BYTES, Unready, prepare_dead_letters},
+        TopicPolicy, TopicSpec,
+    },
+    metrics::Metric,
+};
 use chrono::{DateTime, SecondsFormat, Utc};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::AdminClient,
     client::DefaultClientContext,
     config::FromClientConfigAndContext,
     consumer::Consumer,
@@ -30,8 +36,6 @@ use super::{
 
 /// How long a record may take, from the topic or to it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// As large as a record may be: what came from a topic fits, with the headers that come to it.
-const MAX_BYTES: &str = "10485760";
 
 pub(super) const WRITTEN: Metric = Metric::counter(
     "annals_kafka_dead_letters_total",
@@ -78,7 +82,10 @@ impl Failure {
 /// | `annals_dlq_failed_at` | when it failed last, in RFC 3339 |
 ///
 /// The topic is created when it is first needed, with as many partitions as the record's, and keeps what
-/// it holds (`retention.ms=-1`). A record is there once [`write`](Self::write) returns: all in-sync replicas
+/// it holds (`retention.ms=-1`), unless [`Source::dead_letters`] says otherwise; one that is there is held to what is
+/// declared. [`Source::dead_letter_policy`] leaves creating to operators, or looking too.
+///
+/// A record is there once [`write`](Self::write) returns: all in-sync replicas
 /// have it. What is written again, after a crash say, is there twice.
 #[derive(Debug)]
 pub struct DeadLetters {
@@ -112,7 +119,7 @@ impl DeadLetters {
             ("enable.idempotence", "true"),
             ("acks", "all"),
             ("message.timeout.ms", "30000"),
-            ("message.max.bytes", MAX_BYTES),
+            ("message.max.bytes", DEAD_LETTER_BYTES),
             ("partitioner", "murmur2_random"),
         ] {
             client.set(key, value);
@@ -149,13 +156,15 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`FeedError::Broker`] if that did not work within half a minute, or is refused; it says whether
-    /// trying again may help.
+    /// trying again may help. Where the topic is not as declared, its source is
+    /// [`TopicDifferences`](annals_eventstore::kafka::TopicDifferences).
     pub async fn write(&self, record: &RawRecord, failure: &Failure) -> Result<(), FeedError> {
         let topic = Self::topic(&record.topic);
         let is_ready = || self.shared.ready().contains(&topic);
         if !is_ready() {
             let (shared, of, topic) = (self.shared.clone(), record.topic.clone(), topic.clone());
-            blocking(move || shared.prepare(&of, &topic)).await?;
+            let (spec, policy) = self.source.dead_letters.clone();
+            blocking(move || shared.prepare(&of, &topic, (&spec, policy))).await?;
         }
         let headers = self.headers(record, failure);
         let mut sent: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&topic).headers(headers);
@@ -205,28 +214,33 @@ impl Shared {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes sure that a topic of dead letters is there. Blocks.
-    fn prepare(&self, of: &str, topic: &str) -> Result<(), FeedError> {
-        let failed = |error| FeedError::broker(format!("create the topic {topic}"), error);
+    /// Makes sure that a topic of dead letters is there, and as declared. Blocks.
+    fn prepare(
+        &self,
+        of: &str,
+        topic: &str,
+        declared: (&TopicSpec, TopicPolicy),
+    ) -> Result<(), FeedError> {
+        let action = || format!("see to the topic {topic}");
+        let failed = |error| FeedError::broker(action(), error);
         let admin: AdminClient<DefaultClientContext> = self.connection.create().map_err(failed)?;
-        let count = |topic: &str| topics::partition_count(admin.inner(), topic).map_err(failed);
-        if count(topic)?.is_none() {
-            let partitions = count(of)?.unwrap_or(1);
-            let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))
-                .set("cleanup.policy", "delete")
-                .set("retention.ms", "-1")
-                .set("max.message.bytes", MAX_BYTES);
-            let timeout = Some(BROKER_TIMEOUT);
-            let options = AdminOptions::new().request_timeout(timeout).operation_timeout(timeout);
-            let created = futures::executor::block_on(admin.create_topics([&new], &options));
-            match created.map_err(failed)?.into_iter().next() {
-                Some(Err((_, Code::TopicAlreadyExists))) => {}
-                Some(Err((_, code))) => return Err(failed(KafkaError::AdminOp(code))),
-                Some(Ok(_)) | None => tracing::info!(topic, partitions, "created the topic"),
+        let partitions = topics::partition_count(admin.inner(), of).map_err(failed)?.unwrap_or(1);
+        let (config, timeout) = (&self.connection, BROKER_TIMEOUT);
+        let refused = |source, retryable| FeedError::Broker { action: action(), source, retryable };
+        match prepare_dead_letters(topic, declared, partitions, config, timeout) {
+            Ok(()) => {
+                self.ready().insert(topic.to_owned());
+                Ok(())
+            }
+            Err(Unready::Failed(error)) => Err(failed(error)),
+            Err(Unready::Changing) => Err(failed(KafkaError::AdminOp(Code::TopicAlreadyExists))),
+            Err(Unready::TooFewBrokers(error)) => Err(refused(Arc::new(error), true)),
+            Err(Unready::Refused(error)) => Err(refused(Arc::new(error), false)),
+            Err(Unready::Differ(differences)) => {
+                let action = "put records aside: the topic is not as declared".to_owned();
+                Err(FeedError::Broker { action, source: Arc::new(differences), retryable: false })
             }
         }
-        self.ready().insert(topic.to_owned());
-        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, thread, time::Duration};
 
-use annals_eventstore::kafka::Security;
+use annals_eventstore::kafka::{Security, TopicPolicy, TopicSpec};
 use rdkafka::{ClientConfig, config::FromClientConfigAndContext, consumer::BaseConsumer};
 use tokio::sync::oneshot;
 
@@ -80,6 +80,7 @@ pub struct Source {
     /// The topics of categories that are elsewhere than by default.
     topics: BTreeMap<String, Vec<String>>,
     pub(super) buffer: usize,
+    pub(super) dead_letters: (TopicSpec, TopicPolicy),
 }
 
 impl fmt::Debug for Source {
@@ -117,6 +118,7 @@ impl Source {
             group,
             topics: BTreeMap::new(),
             buffer: 32 << 20,
+            dead_letters: Default::default(),
         })
     }
 
@@ -147,6 +149,38 @@ impl Source {
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer = bytes.max(1);
+        self
+    }
+
+    /// What topics of [dead letters](super::DeadLetters) are to be like. They are created so, and held to it later.
+    ///
+    /// ```
+    /// # fn run() -> Result<(), annals_projections::kafka::FeedError> {
+    /// use std::time::Duration;
+    ///
+    /// use annals_eventstore::kafka::{TopicPolicy, TopicSpec};
+    /// use annals_projections::kafka::Source;
+    ///
+    /// let month = Duration::from_secs(30 * 24 * 3600);
+    /// let source = Source::new("localhost:9092", "lending")?
+    ///     .dead_letters(TopicSpec::new().replication(3).keep_for(month))
+    ///     .dead_letter_policy(TopicPolicy::Check);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// What is not declared is not looked at, except that `cleanup.policy` is `delete`: compaction would leave but the
+    /// last letter of each stream. One that is created gets as many partitions as the topic that its records
+    /// come from, `retention.ms=-1`, and `max.message.bytes=10485760`, where that is not declared otherwise.
+    #[must_use]
+    pub fn dead_letters(mut self, spec: TopicSpec) -> Self {
+        self.dead_letters.0 = spec;
+        self
+    }
+
+    /// Who creates topics of dead letters, and whether they are looked at: [`TopicPolicy::Create`] unless set.
+    #[must_use]
+    pub fn dead_letter_policy(mut self, policy: TopicPolicy) -> Self {
+        self.dead_letters.1 = policy;
         self
     }
 
@@ -306,7 +340,7 @@ impl Source {
 
     /// The properties for clients of another kind: those that consumers alone have are left out.
     pub(super) fn connection(&self) -> ClientConfig {
-        let mut client = ClientConfig::new();
+        let mut client = self.client.clone();
         let of_consumers = |key: &str| {
             let fixed = FIXED.iter().chain(&DEFAULTS[..5]).any(|(fixed, _)| *fixed == key);
             fixed
@@ -314,8 +348,9 @@ impl Source {
                     .iter()
                     .any(|start| key.starts_with(start))
         };
-        for (key, value) in self.client.config_map().iter().filter(|(key, _)| !of_consumers(key)) {
-            client.set(*key, *value);
+        // The map shows no passwords and keys: what is left has to be the original.
+        for key in self.client.config_map().into_keys().filter(|key| of_consumers(key)) {
+            client.remove(key);
         }
         client
     }

@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "these tests use a part of it")]
 #[path = "../sagas/booking.rs"]
 mod booking;
-#[cfg(feature = "kafka-tls")]
+mod brokers;
 #[allow(dead_code, reason = "these tests use a part of it")]
 #[path = "../../../eventstore/tests/kafka_support/cluster.rs"]
 mod cluster;
+mod evolution;
 mod failures;
 mod foreign;
 mod loss;
+mod mapped;
 mod members;
 mod pressure;
 mod processes;

@@ -7,7 +7,7 @@ use std::{
 
 use annals_eventstore::{
     EventStore, Position,
-    kafka::{Publisher, Security},
+    kafka::{Builder, Publisher, Security},
 };
 use annals_projections::{
     ReadModel, Worker,
@@ -31,6 +31,12 @@ use crate::support::{PATIENCE, eventually, in_time, worker};
 pub(crate) const PARTITIONS: u16 = 4;
 const BROKER: Duration = Duration::from_secs(20);
 
+fn brokers() -> String {
+    std::env::var("KAFKA_BROKERS").unwrap_or_else(|_| {
+        panic!("these tests need Kafka: run `cargo xtask test`, or set KAFKA_BROKERS")
+    })
+}
+
 /// A context, and the publisher that publishes a store to it until this is dropped.
 pub(crate) struct Relay {
     pub(crate) context: String,
@@ -43,27 +49,41 @@ pub(crate) struct Relay {
 impl Relay {
     /// Publishes all events of a store.
     pub(crate) async fn start(store: &EventStore) -> Self {
-        let brokers = std::env::var("KAFKA_BROKERS").unwrap_or_else(|_| {
-            panic!("these tests need Kafka: run `cargo xtask test`, or set KAFKA_BROKERS")
-        });
-        Self::at(brokers, Security::new(), store)
+        Self::at(brokers(), Security::new(), store)
     }
 
     /// Publishes all events of a store to these brokers.
     pub(crate) fn at(brokers: String, security: Security, store: &EventStore) -> Self {
-        let context = format!("fed.{}", Uuid::now_v7().simple());
-        let mut relay = Self { context, brokers, security, store: store.clone(), running: None };
+        let mut relay = Self::new(brokers, security, store);
         relay.go_on();
         relay
     }
 
-    pub(crate) fn go_on(&mut self) {
-        let publisher = Publisher::builder(&self.brokers, &self.context)
+    /// Publishes a store as its publisher is told to.
+    pub(crate) fn told(store: &EventStore, told: impl FnOnce(Builder) -> Builder) -> Self {
+        let mut relay = Self::new(brokers(), Security::new(), store);
+        relay.run(told(relay.publisher()));
+        relay
+    }
+
+    fn new(brokers: String, security: Security, store: &EventStore) -> Self {
+        let context = format!("fed.{}", Uuid::now_v7().simple());
+        Self { context, brokers, security, store: store.clone(), running: None }
+    }
+
+    fn publisher(&self) -> Builder {
+        Publisher::builder(&self.brokers, &self.context)
             .partitions(PARTITIONS)
             .security(self.security.clone())
             .lease_time_to_live(Duration::from_millis(1500))
-            .build(&self.store)
-            .unwrap();
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        self.run(self.publisher());
+    }
+
+    fn run(&mut self, publisher: Builder) {
+        let publisher = publisher.build(&self.store).unwrap();
         let stop = CancellationToken::new();
         let told = stop.clone();
         let publishing = tokio::spawn(async move { publisher.run_until(told).await.unwrap() });

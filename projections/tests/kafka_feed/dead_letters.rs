@@ -1,8 +1,9 @@
 //! Records that are put aside.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use annals_projections::kafka::{DeadLetters, Failure, FeedError, Loss};
+use annals_eventstore::kafka::{TopicDifference, TopicDifferences, TopicPolicy, TopicSpec};
+use annals_projections::kafka::{DeadLetters, Failure, FeedError, Loss, RawRecord, Source};
 
 use crate::support::{Context, beginning, next};
 
@@ -65,4 +66,87 @@ async fn a_record_that_is_no_event_can_be_put_aside() {
     assert_eq!(records[0].value, b"nonsense");
     let reason = records[0].headers.iter().find(|(name, _)| name == "annals_dlq_reason").unwrap();
     assert!(String::from_utf8_lossy(&reason.1).contains("ce_source"), "{reason:?}");
+}
+
+/// A record that is no event, of a topic with three partitions.
+async fn junk(context: &Context) -> RawRecord {
+    context.create("loan", 3).await;
+    context.send_raw("loan", 1, "nonsense").await;
+    let mut subscription = context.source().subscribe(["loan"]).start(beginning());
+    let error = next(&mut subscription).await.unwrap_err();
+    let FeedError::Undecodable(undecodable) = error else { panic!("{error}") };
+    undecodable.record
+}
+
+async fn put_aside(source: &Source, record: &RawRecord) -> Result<(), FeedError> {
+    let letters = DeadLetters::new(source, "overview").unwrap();
+    letters.write(record, &Failure::new("it is no event")).await
+}
+
+/// What differs, where that is why a record was not put aside.
+async fn differences(source: &Source, record: &RawRecord) -> Vec<TopicDifference> {
+    let error = put_aside(source, record).await.unwrap_err();
+    assert!(!error.is_retryable(), "{error}");
+    let FeedError::Broker { source, .. } = &error else { panic!("{error}") };
+    source.downcast_ref::<TopicDifferences>().expect("what differs").as_slice().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn their_topic_is_made_as_declared_and_held_to_it() {
+    let context = Context::new().await;
+    let record = junk(&context).await;
+    let topic = DeadLetters::topic(&context.topic("loan"));
+    let day = Duration::from_secs(24 * 3600);
+    let declared = |spec: TopicSpec| context.source().dead_letters(spec);
+    let source = declared(TopicSpec::new().partitions(2).keep_for(day));
+    put_aside(&source, &record).await.unwrap();
+    assert_eq!(context.partitions(&topic), Some(2));
+    for (property, value) in [
+        ("retention.ms", "86400000"),
+        ("max.message.bytes", "10485760"),
+        ("cleanup.policy", "delete"),
+    ] {
+        assert_eq!(context.property(&topic, property).await, value, "{property}");
+    }
+    put_aside(&source, &record).await.unwrap();
+    // What is not declared is not looked at.
+    put_aside(&context.source(), &record).await.unwrap();
+    let other = declared(TopicSpec::new().partitions(3).keep_forever());
+    for policy in [TopicPolicy::Create, TopicPolicy::Check] {
+        let found = differences(&other.clone().dead_letter_policy(policy), &record).await;
+        let property = |property: &str, declared: &str, actual: &str| TopicDifference::Property {
+            topic: topic.clone(),
+            property: property.to_owned(),
+            declared: declared.to_owned(),
+            actual: Some(actual.to_owned()),
+        };
+        let expected = [
+            property(TopicDifference::PARTITIONS, "3", "2"),
+            property("retention.ms", "-1", "86400000"),
+        ];
+        assert_eq!(found, expected);
+    }
+    put_aside(&other.dead_letter_policy(TopicPolicy::Trust), &record).await.unwrap();
+    assert_eq!(context.content(&topic).0.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_their_topic_is_compacted_or_missing_that_is_told() {
+    let context = Context::new().await;
+    let record = junk(&context).await;
+    let topic = DeadLetters::topic(&context.topic("loan"));
+    for policy in [TopicPolicy::Check, TopicPolicy::Trust] {
+        let source = context.source().dead_letter_policy(policy);
+        let missing = [TopicDifference::Missing { topic: topic.clone() }];
+        assert_eq!(differences(&source, &record).await, missing);
+        assert_eq!(context.partitions(&topic), None);
+    }
+    // Of two letters of one stream it would keep one.
+    context.create_topic(&topic, 3, "compact").await;
+    let said = put_aside(&context.source(), &record).await.unwrap_err();
+    let FeedError::Broker { source, .. } = &said else { panic!("{said}") };
+    let what = format!("topic {topic}: cleanup.policy is \"compact\", declared as \"delete\"");
+    assert!(source.to_string().contains(&what), "{source}");
+    let wanted = TopicSpec::new().config("cleanup.policy", "compact");
+    put_aside(&context.source().dead_letters(wanted), &record).await.unwrap();
 }

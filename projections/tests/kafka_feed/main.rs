@@ -5,6 +5,7 @@
 mod dead_letters;
 mod groups;
 mod loss;
+mod metrics;
 mod order;
 mod pressure;
 mod published;

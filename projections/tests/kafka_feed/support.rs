@@ -6,7 +6,7 @@ use annals_eventstore::{Position, kafka::ProgressRecord};
 use annals_projections::kafka::{FeedError, Page, Resume, Source, Start, Subscription};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{Header, Headers, Message, OwnedHeaders},
@@ -59,7 +59,7 @@ impl Context {
         self.create_topic(topic, 1, "compact").await;
     }
 
-    async fn create_topic(&self, topic: &str, partitions: i32, cleanup: &str) {
+    pub(crate) async fn create_topic(&self, topic: &str, partitions: i32, cleanup: &str) {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
             .set("cleanup.policy", cleanup);
         // One that was deleted a moment ago may still be on its way out.
@@ -84,6 +84,21 @@ impl Context {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("{topic} does not become known");
+    }
+
+    /// A property of a topic, by Kafka's name.
+    pub(crate) async fn property(&self, topic: &str, property: &str) -> String {
+        let topic = ResourceSpecifier::Topic(topic);
+        let described = self.admin.describe_configs([&topic], &AdminOptions::new()).await.unwrap();
+        let resource = described.into_iter().next().unwrap().unwrap();
+        resource.get(property).unwrap().value.clone().unwrap()
+    }
+
+    /// How many partitions a topic has, if there is one.
+    pub(crate) fn partitions(&self, topic: &str) -> Option<usize> {
+        let all = self.admin.inner().fetch_metadata(None, PATIENCE).unwrap();
+        let found = all.topics().iter().find(|found| found.name() == topic);
+        found.map(|found| found.partitions().len())
     }
 
     pub(crate) async fn delete(&self, category: &str) {

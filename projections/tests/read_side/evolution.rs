@@ -1,17 +1,21 @@
 //! Read models of events that were stored in other shapes, and as other events.
 
+use std::sync::{Arc, Mutex};
+
 use annals_eventstore::{
     Aggregate, Append, Apply, AsOf, Error, Event, EventStore, ExpectedVersion, NewEvent, Payload,
     Recorded, StreamId,
 };
 use annals_projections::{
-    Change, Consistency, InlineProjections, KeyError, Keys, Project, QueryReadModels, ReadModel,
-    testkit::Projected,
+    Cause, Change, Consistency, Effect, InlineProjections, KeyError, Keys, Live, Project,
+    QueryReadModels, React, Reaction, Reactor, ReactorSource, ReadModel, Rebuild, Start, Worker,
+    control, testkit::Projected,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::support::{
-    Running, catch_up, database::TestDatabase, oracle::assert_exact, stopping, text, worker,
+    PATIENCE, Running, catch_up, database::TestDatabase, eventually, oracle::assert_exact,
+    stopping, text, worker,
 };
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -190,6 +194,92 @@ async fn all_parts_of_an_event_are_seen_together() {
     // Three went and one came: never seven.
     assert_eq!(nails(positions[4]).await, Some((8, 4)));
     assert_eq!(nails(positions[9]).await, Some((8, 4)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_are_what_they_became_in_a_rebuild_and_live() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let (before, after) = LOG.split_at(5);
+    for (kind, version, json) in before {
+        store_once(&store, kind, *version, json).await;
+    }
+    let live = Live::<Item>::options().batch_size(3).start(&store).await.unwrap();
+    for (kind, version, json) in after {
+        store_once(&store, kind, *version, json).await;
+    }
+    live.wait_for(store.safe_position().await.unwrap(), PATIENCE / 2).await.unwrap();
+    let mut rows = live.all().unwrap().rows;
+    rows.sort_by(|one, other| one.item.cmp(&other.item));
+    assert_eq!(rows, expected());
+    live.stop().await.unwrap();
+
+    catch_up::<Item>(&store).await;
+    client.batch_execute("update items set count = 77").await.unwrap();
+    Rebuild::<Item>::of(&store).run().await.unwrap();
+    assert_eq!(store.query::<Item>().all().await.unwrap(), expected());
+    assert_exact::<Item>(&store, &client).await;
+}
+
+/// Writes down what it is told.
+#[derive(Clone, Default)]
+struct Witness(Arc<Mutex<Vec<StockEvent>>>);
+
+impl Reactor for Witness {
+    fn name(&self) -> &str {
+        "witness"
+    }
+
+    fn sources() -> Vec<ReactorSource<Self>> {
+        vec![ReactorSource::of::<Stock>()]
+    }
+
+    fn start(&self) -> Start {
+        Start::Beginning
+    }
+}
+
+impl React<StockEvent> for Witness {
+    async fn react(&self, event: &Recorded<StockEvent>, _: &Effect) -> Result<Reaction, Cause> {
+        self.0.lock().unwrap().push(event.event.clone());
+        Ok(Reaction::Done)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_are_reacted_to_as_what_they_became() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    for (kind, version, json) in LOG {
+        store_once(&store, kind, version, json).await;
+    }
+    let witness = Witness::default();
+    let running = Running::start(Worker::new(&store).reactor(witness.clone()));
+    let end = store.safe_position().await.unwrap();
+    eventually("it has reacted to all", || async {
+        let status = control::status(&store).await.unwrap();
+        status.len() == 1 && status[0].position >= end
+    })
+    .await;
+    running.stop().await;
+    let arrived = |item: &str, count| StockEvent::Arrived { item: item.to_owned(), count };
+    let left = |item: &str, count| StockEvent::Left { item: item.to_owned(), count };
+    let expected = [
+        arrived("nail", 1),
+        arrived("nail", 9),
+        arrived("screw", 5),
+        left("nail", 3),
+        arrived("nail", 1),
+        arrived("screw", 1),
+        arrived("bolt", 1),
+        left("bolt", 2),
+        arrived("nut", 1),
+        arrived("nut", 1),
+        StockEvent::SoldOut { item: "screw".to_owned() },
+        left("screw", 1),
+        arrived("screw", 1),
+    ];
+    assert_eq!(*witness.0.lock().unwrap(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
