@@ -36,6 +36,7 @@ impl Process {
             .args([role, "--attached", "--listen", &address.to_string()])
             .args(arguments)
             .env("DATABASE_URL", database.url())
+            .env("TRAVEL_CLIENTS", "shop=key")
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
             .env("OTEL_BSP_SCHEDULE_DELAY", "50")
             .stdin(Stdio::piped())
@@ -94,6 +95,7 @@ async fn a_hotel_fails_and_the_compensation_is_in_the_trace_of_the_request() {
     let id = uuid::Uuid::now_v7();
     let request = client
         .post(format!("{}/bookings", booking.url))
+        .header("x-api-key", "key")
         .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"))
         .json(&json!({ "booking": id, "destination": "Bergen", "travellers": 2 }));
     let answer = request.send().await.unwrap();
@@ -108,7 +110,8 @@ async fn a_hotel_fails_and_the_compensation_is_in_the_trace_of_the_request() {
     // Half of the hotel's answers were lost after it had reserved a room: that is undone, too.
     faults(0.0).await;
     let overview = until("the booking is cancelled", async || {
-        let shown = client.get(format!("{}/bookings/{id}", booking.url)).send().await.unwrap();
+        let shown = client.get(format!("{}/bookings/{id}", booking.url));
+        let shown = shown.header("x-api-key", "key").send().await.unwrap();
         let shown: Value = shown.json().await.unwrap();
         (shown["status"] == "cancelled").then_some(shown)
     })

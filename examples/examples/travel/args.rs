@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
-use crate::{databases::BOOKING, faults::Faults, kind::Kind};
+use crate::{clients::Clients, databases::BOOKING, faults::Faults, kind::Kind};
 
 /// Bookings of trips: a flight, a hotel and a car, each reserved by a service of its own, or none of them.
 #[derive(Debug, Parser)]
@@ -86,6 +86,12 @@ pub(crate) struct BookingArgs {
     /// Where cars are reserved.
     #[arg(long, value_name = "URL")]
     pub(crate) car: Url,
+    /// Who may book: NAME=KEY of each shop, with commas between. A shop sends its key as x-api-key.
+    #[arg(long, env = "TRAVEL_CLIENTS", hide_env_values = true)]
+    pub(crate) clients: Clients,
+    /// How many requests a second one shop may send, and twice as many at once after a pause.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate_limit: u32,
 }
 
 /// How many bookings are sent, and how fast.
@@ -101,9 +107,12 @@ pub(crate) struct Pace {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Where bookings are made.
-    #[arg(long, value_name = "URL")]
-    pub(crate) gateway: Url,
+    /// Where bookings are made; once for each process of the booking service.
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) gateway: Vec<Url>,
+    /// The key of the shop that sends them.
+    #[arg(long, env = "TRAVEL_KEY", hide_env_values = true)]
+    pub(crate) key: String,
     #[command(flatten)]
     pub(crate) pace: Pace,
     /// Where to write the ids of the bookings that were accepted, one a line, for `check`.

@@ -1,20 +1,15 @@
 //! Travellers: so many a second, however long the answers take, and persistent ones.
 //!
 //! A request that is not answered, or is put off, is sent again under the same idempotency key until it is answered: so
-//! what the client counts as accepted is one booking, however often it asked.
+//! what the client counts as accepted is one booking, however often it asked. Some ask for more: see `habits.rs`.
 
 use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use backon::{ExponentialBuilder, Retryable};
 use rand::{Rng, seq::IndexedRandom};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
@@ -22,11 +17,12 @@ use uuid::Uuid;
 use crate::{
     args::Pace,
     booking::{CancelBooking, RequestBooking},
+    follower::{Follower, Seen},
+    habits::{self, Done, Habit},
+    shop::{Answer, Failure, Shop, chain},
 };
 
 const DESTINATIONS: [&str; 6] = ["Bergen", "Lisbon", "Ljubljana", "Marrakesh", "Naples", "Tbilisi"];
-/// How long to wait for an answer before asking again.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The share of travellers who send their request twice at the same time, and of those who cancel.
 const IMPATIENT: f64 = 0.02;
 const FICKLE: f64 = 0.02;
@@ -36,28 +32,44 @@ const FICKLE: f64 = 0.02;
 pub(crate) struct Sent {
     /// The bookings that were accepted.
     pub(crate) accepted: Vec<Uuid>,
+    /// How many had which habit.
+    pub(crate) habits: BTreeMap<Habit, u64>,
     /// How many requests were sent again.
     pub(crate) again: u64,
     /// Why the others were not.
     pub(crate) failed: Vec<String>,
+    /// Answers that were not what they must be.
+    pub(crate) wrong: Vec<String>,
+    /// What a follower of the live updates saw.
+    pub(crate) seen: Seen,
     /// How long it took, until the last answer.
     pub(crate) took: Duration,
 }
 
+/// A traveller's booking, and how it went.
+struct Booked {
+    booking: Uuid,
+    habit: Habit,
+    wrong: Option<String>,
+}
+
 /// Sends bookings at this pace, and waits for all answers. `accepted` is told how many there are by now.
 pub(crate) async fn run(
-    gateway: &Url,
+    shop: Shop,
+    follower: Follower,
     pace: Pace,
     accepted: impl Fn(usize),
 ) -> anyhow::Result<Sent> {
-    let client = Client::builder().timeout(PATIENCE).build()?;
-    let traveller = Traveller { client, gateway: gateway.clone(), again: Arc::default() };
     let (begun, started) = (Instant::now(), tokio::time::Instant::now());
     let mut under_way = JoinSet::new();
     let mut sent = Sent::default();
-    let take = |sent: &mut Sent, outcome: Result<Result<Uuid, Failure>, JoinError>| {
+    let take = |sent: &mut Sent, outcome: Result<Result<Booked, Failure>, JoinError>| {
         match outcome? {
-            Ok(booking) => sent.accepted.push(booking),
+            Ok(Booked { booking, habit, wrong }) => {
+                sent.accepted.push(booking);
+                *sent.habits.entry(habit).or_default() += 1;
+                sent.wrong.extend(wrong);
+            }
             Err(failure) => sent.failed.push(chain(&failure)),
         }
         accepted(sent.accepted.len());
@@ -66,8 +78,8 @@ pub(crate) async fn run(
     for number in 0..pace.rate * pace.seconds {
         let at = Duration::from_secs_f64(f64::from(number) / f64::from(pace.rate));
         tokio::time::sleep_until(started + at).await;
-        let traveller = traveller.clone();
-        under_way.spawn(async move { traveller.books().await });
+        let shop = shop.clone();
+        under_way.spawn(async move { books(&shop, Habit::of(number)).await });
         while let Some(outcome) = under_way.try_join_next() {
             take(&mut sent, outcome)?;
         }
@@ -75,83 +87,72 @@ pub(crate) async fn run(
     while let Some(outcome) = under_way.join_next().await {
         take(&mut sent, outcome)?;
     }
-    sent.again = traveller.again.load(Ordering::Relaxed);
+    sent.again = shop.again();
     sent.took = begun.elapsed();
+    sent.seen = follower.finish(&sent.accepted).await;
+    sent.wrong.append(&mut sent.seen.wrong);
     Ok(sent)
 }
 
-#[derive(Clone)]
-struct Traveller {
-    client: Client,
-    gateway: Url,
-    /// How many requests were sent again.
-    again: Arc<AtomicU64>,
+async fn books(shop: &Shop, habit: Habit) -> Result<Booked, Failure> {
+    let booking = Uuid::now_v7();
+    let request = RequestBooking {
+        booking,
+        destination: DESTINATIONS.choose(&mut rand::rng()).unwrap_or(&"Bergen").to_string(),
+        travellers: travellers(rand::rng().random()),
+    };
+    let key = booking.to_string();
+    let mut headers = vec![("idempotency-key", &*key)];
+    if habit == Habit::Waits {
+        headers.push(("prefer", "wait=2"));
+    }
+    let send = || post(shop, "/bookings", &headers, &request);
+    let is_impatient = rand::rng().random_bool(IMPATIENT);
+    let (answer, twin) = match is_impatient {
+        true => tokio::try_join!(send(), async { send().await.map(Some) })?,
+        false => (send().await?, None),
+    };
+    let done = match (answer.status.is_success(), Done::of(&answer)) {
+        (true, Some(done)) => done,
+        _ => return Err(Failure::PutOff { status: answer.status, body: answer.body }),
+    };
+    let mut wrong = twin
+        .filter(|twin| Done::of(twin).is_none_or(|twin| twin.position != done.position))
+        .map(|twin| format!("who asked twice was told {} and {}", answer.body, twin.body));
+    match habits::pursue(habit, shop, &request, &done).await {
+        Ok(otherwise) => wrong = wrong.or(otherwise),
+        // The booking is accepted all the same.
+        Err(failure) => wrong = Some(format!("who {}: {}", habit.name(), chain(&failure))),
+    }
+    if rand::rng().random_bool(FICKLE) {
+        cancels(shop, booking).await?;
+    }
+    Ok(Booked { booking, habit, wrong })
 }
 
-impl Traveller {
-    async fn books(&self) -> Result<Uuid, Failure> {
-        let booking = Uuid::now_v7();
-        let request = RequestBooking {
-            booking,
-            destination: DESTINATIONS.choose(&mut rand::rng()).unwrap_or(&"Bergen").to_string(),
-            travellers: travellers(rand::rng().random()),
-        };
-        let key = booking.to_string();
-        let send = || self.send("/bookings", &key, &request);
-        if rand::rng().random_bool(IMPATIENT) {
-            let (first, second) = tokio::join!(self.persists(send), self.persists(send));
-            first.and(second)?;
-        } else {
-            self.persists(send).await?;
-        }
-        if rand::rng().random_bool(FICKLE) {
-            self.cancels(booking).await?;
-        }
-        Ok(booking)
+/// Cancels a booking a little later, if it is not confirmed by then.
+async fn cancels(shop: &Shop, booking: Uuid) -> Result<(), Failure> {
+    let later = Duration::from_millis(rand::rng().random_range(0..500));
+    tokio::time::sleep(later).await;
+    let path = format!("/bookings/{booking}/cancellation");
+    let key = format!("{booking} cancelled");
+    let answer =
+        post(shop, &path, &[("idempotency-key", &*key)], &CancelBooking { booking }).await?;
+    match answer.status {
+        StatusCode::UNPROCESSABLE_ENTITY => Ok(()),
+        status if status.is_success() => Ok(()),
+        status => Err(Failure::PutOff { status, body: answer.body }),
     }
+}
 
-    /// Cancels a booking a little later, if it is not confirmed by then.
-    async fn cancels(&self, booking: Uuid) -> Result<(), Failure> {
-        let later = Duration::from_millis(rand::rng().random_range(0..500));
-        tokio::time::sleep(later).await;
-        let path = format!("/bookings/{booking}/cancellation");
-        let key = format!("{booking} cancelled");
-        let command = CancelBooking { booking };
-        let cancelled = self.persists(|| self.send(&path, &key, &command)).await;
-        match cancelled {
-            Err(Failure::Answer { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Tries until there is an answer.
-    async fn persists<F>(&self, send: impl Fn() -> F) -> Result<(), Failure>
-    where
-        F: Future<Output = Result<(), Failure>>,
-    {
-        let delays = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(1))
-            .with_max_times(100)
-            .with_jitter();
-        send.retry(delays)
-            .when(Failure::may_pass)
-            .notify(|_, _| {
-                self.again.fetch_add(1, Ordering::Relaxed);
-            })
-            .await
-    }
-
-    async fn send(&self, path: &str, key: &str, body: &impl Serialize) -> Result<(), Failure> {
-        let mut url = self.gateway.clone();
-        url.set_path(path);
-        let request = self.client.post(url).header("idempotency-key", key).json(body);
-        let response = request.send().await?;
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(Failure::Answer { status, text: response.text().await? }),
-        }
-    }
+async fn post(
+    shop: &Shop,
+    path: &str,
+    headers: &[(&'static str, &str)],
+    body: &impl Serialize,
+) -> Result<Answer, Failure> {
+    let body = serde_json::to_value(body)?;
+    shop.persists(Method::POST, path, headers, Some(&body)).await
 }
 
 /// How many travel together, for a number that is drawn between 0 and 1. Six are too many for a car, eight for a hotel,
@@ -163,32 +164,6 @@ fn travellers(drawn: f64) -> u32 {
         drawn if drawn < 0.99 => 8,
         _ => 10,
     }
-}
-
-/// Why a request came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("there was no answer")]
-    Transport(#[from] reqwest::Error),
-    #[error("the answer was {status}: {text}")]
-    Answer { status: StatusCode, text: String },
-}
-
-impl Failure {
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Transport(_) => true,
-            Self::Answer { status, .. } => {
-                let later = [StatusCode::TOO_MANY_REQUESTS, StatusCode::CONFLICT];
-                status.is_server_error() || later.contains(status)
-            }
-        }
-    }
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

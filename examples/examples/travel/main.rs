@@ -1,8 +1,8 @@
 //! Bookings of trips: a flight, a hotel and a car, each reserved by a service of its own, or none of them.
 //!
-//! Four processes, each with a database of its own. The booking service takes requests over HTTP, and its sagas have the
-//! three others reserve what a trip needs. Those fail, stall and hear things twice, as services do, and all four may be
-//! killed at any moment. In the end every booking is booked, with exactly one reservation in each service, or compensated,
+//! Four services, each with a database of its own. The booking service takes requests over HTTP, in as many processes as
+//! are started, and its sagas have the three others reserve what a trip needs. Those fail, stall and hear things twice, as
+//! services do, and every process may be killed at any moment. In the end every booking is booked, with exactly one reservation in each service, or compensated,
 //! with none. `travel run` shows it, and `travel check` reads the four databases to tell whether it is so.
 //!
 //! Start reading at `fulfilment.rs`, which is the saga, and `agency.rs`, which makes its calls.
@@ -11,10 +11,13 @@ mod agency;
 mod args;
 mod booking;
 mod check;
+mod clients;
 mod databases;
 mod faults;
+mod follower;
 mod fulfilment;
 mod gateway;
+mod habits;
 mod kind;
 mod load;
 mod overview;
@@ -22,8 +25,11 @@ mod processes;
 mod progress;
 mod report;
 mod reservation;
+mod rude;
 mod run;
 mod serve;
+mod shop;
+mod tally;
 
 use std::{io::Write, process::ExitCode};
 
@@ -35,6 +41,8 @@ use crate::{
     args::{CheckArgs, Cli, Command, LoadArgs},
     check::Verdict,
     databases::Databases,
+    follower::Follower,
+    shop::Shop,
 };
 
 #[tokio::main]
@@ -71,7 +79,9 @@ async fn act(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn load(args: &LoadArgs) -> anyhow::Result<()> {
-    let sent = load::run(&args.gateway, args.pace, |_| {}).await?;
+    let shop = Shop::new(args.gateway.clone(), &args.key)?;
+    let follower = Follower::start(&args.gateway, &args.key)?;
+    let sent = load::run(shop, follower, args.pace, |_| {}).await?;
     if let Some(path) = &args.accepted {
         let ids: String = sent.accepted.iter().map(|booking| format!("{booking}\n")).collect();
         let written = std::fs::write(path, ids);
@@ -79,6 +89,9 @@ async fn load(args: &LoadArgs) -> anyhow::Result<()> {
     }
     for failure in sent.failed.iter().take(10) {
         eprintln!("given up: {failure}");
+    }
+    for wrong in sent.wrong.iter().take(10) {
+        eprintln!("wrong: {wrong}");
     }
     print(&report::load(&sent))
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rand::Rng;
 use reqwest::{Client, Url};
 
@@ -26,20 +26,21 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 pub(crate) struct Process {
     name: &'static str,
     arguments: Vec<String>,
-    database: String,
+    /// Not among the arguments, which everybody on the machine can read.
+    secrets: Vec<(&'static str, String)>,
     address: SocketAddr,
     child: Option<Child>,
     client: Client,
 }
 
 impl Process {
-    /// A process that is not started yet.
-    fn new(name: &'static str, address: SocketAddr, databases: &Databases) -> Self {
-        let arguments = [name, "--attached", "--listen", &address.to_string()];
+    /// A process that is not started yet, of this service.
+    fn new(service: &str, name: &'static str, address: SocketAddr, databases: &Databases) -> Self {
+        let arguments = [service, "--attached", "--listen", &address.to_string()];
         Self {
             name,
             arguments: arguments.map(str::to_owned).into(),
-            database: databases.url(name),
+            secrets: vec![("DATABASE_URL", databases.url(service))],
             address,
             child: None,
             client: Client::new(),
@@ -48,6 +49,11 @@ impl Process {
 
     fn with(mut self, option: &str, value: impl ToString) -> Self {
         self.arguments.extend([option.to_owned(), value.to_string()]);
+        self
+    }
+
+    fn with_secret(mut self, name: &'static str, value: String) -> Self {
+        self.secrets.push((name, value));
         self
     }
 
@@ -66,8 +72,7 @@ impl Process {
         let program = std::env::current_exe().context("cannot find this program")?;
         let child = Command::new(program)
             .args(&self.arguments)
-            // Not among the arguments, which everybody on the machine can read.
-            .env("DATABASE_URL", &self.database)
+            .envs(self.secrets.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn();
@@ -114,36 +119,69 @@ impl Drop for Process {
     }
 }
 
-/// The processes of a run, the three services first.
+/// The processes of a run, the three services first, then two of the booking service.
 pub(crate) struct Processes {
-    all: [Process; 4],
+    all: [Process; 5],
+}
+
+/// The shops of a run: the keys of one that books, and of one that asks too much.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) polite: String,
+    pub(crate) rude: String,
+}
+
+impl Keys {
+    pub(crate) fn drawn() -> Self {
+        let key = || format!("{:032x}", rand::rng().random::<u128>());
+        Self { polite: key(), rude: key() }
+    }
 }
 
 impl Processes {
-    /// Starts them, the services with these faults.
-    pub(crate) async fn start(databases: &Databases, faults: Faults) -> anyhow::Result<Self> {
-        let [flight, hotel, car, booking] = addresses()?;
+    /// Starts them, the services with these faults. A shop may send so many requests a second to each gateway.
+    pub(crate) async fn start(
+        databases: &Databases,
+        faults: Faults,
+        keys: &Keys,
+        rate_limit: u32,
+    ) -> anyhow::Result<Self> {
+        let [flight, hotel, car, booking_at, second_at] = addresses()?;
         let service = |kind: Kind, address| {
-            Process::new(kind.name(), address, databases)
+            Process::new(kind.name(), kind.name(), address, databases)
                 .with("--errors", faults.errors)
                 .with("--stalls", faults.stalls)
                 .with("--repeats", faults.repeats)
         };
         let services =
             [service(Kind::Flight, flight), service(Kind::Hotel, hotel), service(Kind::Car, car)];
-        let mut booking = Process::new(BOOKING, booking, databases);
-        for service in &services {
-            booking = booking.with(&format!("--{}", service.name()), service.url()?);
-        }
+        let clients = format!("polite={},rude={}", keys.polite, keys.rude);
+        let booking = |name, address| {
+            let mut process = Process::new(BOOKING, name, address, databases)
+                .with("--rate-limit", rate_limit)
+                .with_secret("TRAVEL_CLIENTS", clients.clone());
+            for service in &services {
+                process = process.with(&format!("--{}", service.name()), service.url()?);
+            }
+            anyhow::Ok(process)
+        };
+        let (mut booking, mut second) =
+            (booking(BOOKING, booking_at)?, booking("booking 2", second_at)?);
         let [mut flight, mut hotel, mut car] = services;
-        tokio::try_join!(flight.start(), hotel.start(), car.start(), booking.start())?;
-        Ok(Self { all: [flight, hotel, car, booking] })
+        tokio::try_join!(
+            flight.start(),
+            hotel.start(),
+            car.start(),
+            booking.start(),
+            second.start(),
+        )?;
+        Ok(Self { all: [flight, hotel, car, booking, second] })
     }
 
     /// Where bookings are made.
-    pub(crate) fn gateway(&self) -> anyhow::Result<Url> {
-        let [.., booking] = &self.all;
-        booking.url()
+    pub(crate) fn gateways(&self) -> anyhow::Result<Vec<Url>> {
+        let [_, _, _, booking, second] = &self.all;
+        Ok(vec![booking.url()?, second.url()?])
     }
 
     /// Kills each of them once within this time, one after the other, and starts it again a second later.
@@ -172,15 +210,17 @@ impl Processes {
     }
 }
 
-/// Four addresses that are free.
-fn addresses() -> anyhow::Result<[SocketAddr; 4]> {
-    // Held until there are four, so that no two are the same.
+/// Addresses that are free.
+fn addresses<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
+    // Held until there are all, so that no two are the same.
     let mut listeners = Vec::new();
     for _ in 0..1000 {
         let port = rand::rng().random_range(PORTS);
         listeners.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-        if let [a, b, c, d] = &listeners[..] {
-            return Ok([a.local_addr()?, b.local_addr()?, c.local_addr()?, d.local_addr()?]);
+        if listeners.len() == N {
+            let addresses = listeners.iter().map(TcpListener::local_addr);
+            let addresses: Vec<_> = addresses.collect::<Result<_, _>>()?;
+            return addresses.try_into().map_err(|_| anyhow!("there are not {N} addresses"));
         }
     }
     bail!("no TCP port between {} and {} is free on 127.0.0.1", PORTS.start, PORTS.end)

@@ -13,15 +13,21 @@ use crate::{
 /// How many findings are told one by one.
 const TOLD: usize = 20;
 
-/// How it was sent, in a line.
+/// How it was sent, and what else was asked for, in two lines.
 pub(crate) fn load(sent: &Sent) -> String {
+    let habits: Vec<_> =
+        sent.habits.iter().map(|(habit, count)| format!("{count} {}", habit.name())).collect();
     let seconds = sent.took.as_secs_f64();
     format!(
-        "sent: {} bookings accepted in {seconds:.1} s, {:.0}/s; {} requests sent again; {} given up",
+        "sent: {} bookings accepted in {seconds:.1} s, {:.0}/s; {} requests sent again; {} given up\n\
+         asked: {}; a follower heard of {} changes, by {} connections",
         sent.accepted.len(),
         sent.accepted.len() as f64 / seconds,
         sent.again,
         sent.failed.len(),
+        habits.join(", "),
+        sent.seen.changes,
+        sent.seen.connections,
     )
 }
 

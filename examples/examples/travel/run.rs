@@ -16,11 +16,15 @@ use crate::{
     check::{self, Books, Verdict},
     databases::{BOOKING, Databases},
     faults::{Faults, STALL},
+    follower::Follower,
     fulfilment::Fulfilment,
     load::{self, Sent},
     overview::BookingOverview,
-    processes::Processes,
+    processes::{Keys, Processes},
     progress::Progress,
+    rude,
+    shop::Shop,
+    tally,
 };
 
 /// One call in ten fails, and some stall or are heard twice.
@@ -54,15 +58,24 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<Finished> {
 async fn play(args: &RunArgs, databases: &Databases) -> anyhow::Result<Finished> {
     let pace = args.pace();
     let progress = Progress::of(u64::from(pace.rate) * u64::from(pace.seconds));
-    let mut processes = Processes::start(databases, FAULTS).await?;
-    let gateway = processes.gateway()?;
+    let keys = Keys::drawn();
+    let limit = (pace.rate * 3 / 2).max(50);
+    let mut processes = Processes::start(databases, FAULTS, &keys, limit).await?;
+    let gateways = processes.gateways()?;
+    let follower = Follower::start(&gateways, &keys.polite)?;
+    let rude_to = gateways[0].clone();
+    let shop = Shop::new(gateways, &keys.polite)?;
     let store = EventStore::connect(&databases.url(BOOKING)).await?;
-    let sent = {
+    let (sent, rude) = {
         let time = Duration::from_secs(pace.seconds.into());
-        let loading = load::run(&gateway, pace, |accepted| progress.accepted(accepted));
+        let loading = load::run(shop, follower, pace, |accepted| progress.accepted(accepted));
         let killing = processes.kill_each_within(time, |line| progress.line(line));
+        let asking = rude::run(rude_to, &keys.rude, time, |line| progress.line(line));
         tokio::select! {
-            done = async { tokio::try_join!(loading, killing) } => done?.0,
+            done = async { tokio::try_join!(loading, asking, killing) } => {
+                let (sent, rude, ()) = done?;
+                (sent, rude)
+            }
             never = look(&store, &progress) => match never? {},
         }
     };
@@ -74,6 +87,10 @@ async fn play(args: &RunArgs, databases: &Databases) -> anyhow::Result<Finished>
     progress.clear();
     let (books, mut verdict) = check::check(databases, &sent.accepted).await?;
     verdict.unanswered(&sent.failed);
+    verdict.wrong(&sent.wrong);
+    verdict.wrong(&rude);
+    // Each process that may lead was killed.
+    verdict.led_by_turns(&books);
     Ok(Finished { sent, books, verdict })
 }
 
@@ -112,11 +129,13 @@ async fn settle(
         }
         let live = control::list(store, Some(Fulfilment::CATEGORY)).await?;
         let moves = live.iter().any(|saga| saga.status != SagaStatus::Stuck);
-        if now >= sent.accepted.len() as u64 && !moves {
+        let tallied = tally::all(store).await?.pop();
+        let tallied = tallied.map_or(0, |tally| tally.booked + tally.cancelled);
+        if now >= sent.accepted.len() as u64 && tallied == now && !moves {
             return Ok(());
         }
         if moved.elapsed() > PATIENCE {
-            progress.line(&format!("{} bookings do not end", live.len()));
+            progress.line(&format!("{} bookings do not end, {tallied} are tallied", live.len()));
             return Ok(());
         }
         sleep(LOOK).await;

@@ -10,6 +10,7 @@ use annals::{
     },
     gateway::Gateway,
     postgres::Use,
+    telemetry::Prometheus,
 };
 use anyhow::Context;
 use axum::Router;
@@ -38,13 +39,16 @@ pub(crate) fn bus(store: &EventStore) -> Bus {
 /// Runs one of the three services.
 pub(crate) async fn service(args: &ServiceArgs) -> anyhow::Result<()> {
     let ServeArgs { database_url, .. } = &args.serve;
+    let metrics = Prometheus::install()?;
     let store = store().connect(database_url).await?;
     let router = Gateway::new(&store, bus(&store))
         .describe("Reservations", "1")
         .command::<Reserve>("/reservations/{reservation}")
         .command::<Cancel>("/reservations/{reservation}/cancellation")
         .router();
-    serve(&args.serve, faulty(router, args.faults), stop(&args.serve)).await
+    // Whoever looks at metrics is to see them, whatever fails.
+    let router = faulty(router, args.faults).merge(metrics.router());
+    serve(&args.serve, router, stop(&args.serve)).await
 }
 
 /// Serves a router until told to stop, and finishes what it has begun.

@@ -16,7 +16,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::{databases::Databases, kind::Kind};
+use crate::{databases::Databases, kind::Kind, tally::Tally};
 
 /// What the databases say.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Books {
     pub(crate) services: [Service; 3],
     /// How many attempts at a call of the sagas failed.
     pub(crate) failed_attempts: u64,
+    /// What the leaders counted, in the order in which they did.
+    pub(crate) tallies: Vec<Tally>,
 }
 
 /// What they say of one booking.
@@ -67,11 +69,15 @@ pub(crate) struct Verdict {
     pub(crate) findings: Vec<Finding>,
 }
 
-/// What is wrong with a booking.
+/// What is wrong with a booking, an answer or a tally.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Finding {
     #[error("unanswered: a request was given up: {0}")]
     Unanswered(String),
+    #[error("wrong: {0}")]
+    Wrong(String),
+    #[error("tally: {0}")]
+    Tally(String),
     #[error("lost: booking {0} was accepted, and nobody knows it")]
     Lost(Uuid),
     #[error("twice: booking {booking} was {what} {count} times")]
@@ -137,6 +143,7 @@ pub(crate) fn judge(books: &Books, accepted: &[Uuid]) -> Verdict {
     for (booking, trip) in &books.trips {
         verdict.take(*booking, trip);
     }
+    verdict.tally(&books.tallies);
     verdict.times.values_mut().for_each(|times| times.sort_unstable());
     verdict
 }
@@ -149,6 +156,41 @@ impl Verdict {
     /// Requests that were given up are findings as well: the gateway was to answer them in the end.
     pub(crate) fn unanswered(&mut self, reasons: &[String]) {
         self.findings.extend(reasons.iter().cloned().map(Finding::Unanswered));
+    }
+
+    /// Answers that were not what they must be.
+    pub(crate) fn wrong(&mut self, answers: &[String]) {
+        self.findings.extend(answers.iter().cloned().map(Finding::Wrong));
+    }
+
+    /// When each process that may lead was killed, more than one has led.
+    pub(crate) fn led_by_turns(&mut self, books: &Books) {
+        let epochs: BTreeSet<_> = books.tallies.iter().map(|tally| tally.epoch).collect();
+        if epochs.len() < 2 {
+            let led = format!("there was no second leader: the epochs were {epochs:?}");
+            self.findings.push(Finding::Tally(led));
+        }
+    }
+
+    /// Tallies are in the order of the leaders, and the last one counts what there is. It is none of a checker's business
+    /// how often there was one.
+    fn tally(&mut self, tallies: &[Tally]) {
+        for (before, after) in tallies.iter().zip(tallies.iter().skip(1)) {
+            if after.epoch < before.epoch {
+                let late = format!("epoch {} counted after {}", after.epoch, before.epoch);
+                self.findings.push(Finding::Tally(late));
+            }
+        }
+        let count = |ending| self.times.get(&ending).map_or(0, |times| times.len() as u64);
+        let [booked, undone] = [Ending::Booked, Ending::Compensated].map(count);
+        if let Some(last) = tallies.last()
+            && (last.booked, last.cancelled) != (booked, undone)
+        {
+            self.findings.push(Finding::Tally(format!(
+                "{} booked and {} cancelled were counted, and there are {booked} and {undone}",
+                last.booked, last.cancelled
+            )));
+        }
     }
 
     fn take(&mut self, booking: Uuid, trip: &Trip) {

@@ -17,6 +17,7 @@ use crate::{
     fulfilment::{Fulfilment, FulfilmentEvent},
     kind::Kind,
     reservation::{Reservation, ReservationEvent},
+    tally,
 };
 
 pub(super) async fn books(databases: &Databases) -> anyhow::Result<Books> {
@@ -24,6 +25,7 @@ pub(super) async fn books(databases: &Databases) -> anyhow::Result<Books> {
     let store = open(databases, BOOKING).await?;
     each(&store, Booking::CATEGORY, |event| books.booking(event)).await?;
     each(&store, Fulfilment::CATEGORY, |event| books.fulfilment(event)).await?;
+    books.tallies = tally::all(&store).await?;
     store.close().await;
     for (index, kind) in Kind::ALL.into_iter().enumerate() {
         let store = open(databases, kind.name()).await?;

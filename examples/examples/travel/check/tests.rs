@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
@@ -75,4 +77,24 @@ fn what_was_accepted_must_be_there_and_what_is_there_must_have_been_asked_for() 
     let active = Active([0, 1, 0]);
     assert_eq!(judge(&books, &[]).findings, [Finding::Orphaned { booking: ID, active }]);
     assert_eq!(active.to_string(), "0 flight, 1 hotel, 0 car");
+}
+
+#[test]
+fn tallies_are_of_what_there_is_and_in_the_order_of_their_leaders() {
+    let tally = |epoch, booked| Tally { epoch, booked, cancelled: 0, destinations: json!({}) };
+    let findings = |tallies: &[Tally]| {
+        let trips = [(ID, booked())].into();
+        let books = Books { trips, tallies: tallies.to_vec(), ..Books::default() };
+        let mut verdict = judge(&books, &[ID]);
+        verdict.led_by_turns(&books);
+        verdict.findings
+    };
+    assert_eq!(findings(&[tally(1, 0), tally(1, 0), tally(2, 1)]), []);
+    for wrong in [
+        [tally(2, 0), tally(1, 1)].as_slice(), // A leader that was over.
+        &[tally(1, 1), tally(2, 0)],           // One that counts what is not there.
+        &[tally(1, 0), tally(1, 1)],           // Nobody took over.
+    ] {
+        assert!(matches!(findings(wrong)[..], [Finding::Tally(_)]), "{wrong:?}");
+    }
 }
