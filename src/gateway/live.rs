@@ -357,10 +357,12 @@ mod tests {
     }
 
     async fn next(changes: &mut Changes<&Told>) -> String {
-        match changes.next().await {
-            Some(Ok(event)) => text(event),
-            Some(Err(Unreadable)) => text(failed()),
-            None => "end".to_owned(),
+        // What is not read again never comes.
+        match tokio::time::timeout(Duration::from_secs(30), changes.next()).await {
+            Ok(Some(Ok(event))) => text(event),
+            Ok(Some(Err(Unreadable))) => text(failed()),
+            Ok(None) => "end".to_owned(),
+            Err(_) => "nothing".to_owned(),
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Serves reservations of cars.
     Car(ServiceArgs),
     /// Serves bookings, and has the three services reserve what they need.
-    Booking(BookingArgs),
+    Booking(Box<BookingArgs>),
     /// Sends bookings to a booking service.
     Load(LoadArgs),
     /// Reads the four databases, and says whether every booking is booked or fully compensated.

@@ -34,7 +34,7 @@ const COUNT: &str = "insert into {schema}.tallies (epoch, booked, cancelled, des
     ) by_destination";
 const ALL: &str = "select epoch, booked, cancelled, destinations::text from {schema}.tallies
     order by number";
-const IS_THERE: &str = "select to_regclass('{schema}.tallies') is not null";
+const IS_THERE: &str = "select to_regclass($1) is not null";
 
 /// How many bookings were booked and cancelled, and who counted them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,10 @@ async fn count(store: &EventStore, leadership: &Leadership) -> anyhow::Result<()
     let schema = store.database()?.schema();
     let unit = store.begin().await?;
     leadership.guard(unit.sql()?).await?;
+    // The worker is about to make it.
+    if !unit.sql()?.query_one(IS_THERE, &[&"booking_overview"]).await?.try_get::<_, bool>(0)? {
+        return Ok(unit.rollback().await?);
+    }
     unit.sql()?.batch_execute(&schema.sql(CREATE)).await?;
     unit.sql()?.execute(&schema.sql(COUNT), &[&leadership.epoch()]).await?;
     unit.commit().await?;
@@ -94,7 +98,8 @@ pub(crate) async fn all(store: &EventStore) -> anyhow::Result<Vec<Tally>> {
     let database = store.database()?;
     let client = database.client().await?;
     let schema = database.schema();
-    if !client.query_one(&schema.sql(IS_THERE), &[]).await?.try_get::<_, bool>(0)? {
+    let tallies = schema.sql("{schema}.tallies");
+    if !client.query_one(IS_THERE, &[&tallies]).await?.try_get::<_, bool>(0)? {
         return Ok(Vec::new());
     }
     let mut tallies = Vec::new();
