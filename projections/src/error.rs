@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_eventstore::{Error as StoreError, Position, StreamId, Version};
+use annals_eventstore::{
+    Error as StoreError, Position, StreamId, Version, postgres::is_out_of_date,
+};
 
 use crate::{control::Kind, guard::Cause};
 
@@ -399,6 +401,9 @@ fn whose(context: Option<&str>) -> String {
 /// True if the same statement may succeed on another connection, or later.
 pub(crate) fn may_pass(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::{Severity, SqlState as S};
+    if is_out_of_date(error) {
+        return true;
+    }
     let Some(error) = error.as_db_error() else {
         // The connection broke. The other failures on this side, values that do not fit a column or
         // a field, have a cause that is no I/O error, and come again.

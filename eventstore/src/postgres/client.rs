@@ -30,6 +30,16 @@ fn is_taken(error: &Error) -> bool {
     error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
 }
 
+/// True if a prepared statement returns columns of other types than when it was prepared: its tables were replaced.
+pub fn is_out_of_date(error: &Error) -> bool {
+    let error = error.as_db_error();
+    // The message is in the server's language.
+    error.is_some_and(|error| {
+        *error.code() == SqlState::FEATURE_NOT_SUPPORTED
+            && error.routine() == Some("RevalidateCachedQuery")
+    })
+}
+
 /// What statements of this store are known to take, and how they are sent.
 pub(super) struct Dialect {
     target: Target,
@@ -174,7 +184,9 @@ macro_rules! queries {
             params: &[&(dyn ToSql + Sync)],
         ) -> Result<Vec<Row>, Error> {
             match self.prepared(statement).await?.0 {
-                How::Named(statement) => self.inner.query(&statement, params).await,
+                How::Named(statement) => {
+                    self.up_to_date(self.inner.query(&statement, params).await)
+                }
                 How::Whole(sql, types) => {
                     self.inner.query_typed(&sql, &typed(params, &types)).await
                 }
@@ -191,7 +203,9 @@ macro_rules! queries {
             params: &[&(dyn ToSql + Sync)],
         ) -> Result<Option<Row>, Error> {
             match self.prepared(statement).await?.0 {
-                How::Named(statement) => self.inner.query_opt(&statement, params).await,
+                How::Named(statement) => {
+                    self.up_to_date(self.inner.query_opt(&statement, params).await)
+                }
                 How::Whole(sql, types) => {
                     self.inner.query_typed_opt(&sql, &typed(params, &types)).await
                 }
@@ -208,7 +222,9 @@ macro_rules! queries {
             params: &[&(dyn ToSql + Sync)],
         ) -> Result<Row, Error> {
             match self.prepared(statement).await?.0 {
-                How::Named(statement) => self.inner.query_one(&statement, params).await,
+                How::Named(statement) => {
+                    self.up_to_date(self.inner.query_one(&statement, params).await)
+                }
                 How::Whole(sql, types) => {
                     self.inner.query_typed_one(&sql, &typed(params, &types)).await
                 }
@@ -227,7 +243,9 @@ macro_rules! queries {
             I::IntoIter: ExactSizeIterator,
         {
             match self.prepared(statement).await?.0 {
-                How::Named(statement) => self.inner.query_raw(&statement, params).await,
+                How::Named(statement) => {
+                    self.up_to_date(self.inner.query_raw(&statement, params).await)
+                }
                 How::Whole(sql, types) => {
                     let params = params.into_iter().zip(types.iter().cloned());
                     self.inner.query_typed_raw(&sql, params).await
@@ -245,11 +263,23 @@ macro_rules! queries {
             params: &[&(dyn ToSql + Sync)],
         ) -> Result<u64, Error> {
             match self.prepared(statement).await?.0 {
-                How::Named(statement) => self.inner.execute(&statement, params).await,
+                How::Named(statement) => {
+                    self.up_to_date(self.inner.execute(&statement, params).await)
+                }
                 How::Whole(sql, types) => {
                     self.inner.execute_typed(&sql, &typed(params, &types)).await
                 }
             }
+        }
+
+        /// Forgets the statements of this connection where one is out of date: as soon as it is prepared anew it is
+        /// up to date.
+        fn up_to_date<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+            outcome.inspect_err(|error| {
+                if is_out_of_date(error) {
+                    self.inner.statement_cache.clear();
+                }
+            })
         }
 
         async fn prepared<S: Statement + ?Sized>(&self, statement: &S) -> Result<Prepared, Error> {
@@ -356,6 +386,43 @@ impl Client {
             self.learn(sql).await
         } else {
             Ok(Prepared(How::Named(self.inner.prepare_cached(sql).await?)))
+        }
+    }
+
+    /// Prepares a query as [`prepare_cached`](Self::prepare_cached) does, and asks it: anew, if its tables have been
+    /// replaced by others since. For where no transaction is open, which would not survive that.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn query_cached(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let rows = self.query(&self.prepare_cached(sql).await?, params).await;
+        match rows {
+            Err(error) if is_out_of_date(&error) => {
+                self.query(&self.prepare_cached(sql).await?, params).await
+            }
+            rows => rows,
+        }
+    }
+
+    /// The same, with the rows as they come.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn query_raw_cached(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<RowStream, Error> {
+        let rows = self.query_raw(&self.prepare_cached(sql).await?, params.to_vec()).await;
+        match rows {
+            Err(error) if is_out_of_date(&error) => {
+                self.query_raw(&self.prepare_cached(sql).await?, params.to_vec()).await
+            }
+            rows => rows,
         }
     }
 

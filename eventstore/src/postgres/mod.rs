@@ -42,7 +42,7 @@ use self::{
 };
 pub use self::{
     checkpoint::Checkpoint,
-    client::{Client, GenericClient, Prepared, Statement, Transaction},
+    client::{Client, GenericClient, Prepared, Statement, Transaction, is_out_of_date},
     in_flight::InFlight,
     lease::{Lease, LeaseOptions},
     listener::Listener,

@@ -59,8 +59,7 @@ impl<R: ReadModel> Query<'_, R> {
             columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
         let failed = || unanswered::<R>();
         let client = database.client().await?;
-        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
-        let rows = client.query(&statement, &params).await.map_err(failed())?;
+        let rows = client.query_cached(&sql, &params).await.map_err(failed())?;
         let width = R::COLUMNS.len();
         rows.iter()
             .map(|row| {
@@ -89,8 +88,7 @@ impl<R: ReadModel> Query<'_, R> {
         let sql = Sql::of::<R>(database.read_models()).changes();
         let failed = || unanswered::<R>();
         let client = database.client().await?;
-        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
-        let rows = client.query(&statement, &[&from.get(), &to.get()]).await.map_err(failed())?;
+        let rows = client.query_cached(&sql, &[&from.get(), &to.get()]).await.map_err(failed())?;
         let mut differences: Vec<RowDifference<R>> = Vec::new();
         for found in rows {
             let row = R::from_row(&found).map_err(failed())?;

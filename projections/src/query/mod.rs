@@ -263,10 +263,8 @@ impl<'a, R: ReadModel> Query<'a, R> {
         let mut params = self.params();
         params.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
         params.extend(more);
-        let failed = || unanswered::<R>();
         let client = self.store.database()?.client().await?;
-        let statement = client.prepare_cached(sql).await.map_err(failed())?;
-        client.query(&statement, &params).await.map_err(failed())
+        client.query_cached(sql, &params).await.map_err(unanswered::<R>())
     }
 
     /// How many rows there are.
@@ -285,11 +283,9 @@ impl<'a, R: ReadModel> Query<'a, R> {
         }
         let (sql, at) = self.statement(Sql::count).await?;
         let params = self.with(at.as_ref());
-        let failed = || unanswered::<R>();
         let client = self.store.database()?.client().await?;
-        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
-        let count = client.query_one(&statement, &params).await.map_err(failed())?;
-        Ok(count.get::<_, i64>(0) as u64)
+        let rows = client.query_cached(&sql, &params).await.map_err(unanswered::<R>())?;
+        read(&rows).map_err(unanswered::<R>())
     }
 
     /// All rows, in the order of their keys, collected. For large tables, see [`rows`](Self::rows).
@@ -320,9 +316,8 @@ impl<'a, R: ReadModel> Query<'a, R> {
         let (sql, at) = self.statement(|sql, from, to| sql.select(from, to)).await?;
         let client = self.store.database()?.client().await?;
         let failed = || unanswered::<R>();
-        let statement = client.prepare_cached(&sql).await.map_err(failed())?;
         let params = self.with(at.as_ref());
-        let rows = client.query_raw(&statement, params).await.map_err(failed())?;
+        let rows = client.query_raw_cached(&sql, &params).await.map_err(failed())?;
         Ok(rows
             .map(move |row| {
                 // The connection goes back to the pool once its rows are read.

@@ -68,8 +68,7 @@ impl<R: ReadModel> Query<'_, R> {
         let load = async {
             self.position().await?;
             let client = database.client().await?;
-            let prepared = client.prepare_cached(&sql).await.map_err(unanswered::<R>())?;
-            let rows = client.query(&prepared, &params).await.map_err(unanswered::<R>())?;
+            let rows = client.query_cached(&sql, &params).await.map_err(unanswered::<R>())?;
             let sizes = rows.iter().map(|row| row.raw_size_bytes() + size_of::<R>());
             let weight = weight + sizes.sum::<usize>();
             Ok(Answer::new(read(&rows).map_err(unanswered::<R>())?, weight))
