@@ -48,9 +48,9 @@ use crate::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Traces, too, where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    // Traces, too, where OTEL_EXPORTER_OTLP_ENDPOINT says. That a service is away is no news here: it is killed.
     let telemetry = telemetry::init(format!("travel-{}", cli.command.role()));
-    let code = match telemetry.filter("error").start() {
+    let code = match telemetry.filter("error,tower_http=off").start() {
         // Until the end: then what is not exported yet is.
         Ok(_telemetry) => act(cli.command).await,
         Err(error) => Err(error.into()),
