@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use tokio_postgres::{
     Error, Row, RowStream,
     error::SqlState,
@@ -399,13 +399,7 @@ impl Client {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let rows = self.query(&self.prepare_cached(sql).await?, params).await;
-        match rows {
-            Err(error) if is_out_of_date(&error) => {
-                self.query(&self.prepare_cached(sql).await?, params).await
-            }
-            rows => rows,
-        }
+        self.query_raw_cached(sql, params).await?.try_collect().await
     }
 
     /// The same, with the rows as they come.

@@ -19,7 +19,7 @@ use crate::{
     booking::{CancelBooking, RequestBooking},
     follower::{Follower, Seen},
     habits::{self, Done, Habit},
-    shop::{Answer, Failure, Shop, chain},
+    shop::{Answer, Failure, Shop},
 };
 
 const DESTINATIONS: [&str; 6] = ["Bergen", "Lisbon", "Ljubljana", "Marrakesh", "Naples", "Tbilisi"];
@@ -70,7 +70,7 @@ pub(crate) async fn run(
                 *sent.habits.entry(habit).or_default() += 1;
                 sent.wrong.extend(wrong);
             }
-            Err(failure) => sent.failed.push(chain(&failure)),
+            Err(failure) => sent.failed.push(with_causes(failure)),
         }
         accepted(sent.accepted.len());
         anyhow::Ok(())
@@ -122,7 +122,7 @@ async fn books(shop: &Shop, habit: Habit) -> Result<Booked, Failure> {
     match habits::pursue(habit, shop, &request, &done).await {
         Ok(otherwise) => wrong = wrong.or(otherwise),
         // The booking is accepted all the same.
-        Err(failure) => wrong = Some(format!("who {}: {}", habit.name(), chain(&failure))),
+        Err(failure) => wrong = Some(format!("who {}: {}", habit.name(), with_causes(failure))),
     }
     if rand::rng().random_bool(FICKLE) {
         cancels(shop, booking).await?;
@@ -143,6 +143,10 @@ async fn cancels(shop: &Shop, booking: Uuid) -> Result<(), Failure> {
         status if status.is_success() => Ok(()),
         status => Err(Failure::PutOff { status, body: answer.body }),
     }
+}
+
+fn with_causes(failure: Failure) -> String {
+    format!("{:#}", anyhow::Error::from(failure))
 }
 
 async fn post(

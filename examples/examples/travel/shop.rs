@@ -128,9 +128,3 @@ pub(crate) enum Failure {
     #[error("it cannot be written")]
     Body(#[from] serde_json::Error),
 }
-
-/// A failure with its causes.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

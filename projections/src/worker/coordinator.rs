@@ -100,7 +100,7 @@ impl Coordinator {
                 Ok(()) => continue,
                 Err(error) => error,
             };
-            if !passes(&error) && !self.is_replaced(&error) && !self.shows_that(&error).await {
+            if !passes(&error) && !self.is_of_replaced(&error).await {
                 return Err(error);
             }
             let delay = interruptions.delay(started);
@@ -221,15 +221,16 @@ impl Coordinator {
         self.has_worked && matches!(error, Error::Outdated { .. } | Error::Superseded { .. })
     }
 
-    /// Whether a failure comes of it: statements that no longer fit the tables fail before it is noticed that the
-    /// checkpoint is another's.
-    async fn shows_that(&self, failure: &Error) -> bool {
-        let of_database = matches!(failure, Error::Database { .. });
-        of_database
-            && match self.projection.install(&self.context).await {
-                Ok(()) => false,
-                Err(error) => self.is_replaced(&error),
+    /// Whether a failure says that they are replaced, or comes of it: statements that do not fit the tables any more fail
+    /// before it is noticed that the checkpoint is another's.
+    async fn is_of_replaced(&self, failure: &Error) -> bool {
+        match failure {
+            Error::Database { .. } => {
+                let installed = self.projection.install(&self.context).await;
+                installed.is_err_and(|error| self.is_replaced(&error))
             }
+            _ => self.is_replaced(failure),
+        }
     }
 
     /// Makes sure that the tables are there, and are those of this program.

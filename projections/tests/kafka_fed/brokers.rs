@@ -13,6 +13,7 @@ use annals_projections::{
     kafka::Source,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio_postgres::Client;
 
 use crate::{
     cluster::{Listener, Plan},
@@ -65,9 +66,14 @@ impl<'a> Fed<'a> {
         assert!(slices.all(|slice| slice.fed_by == FedBy::Kafka), "{all:?}");
     }
 
-    async fn stop(self) {
+    /// Everything has come, from Kafka, and once.
+    async fn ends_exact(mut self, client: &Client) {
+        self.caught_up().await;
+        self.assert_fed_by_kafka().await;
         self.balances.stop().await;
         self.tallies.stop().await;
+        assert_exact::<Balance>(self.store, client).await;
+        assert_exact::<Tally>(self.store, client).await;
     }
 }
 
@@ -106,11 +112,7 @@ async fn a_broker_is_killed_and_started_again_under_load() {
             all_done(loads).await;
         }
     }
-    fed.caught_up().await;
-    fed.assert_fed_by_kafka().await;
-    fed.stop().await;
-    assert_exact::<Balance>(&store, &client).await;
-    assert_exact::<Tally>(&store, &client).await;
+    fed.ends_exact(&client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,9 +157,5 @@ async fn the_network_to_the_broker_is_cut_and_stalls() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
     }
     all_done(loads).await;
-    fed.caught_up().await;
-    fed.assert_fed_by_kafka().await;
-    fed.stop().await;
-    assert_exact::<Balance>(&store, &client).await;
-    assert_exact::<Tally>(&store, &client).await;
+    fed.ends_exact(&client).await;
 }

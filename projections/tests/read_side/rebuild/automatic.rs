@@ -152,6 +152,23 @@ async fn a_worker_that_has_come_exactly_as_far_is_fenced_too() {
     old.stop().await;
 }
 
+/// It loads the row, which it does not know yet, before it would notice that its checkpoint is another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_columns_are_gone_stands_by() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    add(&store, "a", 1).await;
+    let mut old = Running::start(worker::<First>(&store));
+    old.caught_up::<First>(&store).await;
+    rebuild::<renamed::Sum>(&store).run().await.unwrap();
+    add(&store, "b", 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    catch_up::<renamed::Sum>(&store).await;
+    assert_exact::<renamed::Sum>(&store, &client).await;
+    assert!(old.is_running());
+    old.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_stays() {
     let database = TestDatabase::create().await;

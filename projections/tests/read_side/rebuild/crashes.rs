@@ -12,7 +12,7 @@ use super::{Own, Pair, append_many, rebuild};
 use crate::support::{
     catch_up,
     database::{TestDatabase, kill, value},
-    eventually, lease,
+    eventually, in_time, lease,
     ledger::Tally,
     load::seeded,
     oracle::assert_exact,
@@ -191,7 +191,7 @@ async fn one_that_was_paused_while_it_indexed_holds_nobody_up() {
         let paused = database.client().await;
         let index = format!("begin; create index on annals_rebuild.{table} ((1))");
         paused.batch_execute(&index).await.unwrap();
-        rebuild::<Tally>(&store).discard().await.unwrap();
+        in_time(async { rebuild::<Tally>(&store).discard().await.unwrap() }).await;
         rebuild::<Tally>(&store).build().await.unwrap();
         assert!(paused.batch_execute("commit").await.is_err(), "it was not ended");
     }
