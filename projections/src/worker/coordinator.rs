@@ -100,7 +100,7 @@ impl Coordinator {
                 Ok(()) => continue,
                 Err(error) => error,
             };
-            if !passes(&error) && !self.is_of_replaced(&error).await {
+            if !passes(&error) && !self.is_replaced(&error) {
                 return Err(error);
             }
             let delay = interruptions.delay(started);
@@ -219,18 +219,6 @@ impl Coordinator {
     /// rebuild them back would only make the two do so in turn, for as long as both run.
     fn is_replaced(&self, error: &Error) -> bool {
         self.has_worked && matches!(error, Error::Outdated { .. } | Error::Superseded { .. })
-    }
-
-    /// Whether a failure says that they are replaced, or comes of it: statements that do not fit the tables any more fail
-    /// before it is noticed that the checkpoint is another's.
-    async fn is_of_replaced(&self, failure: &Error) -> bool {
-        match failure {
-            Error::Database { .. } => {
-                let installed = self.projection.install(&self.context).await;
-                installed.is_err_and(|error| self.is_replaced(&error))
-            }
-            _ => self.is_replaced(failure),
-        }
     }
 
     /// Makes sure that the tables are there, and are those of this program.

@@ -152,7 +152,7 @@ async fn a_worker_that_has_come_exactly_as_far_is_fenced_too() {
     old.stop().await;
 }
 
-/// It loads the row, which it does not know yet, before it would notice that its checkpoint is another's.
+/// It meets a row that it does not know yet, and would have to load it by columns that are gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_columns_are_gone_stands_by() {
     let database = TestDatabase::create().await;
