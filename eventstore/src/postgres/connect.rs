@@ -8,7 +8,8 @@ use deadpool_postgres::{
 use tokio_postgres::{Connection, Socket, config::Host, error::SqlState, tls::MakeTlsConnect};
 
 use super::{
-    client::{Client, Dialect},
+    client::Client,
+    dialect::Dialect,
     tls::{self, Connector},
     url,
 };

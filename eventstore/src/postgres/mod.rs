@@ -6,6 +6,7 @@ mod categories;
 mod checkpoint;
 mod client;
 mod connect;
+mod dialect;
 mod in_flight;
 mod inline;
 mod lease;
@@ -35,14 +36,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     appender::{Appender, GRACE},
-    client::Dialect,
     connect::{Busy, Connections, Target},
+    dialect::Dialect,
     in_flight::HeldBack,
     loader::Loader,
 };
 pub use self::{
     checkpoint::Checkpoint,
-    client::{Client, GenericClient, Prepared, Statement, Transaction, is_out_of_date},
+    client::{Client, GenericClient, Statement, Transaction},
+    dialect::{Prepared, is_out_of_date},
     in_flight::InFlight,
     lease::{Lease, LeaseOptions},
     listener::Listener,

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::super::{client::Dialect, connect::Target, database_error};
+use super::super::{connect::Target, database_error, dialect::Dialect};
 use crate::error::Error;
 
 /// At most one nudge in this time: a NOTIFY takes a lock that all of the server's share.

@@ -34,7 +34,7 @@ use self::{
     queue::{Lane, Queue},
     writer::Writer,
 };
-use super::{Schema, channel, client::Dialect, connect::Target};
+use super::{Schema, channel, connect::Target, dialect::Dialect};
 use crate::{
     backend::{Outcome, Request},
     error::Error,

@@ -10,10 +10,7 @@ use tokio::{
 use tokio_postgres::Row;
 
 use super::{
-    super::{
-        client::{Client, Dialect},
-        connect::Target,
-    },
+    super::{client::Client, connect::Target, dialect::Dialect},
     arrays::Arrays,
     failure::{Failure, Next},
     queue::{Lane, Pending, Queue},
