@@ -105,9 +105,9 @@ impl Effort {
     };
     pub(crate) const QUICK: Self = Self {
         rounds: 3,
-        time: Duration::from_millis(700),
-        warm_up: Duration::from_millis(300),
-        replayed: 200_000,
+        time: Duration::from_millis(400),
+        warm_up: Duration::from_millis(200),
+        replayed: 100_000,
     };
 }
 

@@ -24,6 +24,9 @@ use crate::fail_points::fail_point;
 
 /// How long a call waits at once. One that has not come to its end is resumed by calling it again.
 pub(super) const CALL: Duration = Duration::from_millis(500);
+/// After a commit the coordinator has its markers to write yet. It refuses what begins meanwhile, and
+/// librdkafka then waits for 20 ms, whatever is left to do. On one broker the markers take 1 to 2 ms.
+const MARKERS: Duration = Duration::from_millis(2);
 /// How long it may take to abort. What is not aborted then is by the next producer.
 const ABORT: Duration = Duration::from_millis(400);
 
@@ -46,6 +49,7 @@ impl Worker {
         if self.producer.context().take_doubt() {
             self.settle(Before::Own)?;
         }
+        self.await_markers();
         let began = Instant::now();
         let begun = self.producer.begin_transaction();
         begun.map_err(|error| failure("begin a transaction", error))?;
@@ -59,6 +63,15 @@ impl Worker {
         };
         metrics::transaction(&self.settings.context, &done, began.elapsed());
         done
+    }
+
+    /// Lets the last transaction come to its end.
+    fn await_markers(&self) {
+        let Some(committed) = self.committed else { return };
+        let left = (committed + MARKERS).saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            self.hear_after(left);
+        }
     }
 
     fn fill(&mut self, step: &Step) -> Result<usize, Failure> {
@@ -88,6 +101,7 @@ impl Worker {
             self.check(&[])?;
             self.reaches_broker();
         }
+        self.committed = Some(Instant::now());
         fail_point!("publisher-committed", |_| {
             let lost = "the answer is lost".into();
             let action = "learn whether a transaction is committed".to_owned();

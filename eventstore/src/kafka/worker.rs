@@ -65,6 +65,8 @@ pub(super) struct Worker {
     headers: Headers,
     /// Whether the last report was that it cannot be reached.
     unreachable: bool,
+    /// When its last transaction was committed.
+    pub(super) committed: Option<Instant>,
 }
 
 impl Worker {
@@ -97,6 +99,7 @@ impl Worker {
             known,
             headers: Headers::new(&settings.context, settings.disclosure, settings.schemas.clone()),
             unreachable: false,
+            committed: None,
             settings,
         })
     }

@@ -30,7 +30,7 @@ pub(crate) async fn run(server: &Server, broker: &Broker, effort: Effort) -> Res
     let (url, own_url) = (server.database("consume").await?, server.database("consumer").await?);
     let (store, own) = (EventStore::connect(&url).await?, EventStore::connect(&own_url).await?);
     let context = broker.context();
-    let events = effort.replayed / 8;
+    let events = effort.replayed / 4;
     let (mut by_kafka, mut by_store) = (Rounds::default(), Rounds::default());
     // The first round warms up.
     for index in 0..=effort.rounds {

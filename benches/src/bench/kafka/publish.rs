@@ -32,7 +32,7 @@ pub(crate) async fn run(
 ) -> Result<Entry> {
     let url = server.database(name).await?;
     let store = EventStore::connect(&url).await?;
-    let events = effort.replayed / 4;
+    let events = effort.replayed / 2;
     fill(&store, usize::try_from(events)? / EVENTS, EVENTS).await?;
     let client = connect(&url).await?;
     client.batch_execute("vacuum analyze annals.events, annals.streams").await?;
