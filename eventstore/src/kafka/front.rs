@@ -22,11 +22,13 @@ pub(super) struct Page {
     pub(super) events: Arc<[Recorded]>,
     /// What comes after the page lies above this position.
     pub(super) end: Position,
+    /// Whether more may be there already.
+    pub(super) is_full: bool,
 }
 
 impl Page {
     pub(super) fn empty(end: Position) -> Self {
-        Self { events: Arc::new([]), end }
+        Self { events: Arc::new([]), end, is_full: false }
     }
 
     /// Its last event, by which the log is known again.

@@ -219,8 +219,11 @@ impl Publisher {
             }
             self.reporter.behind(page.events.first().map(|event| event.recorded_at));
             producer.start_job(Job::Deliver(front.step(&page)));
-            // The next page is read while this one is on its way.
-            let (delivered, next) = tokio::join!(self.done(&mut producer), self.page(page.end));
+            // The next page is read while this one is on its way, if it is there for certain: what comes in
+            // meanwhile would have to wait for the page after it.
+            let next =
+                async { if page.is_full { self.page(page.end).await.map(Some) } else { Ok(None) } };
+            let (delivered, next) = tokio::join!(self.done(&mut producer), next);
             let published = delivered?;
             front.pass(&page);
             front.told();
@@ -230,7 +233,10 @@ impl Publisher {
             self.reporter.published(published, page.end);
             metrics::published(&self.settings.context, published);
             self.advance_if_due(database, &mut checkpoint, &mut front).await?;
-            page = next?;
+            page = match next? {
+                Some(page) => page,
+                None => self.page(front.position()).await?,
+            };
         }
         if !front.is_told() {
             producer.start_job(Job::Deliver(front.step(&Page::empty(front.position()))));
@@ -305,12 +311,12 @@ impl Publisher {
         let events =
             self.store.read_page_within(categories, after, safe, limit, PAGE_BYTES).await?;
         let bytes: usize = events.iter().map(|event| event.event.as_bytes().len()).sum();
-        let full = events.len() == limit || bytes >= PAGE_BYTES;
+        let is_full = events.len() == limit || bytes >= PAGE_BYTES;
         let end = match events.last() {
-            Some(last) if full => last.position,
+            Some(last) if is_full => last.position,
             _ => safe,
         };
-        Ok(Page { events: events.into(), end })
+        Ok(Page { events: events.into(), end, is_full })
     }
 
     /// Tells how far the active publisher is behind, until it is dropped.
