@@ -60,7 +60,7 @@ pub(crate) async fn run(
         version: env!("CARGO_PKG_VERSION"),
         setup: match delivery {
             Delivery::AtLeastOnce => "Publisher, Delivery::AtLeastOnce, default options",
-            _ => "Publisher, default options: transactions of 5,000 events",
+            _ => "Publisher, default options: transactions of 10,000 events at most",
         },
     };
     let bare = About {
