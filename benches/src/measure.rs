@@ -105,7 +105,7 @@ impl Effort {
     };
     pub(crate) const QUICK: Self = Self {
         rounds: 3,
-        time: Duration::from_millis(400),
+        time: Duration::from_millis(350),
         warm_up: Duration::from_millis(200),
         replayed: 100_000,
     };

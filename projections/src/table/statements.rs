@@ -277,14 +277,15 @@ impl Sql {
         let Some(at) = at else {
             return format!("select {names} from {table} where {key} and ({condition})");
         };
-        // Versions of a row do not overlap: only the last that began by then can have held.
+        // Versions of a row do not overlap: only the last that began by then can have held, and where the
+        // present one had begun, nothing is looked for in the history.
         let history = self.name("_history");
         format!(
             "select {names} from {table} where {key} and valid_from <= ${at} and ({condition}) \
              union all select {names} from ( \
                  select * from {history} where {key} and valid_from <= ${at} \
                  order by valid_from desc limit 1) last \
-             where valid_to > ${at} and ({condition})"
+             where valid_to > ${at} and ({condition}) limit 1"
         )
     }
 

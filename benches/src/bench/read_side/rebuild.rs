@@ -19,12 +19,19 @@ use crate::{
 
 /// Events of one account.
 const EVENTS: usize = 10;
+/// How many times as many events, and how many times as many rows, are rebuilt to see what memory grows with.
+const TIMES: usize = 10;
 
-/// A store with so many events in it.
-async fn store_of(server: &Server, name: &str, events: u64) -> Result<(EventStore, String)> {
+/// A store with so many accounts in it, and so many events of each.
+async fn store_of(
+    server: &Server,
+    name: &str,
+    accounts: usize,
+    events: usize,
+) -> Result<(EventStore, String)> {
     let url = server.database(name).await?;
     let store = EventStore::connect(&url).await?;
-    fill(&store, usize::try_from(events)? / EVENTS, EVENTS).await?;
+    fill(&store, accounts, events).await?;
     let client = connect(&url).await?;
     client.batch_execute("vacuum analyze annals.events, annals.streams").await?;
     server.checkpoint().await?;
@@ -33,7 +40,8 @@ async fn store_of(server: &Server, name: &str, events: u64) -> Result<(EventStor
 
 /// `rebuild`: all of it, from nothing to tables with their indexes, against a replay that only decodes.
 pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
-    let (store, url) = store_of(server, "rebuild", effort.replayed).await?;
+    let accounts = usize::try_from(effort.replayed)? / EVENTS;
+    let (store, url) = store_of(server, "rebuild", accounts, EVENTS).await?;
     let (mut rebuilt, mut replayed) = (Vec::new(), Vec::new());
     // The first round warms up.
     for _ in 0..=effort.rounds.min(4) {
@@ -47,19 +55,24 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
     let other = About { name: "annals, replay", version: env!("CARGO_PKG_VERSION"), setup };
     let others = vec![side(other, &replayed)];
     let mut entry = Entry::new("rebuild", "events/s", side(annals, &rebuilt), others);
-    // Memory is a process's, so each size has one of its own.
-    let (_, small) = store_of(server, "rebuild_small", effort.replayed / 10).await?;
-    let mut peaks = serde_json::Map::new();
-    for (events, url) in [(effort.replayed / 10, small), (effort.replayed, url)] {
-        peaks.insert(events.to_string(), json!(peak_of(&url).await?));
+    // Memory is a process's, so each store has one of its own. Rows stay in it, events do not.
+    let few = accounts / TIMES;
+    let (_, small) = store_of(server, "rebuild_small", few, EVENTS).await?;
+    let (_, long) = store_of(server, "rebuild_long", few, EVENTS * TIMES).await?;
+    let stores = [(few, EVENTS, small), (few, EVENTS * TIMES, long), (accounts, EVENTS, url)];
+    let mut peaks = Vec::new();
+    for (rows, each, url) in stores {
+        let mib = peak_of(&url).await?;
+        peaks.push(json!({ "rows": rows, "events": rows * each, "mib": mib }));
     }
-    entry.add("peak_rss_mib_by_events", Value::Object(peaks));
+    entry.add("peak_rss", Value::Array(peaks));
     Ok(entry)
 }
 
 /// `rebuild_slices`: rows folded in two parts at the same time, against one.
 pub(crate) async fn slices(server: &Server, effort: Effort) -> Result<Entry> {
-    let (store, _) = store_of(server, "rebuild_slices", effort.replayed).await?;
+    let accounts = usize::try_from(effort.replayed)? / EVENTS;
+    let (store, _) = store_of(server, "rebuild_slices", accounts, EVENTS).await?;
     let (mut two, mut one) = (Vec::new(), Vec::new());
     for _ in 0..=effort.rounds.min(4) {
         one.push(rebuild(&store, effort.replayed, Some(1)).await?);
