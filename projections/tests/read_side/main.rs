@@ -29,6 +29,7 @@ mod replay;
 mod restore;
 mod roles;
 mod rows;
+mod same_cut;
 mod shared_feed;
 mod slices;
 mod sql;
