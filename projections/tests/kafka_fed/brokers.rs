@@ -5,7 +5,7 @@ use std::{cell::Cell, time::Duration};
 use annals_eventstore::{
     EventStore,
     kafka::Security,
-    testkit::faults::{Link, Passage},
+    testkit::faults::{self, Delay, Link, Passage, Seed},
 };
 use annals_projections::{
     QueryReadModels,
@@ -158,4 +158,29 @@ async fn the_network_to_the_broker_is_cut_and_stalls() {
     }
     all_done(loads).await;
     fed.ends_exact(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publisher_and_feeds_stay_exact_over_a_bad_network() {
+    let link = Link::unbound().await.unwrap();
+    let listener = Listener::new("BAD", "PLAINTEXT").advertised([link.port()]);
+    let mut cluster = Plan::of_nodes(1).listener(listener).start().await;
+    link.lead_to(cluster.node(1).port("BAD"));
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let mut relay = Relay::at(link.url().to_owned(), Security::new(), &store);
+    let mut fed = Fed::start(&store, &relay, &relay.source()).await;
+
+    let (seed, _) = seeded();
+    let network = || faults::Plan::new(Seed::of(seed));
+    let slow = Delay::exponential(Duration::from_millis(2));
+    link.follow(network().delay(slow).cuts(0.006).loses_answers(0.006).refuses(0.1));
+    all_done(loads(&store, seed, 600)).await;
+    fed.caught_up().await;
+    let disturbed = link.disturbed();
+    println!("{disturbed} disturbances");
+    assert!(disturbed > 10, "it tests nothing: {disturbed} disturbances");
+    link.follow(network());
+    fed.ends_exact(&client).await;
+    relay.stop().await;
 }
