@@ -26,6 +26,8 @@
 //! }
 //! ```
 //!
+//! `App::sql`, `App::reactor` and `App::saga` add what else the program's workers run.
+//!
 //! `status` says how far projections are. `rebuild` builds a read model anew beside the one in use, `pause`,
 //! `resume`, `reset` and `parked` look after one that runs, `sagas` after sagas. `history` prints all that a row ever was, `diff`
 //! what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
@@ -59,6 +61,7 @@ mod app;
 mod database;
 mod exit;
 mod json;
+mod other;
 mod output;
 mod projection;
 mod rows;

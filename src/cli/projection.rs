@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, collections::BTreeSet, pin::Pin};
 
-use super::{App, Failure, rebuild::Rebuilding};
+use super::{App, Failure, other::with_article, rebuild::Rebuilding};
 use crate::{
     Built, ColumnDef, Comparison, EventStore, History, ProjectionError, ReadModel, Rebuild,
     control, postgres::Schema,
@@ -85,6 +85,10 @@ impl Projection {
 pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Projection, Failure> {
     let found = app.projections.iter().find(|projection| projection.table == name);
     found.ok_or_else(|| {
+        if let Some(other) = app.other(name) {
+            let kind = with_article(other.kind);
+            return Failure(format!("{name} is {kind}; this is for read models"));
+        }
         let names: BTreeSet<_> = app.projections.iter().map(|known| known.table).collect();
         Failure(match names.len() {
             0 => "this program has no read models; add them with App::new().projection::<..>()"
@@ -104,7 +108,7 @@ pub(super) async fn must_exist(
     if let Some(index) = all.iter().position(|status| status.name == name) {
         return Ok(Some(all.swap_remove(index)));
     }
-    let known: Vec<_> = app.projections.iter().map(|known| known.table).collect();
+    let known: Vec<_> = app.all_projections().map(|(known, ..)| known).collect();
     if known.contains(&name) {
         return Ok(None);
     }
@@ -124,6 +128,12 @@ pub(super) async fn must_have_begun(
     must_exist(app, store, name).await?.ok_or_else(|| {
         Failure(format!("no worker has begun with the projection {name:?} in this store yet"))
     })
+}
+
+/// That the program has no projection of this name.
+pub(super) fn unknown(app: &App, name: &str) -> Failure {
+    let names: BTreeSet<_> = app.all_projections().map(|(known, ..)| known).collect();
+    Failure(format!("this program has no projection {name:?}; it has {}", list(names)))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

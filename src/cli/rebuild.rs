@@ -148,6 +148,9 @@ pub(super) async fn run(app: &App, arguments: Arguments) -> Result<Exit, Failure
     let rebuilding =
         Rebuilding { events_per_second, shards, bar: bar.handle(), phase: Arc::default() };
     let running = async {
+        if let Some(other) = app.other(&projection) {
+            return Err(other.not_rebuilt());
+        }
         let known = known(app, &projection)?;
         let store = database.open(app).await?;
         if matches!(task, Task::Build(Compare::Only | Compare::First)) {
