@@ -4,10 +4,7 @@
 
 mod support;
 
-use std::{
-    process::{Command, Output},
-    time::Duration,
-};
+use std::time::Duration;
 
 use annals::{
     Apply, Cause, Event, EventStore, Position, Recorded, Saga, SqlProjection, Worker, async_trait,
@@ -21,6 +18,7 @@ use serde_json::{Value, json};
 use support::{
     Database,
     admin::{assert_fails_with, recorded, text},
+    tool::run,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -101,28 +99,9 @@ impl On<LoanEvent> for Offer {
     }
 }
 
-const ARGS: &str = "ANNALS_TEST_TOOL";
-
-/// Not a test but the tool, in a process of its own: this program, called by [`run`].
 #[tokio::test]
 async fn tool() {
-    let Ok(args) = std::env::var(ARGS) else { return };
-    let app = App::new().sql(Counted::new()).reactor("mailer").saga::<Offer>();
-    let args = ["tool"].into_iter().chain(args.split(' '));
-    std::process::exit(annals::cli::run_from(app, args).await.code().into());
-}
-
-fn run(database: &Database, args: &str) -> Output {
-    let this = std::env::current_exe().unwrap();
-    let harness = ["tool", "--exact", "--nocapture", "--test-threads=1"];
-    let mut command = Command::new(this);
-    command.args(harness).env(ARGS, args).env("DATABASE_URL", database.url());
-    let mut output = command.output().unwrap();
-    // What the harness says first.
-    let head = "\nrunning 1 test\ntest tool ... ";
-    assert!(text(&output.stdout).starts_with(head), "{}", text(&output.stdout));
-    output.stdout.drain(..head.len());
-    output
+    support::tool::be(App::new().sql(Counted::new()).reactor("mailer").saga::<Offer>()).await;
 }
 
 fn status(database: &Database) -> (i32, Vec<Value>) {
@@ -203,11 +182,15 @@ async fn a_projection_in_sql_is_reset_and_nothing_is_rebuilt() {
     let in_place = "is built anew in its place and not beside it: `reset counted`";
     assert_fails_with(&run(&database, "rebuild counted"), in_place);
     for command in ["reset mailer --yes", "rebuild mailer"] {
-        let refused = "mailer is a reactor: what it has done outside of the database cannot be taken back";
+        let refused =
+            "mailer is a reactor: what it has done outside of the database cannot be taken back";
         assert_fails_with(&run(&database, command), refused);
     }
     assert_fails_with(&run(&database, "reset offer --yes"), "offer is a saga: what it has done");
-    assert_fails_with(&run(&database, "ddl mailer"), "mailer is a reactor; this is for read models");
+    assert_fails_with(
+        &run(&database, "ddl mailer"),
+        "mailer is a reactor; this is for read models",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,9 +84,8 @@ impl App {
     pub(super) fn all_projections(&self) -> impl Iterator<Item = (&str, Kind, u32)> {
         let read_models = self.projections.iter();
         let read_models = read_models.map(|known| (known.table, Kind::Rows, known.version));
-        read_models.chain(
-            self.others.iter().map(|other| (other.name.as_str(), other.kind, other.version)),
-        )
+        read_models
+            .chain(self.others.iter().map(|other| (other.name.as_str(), other.kind, other.version)))
     }
 }
 

@@ -4,8 +4,8 @@ use std::{any::TypeId, collections::BTreeSet, pin::Pin};
 
 use super::{App, Failure, other::with_article, rebuild::Rebuilding};
 use crate::{
-    Built, ColumnDef, Comparison, EventStore, History, ProjectionError, ReadModel, Rebuild,
-    control, postgres::Schema,
+    AsOf, Built, ColumnDef, Comparison, EventStore, History, Position, ProjectionError, ReadModel,
+    Rebuild, control, postgres::Schema,
 };
 
 /// What can be done with a read model of the program.
@@ -19,6 +19,7 @@ pub(super) struct Projection {
     pub(super) columns: &'static [ColumnDef],
     pub(super) ddl: fn(&Schema, &Schema) -> String,
     pub(super) reset: fn(EventStore) -> Doing<'static, ()>,
+    pub(super) forget: fn(EventStore, Position) -> Doing<'static, u64>,
     pub(super) rebuild: fn(&EventStore, &Rebuilding) -> Box<dyn Rebuilds>,
 }
 
@@ -33,6 +34,18 @@ pub(super) trait Rebuilds: Send + Sync {
     fn swap(&self) -> Doing<'_, ()>;
     fn rollback(&self) -> Doing<'_, ()>;
     fn discard(&self) -> Doing<'_, ()>;
+    fn replay_to(&self, moment: AsOf) -> Doing<'_, Seen>;
+    fn discard_replayed(&self) -> Doing<'_, ()>;
+}
+
+/// A read model as it was.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) position: Position,
+    pub(super) rows: u64,
+    pub(super) parked: u64,
+    /// Its table, for SQL.
+    pub(super) table: String,
 }
 
 impl<R: ReadModel> Rebuilds for Rebuild<R> {
@@ -55,6 +68,18 @@ impl<R: ReadModel> Rebuilds for Rebuild<R> {
     fn discard(&self) -> Doing<'_, ()> {
         Box::pin(self.discard())
     }
+
+    fn replay_to(&self, moment: AsOf) -> Doing<'_, Seen> {
+        Box::pin(async move {
+            let then = self.replay_to(moment).await?;
+            let rows = then.query().count().await?;
+            Ok(Seen { position: then.position(), rows, parked: then.parked(), table: then.table() })
+        })
+    }
+
+    fn discard_replayed(&self) -> Doing<'_, ()> {
+        Box::pin(self.discard_replayed())
+    }
 }
 
 impl Projection {
@@ -67,6 +92,11 @@ impl Projection {
             columns: R::COLUMNS,
             ddl: crate::ddl::<R>,
             reset: |store| Box::pin(async move { crate::reset::<R>(&store).await }),
+            forget: |store, before| {
+                Box::pin(
+                    async move { crate::forget_history::<R>(&store, AsOf::Position(before)).await },
+                )
+            },
             rebuild: |store, rebuilding| Box::new(rebuilding.of::<R>(store)),
         }
     }

@@ -109,7 +109,8 @@ impl Seen {
         let mut complaints = Vec::new();
         if let Some((kind, _)) = self.program.filter(|(kind, _)| *kind != status.kind) {
             let (is, should_be) = (with_article(status.kind), with_article(kind));
-            complaints.push(format!("{name} is {is} in this store, and {should_be} in this program"));
+            complaints
+                .push(format!("{name} is {is} in this store, and {should_be} in this program"));
         }
         match &status.state {
             State::Paused(reason) => complaints.push(format!("{name} is paused: {reason}")),
