@@ -109,7 +109,10 @@ async fn a_read_model_is_replayed_up_to_a_moment_and_that_is_dropped() {
         "loan_counts as of position 4 has 2 rows: select * from \"annals_past\".\"loan_counts\"\n\
          `replay loan_counts --discard` drops them.\n"
     );
-    assert_fails_with(&run(&database, "replay loan_counts --to 99"), "has come to position 6, the query needs 99");
+    assert_fails_with(
+        &run(&database, "replay loan_counts --to 99"),
+        "has come to position 6, the query needs 99",
+    );
     assert_eq!(run(&database, "replay loan_counts").status.code(), Some(1), "to which moment?");
 
     // What a rebuild keeps is another matter.

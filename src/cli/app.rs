@@ -7,7 +7,7 @@ use crate::contract::Contract;
 use crate::kafka::Builder;
 use crate::{Aggregate, EventShapes, Options, ReadModel, Saga, SqlProjection};
 
-/// The program that a command line is for: its aggregates, its read models, and how it opens its store.
+/// The program that a command line is for: its aggregates, what its workers run, and how it opens its store.
 #[derive(Clone, Debug, Default)]
 #[must_use = "it does nothing until it is run"]
 pub struct App {
