@@ -164,7 +164,10 @@ async fn status_says_how_far_projections_are_and_who_runs_them() {
     let words = printed(&run(&database, "status"));
     assert!(words.contains("\n nightly-report       1   "), "{words}");
     leadership.resign().await.unwrap();
-    assert!(words.contains("\n loan_applications   running          6        0"), "{words}");
+    assert!(
+        words.contains("\n loan_applications   read model   running          6        0"),
+        "{words}"
+    );
     assert!(words.contains("\n other                 2        4   -"), "{words}");
     assert!(words.ends_with("\nAll is well.\n"), "{words}");
 

@@ -1,13 +1,13 @@
 //! What the command line knows of the program that it is mounted in.
 
-use super::{aggregate::Known, projection::Projection};
+use super::{aggregate::Known, other::Other, projection::Projection};
 #[cfg(feature = "contracts")]
 use crate::contract::Contract;
 #[cfg(feature = "kafka")]
 use crate::kafka::Builder;
-use crate::{Aggregate, EventShapes, Options, ReadModel};
+use crate::{Aggregate, EventShapes, Options, ReadModel, Saga, SqlProjection};
 
-/// The program that a command line is for: its aggregates, its read models, and how it opens its store.
+/// The program that a command line is for: its aggregates, what its workers run, and how it opens its store.
 #[derive(Clone, Debug, Default)]
 #[must_use = "it does nothing until it is run"]
 pub struct App {
@@ -16,6 +16,8 @@ pub struct App {
     pub(super) aggregates: Vec<Known>,
     /// Each once.
     pub(super) projections: Vec<Projection>,
+    /// Projections of other kinds, each once.
+    pub(super) others: Vec<Other>,
     pub(super) options: Options,
     #[cfg(feature = "contracts")]
     pub(super) contract: Option<Contract>,
@@ -46,6 +48,57 @@ impl App {
         let projection = Projection::of::<R>();
         if !self.projections.iter().any(|other| other.is_same(&projection)) {
             self.projections.push(projection);
+        }
+        self
+    }
+
+    /// Adds a projection in SQL, as [`Worker::sql`](crate::Worker::sql) does: it can be reset.
+    pub fn sql(self, projection: impl SqlProjection) -> Self {
+        self.with(Other::sql(projection))
+    }
+
+    /// Adds a reactor by its [name](crate::Reactor::name). The reactor itself, and all that it needs, is the worker's:
+    /// nothing here reacts.
+    ///
+    /// ```
+    /// # use annals::{Event, Apply, saga::{Process, Step}, Saga};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Event, Serialize, Deserialize)]
+    /// # enum TripEvent { Requested }
+    /// # #[derive(annals::Aggregate, Default)]
+    /// # #[aggregate(category = "trip", event = TripEvent)]
+    /// # struct Trip;
+    /// # impl Apply<TripEvent> for Trip { fn apply(&mut self, _: &TripEvent) {} }
+    /// # #[derive(Event, Serialize, Deserialize)]
+    /// # enum BookingEvent { Begun }
+    /// # #[derive(Serialize, Deserialize)]
+    /// # enum Call { BookHotel }
+    /// # #[derive(Saga, Default)]
+    /// # #[saga(category = "booking", event = BookingEvent, call = Call, from(Trip))]
+    /// # struct Booking;
+    /// # impl Apply<BookingEvent> for Booking { fn apply(&mut self, _: &BookingEvent) {} }
+    /// # impl Process for Booking { fn steps() -> Vec<Step<Self>> { Vec::new() } }
+    /// # impl annals::saga::On<TripEvent> for Booking {
+    /// #     fn on(&self, _: &annals::Recorded<TripEvent>) -> annals::saga::Actions<Self> { Vec::new() }
+    /// # }
+    /// use annals::cli::App;
+    ///
+    /// // `status` says of both that they are to run, also before any worker has begun with them.
+    /// let app = App::new().reactor("mailer").saga::<Booking>();
+    /// # let _ = app;
+    /// ```
+    pub fn reactor(self, name: impl Into<String>) -> Self {
+        self.with(Other::reactor(name.into()))
+    }
+
+    /// Adds a saga. It goes by its category.
+    pub fn saga<S: Saga>(self) -> Self {
+        self.with(Other::saga::<S>())
+    }
+
+    fn with(mut self, other: Other) -> Self {
+        if self.other(&other.name).is_none() {
+            self.others.push(other);
         }
         self
     }

@@ -26,9 +26,11 @@
 //! }
 //! ```
 //!
-//! `status` says how far projections are. `rebuild` builds a read model anew beside the one in use, `pause`,
-//! `resume`, `reset` and `parked` look after one that runs, `sagas` after sagas. `history` prints all that a row ever was, `diff`
-//! what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
+//! `App::sql`, `App::reactor` and `App::saga` add what else the program's workers run.
+//!
+//! `status` says how far projections are. `rebuild` builds a read model anew beside the one in use, `replay` one as it was, `pause`,
+//! `resume`, `reset` and `parked` look after one that runs, `sagas` after sagas. `history` prints all that a row ever was,
+//! `forget-history` deletes that before a moment, `diff` prints what differs between two moments, `ddl` the SQL of a read model. `events tail` prints the last events and
 //! follows the log, `events show` one event whole, `state` what the events of a stream add up to, now or at a
 //! moment of the past. `verify` says whether a store is consistent, `shapes` whether the stored shapes of
 //! events are still those of the lock file. With the feature `contracts`, `contract` prints, writes and checks
@@ -41,12 +43,14 @@ mod contract;
 mod ddl;
 mod diff;
 mod events;
+mod forget;
 mod history;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod parked;
 mod pause;
 mod rebuild;
+mod replay;
 mod reset;
 mod sagas;
 mod shapes;
@@ -59,6 +63,7 @@ mod app;
 mod database;
 mod exit;
 mod json;
+mod other;
 mod output;
 mod projection;
 mod rows;
@@ -87,6 +92,7 @@ struct Arguments {
 enum Command {
     Status(status::Arguments),
     Rebuild(rebuild::Arguments),
+    Replay(replay::Arguments),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Reset(reset::Arguments),
@@ -95,6 +101,7 @@ enum Command {
     #[command(subcommand)]
     Sagas(sagas::Command),
     History(history::Arguments),
+    ForgetHistory(forget::Arguments),
     Diff(diff::Arguments),
     Ddl(ddl::Arguments),
     #[command(subcommand)]
@@ -119,6 +126,10 @@ impl Command {
             Self::Events(events) if events.is_endless() => None,
             Self::Status(status) if status.watch => None,
             Self::Pause(_) | Self::Resume(_) | Self::Reset(_) => Some(UNKNOWN),
+            Self::Replay(_) => {
+                Some("stopped; the same command goes on with it, --discard drops it")
+            }
+            Self::ForgetHistory(_) => Some("stopped; the same command forgets the rest"),
             Self::Parked(parked) if parked.changes() => Some(UNKNOWN),
             Self::Sagas(sagas) if sagas.changes() => Some(UNKNOWN),
             _ => Some("stopped; nothing was changed"),
@@ -166,12 +177,14 @@ pub async fn run_from(
         match arguments.command {
             Command::Status(arguments) => status::run(&app, arguments).await,
             Command::Rebuild(arguments) => rebuild::run(&app, arguments).await,
+            Command::Replay(arguments) => replay::run(&app, arguments).await,
             Command::Pause(arguments) => pause::pause(&app, arguments).await,
             Command::Resume(arguments) => pause::resume(&app, arguments).await,
             Command::Reset(arguments) => reset::run(&app, arguments).await,
             Command::Parked(command) => parked::run(&app, command).await,
             Command::Sagas(command) => sagas::run(&app, command).await,
             Command::History(arguments) => history::run(&app, arguments).await,
+            Command::ForgetHistory(arguments) => forget::run(&app, arguments).await,
             Command::Diff(arguments) => diff::run(&app, arguments).await,
             Command::Ddl(arguments) => ddl::run(&app, arguments),
             Command::Events(command) => events::run(&app, command).await,

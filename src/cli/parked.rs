@@ -63,7 +63,7 @@ pub(super) struct Retry {
     #[command(flatten)]
     database: Database,
 
-    /// The projection: the name of its table
+    /// The projection: the name of its table, or the one that it gives itself
     projection: String,
 
     #[command(flatten)]
@@ -91,7 +91,7 @@ pub(super) struct Discard {
     #[command(flatten)]
     database: Database,
 
-    /// The projection: the name of its table
+    /// The projection: the name of its table, or the one that it gives itself
     projection: String,
 
     /// The stream, by its category and its key

@@ -20,7 +20,7 @@ pub(super) struct Pause {
     #[command(flatten)]
     database: Database,
 
-    /// The projection: the name of its table
+    /// The projection: the name of its table, or the one that it gives itself
     projection: String,
 
     /// Why: for those who wonder
@@ -41,7 +41,7 @@ pub(super) struct Resume {
     #[command(flatten)]
     database: Database,
 
-    /// The projection: the name of its table
+    /// The projection: the name of its table, or the one that it gives itself
     projection: String,
 
     /// How to print the outcome

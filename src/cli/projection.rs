@@ -2,10 +2,10 @@
 
 use std::{any::TypeId, collections::BTreeSet, pin::Pin};
 
-use super::{App, Failure, rebuild::Rebuilding};
+use super::{App, Failure, other::with_article, rebuild::Rebuilding};
 use crate::{
-    Built, ColumnDef, Comparison, EventStore, History, ProjectionError, ReadModel, Rebuild,
-    control, postgres::Schema,
+    AsOf, Built, ColumnDef, Comparison, EventStore, History, Position, ProjectionError, ReadModel,
+    Rebuild, control, postgres::Schema,
 };
 
 /// What can be done with a read model of the program.
@@ -19,6 +19,7 @@ pub(super) struct Projection {
     pub(super) columns: &'static [ColumnDef],
     pub(super) ddl: fn(&Schema, &Schema) -> String,
     pub(super) reset: fn(EventStore) -> Doing<'static, ()>,
+    pub(super) forget: fn(EventStore, Position) -> Doing<'static, u64>,
     pub(super) rebuild: fn(&EventStore, &Rebuilding) -> Box<dyn Rebuilds>,
 }
 
@@ -33,6 +34,18 @@ pub(super) trait Rebuilds: Send + Sync {
     fn swap(&self) -> Doing<'_, ()>;
     fn rollback(&self) -> Doing<'_, ()>;
     fn discard(&self) -> Doing<'_, ()>;
+    fn replay_to(&self, moment: AsOf) -> Doing<'_, Seen>;
+    fn discard_replayed(&self) -> Doing<'_, ()>;
+}
+
+/// A read model as it was.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) position: Position,
+    pub(super) rows: u64,
+    pub(super) parked: u64,
+    /// Its table, for SQL.
+    pub(super) table: String,
 }
 
 impl<R: ReadModel> Rebuilds for Rebuild<R> {
@@ -55,6 +68,18 @@ impl<R: ReadModel> Rebuilds for Rebuild<R> {
     fn discard(&self) -> Doing<'_, ()> {
         Box::pin(self.discard())
     }
+
+    fn replay_to(&self, moment: AsOf) -> Doing<'_, Seen> {
+        Box::pin(async move {
+            let then = self.replay_to(moment).await?;
+            let rows = then.query().count().await?;
+            Ok(Seen { position: then.position(), rows, parked: then.parked(), table: then.table() })
+        })
+    }
+
+    fn discard_replayed(&self) -> Doing<'_, ()> {
+        Box::pin(self.discard_replayed())
+    }
 }
 
 impl Projection {
@@ -67,6 +92,11 @@ impl Projection {
             columns: R::COLUMNS,
             ddl: crate::ddl::<R>,
             reset: |store| Box::pin(async move { crate::reset::<R>(&store).await }),
+            forget: |store, before| {
+                Box::pin(
+                    async move { crate::forget_history::<R>(&store, AsOf::Position(before)).await },
+                )
+            },
             rebuild: |store, rebuilding| Box::new(rebuilding.of::<R>(store)),
         }
     }
@@ -85,6 +115,10 @@ impl Projection {
 pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Projection, Failure> {
     let found = app.projections.iter().find(|projection| projection.table == name);
     found.ok_or_else(|| {
+        if let Some(other) = app.other(name) {
+            let kind = with_article(other.kind);
+            return Failure(format!("{name} is {kind}; this is for read models"));
+        }
         let names: BTreeSet<_> = app.projections.iter().map(|known| known.table).collect();
         Failure(match names.len() {
             0 => "this program has no read models; add them with App::new().projection::<..>()"
@@ -104,7 +138,7 @@ pub(super) async fn must_exist(
     if let Some(index) = all.iter().position(|status| status.name == name) {
         return Ok(Some(all.swap_remove(index)));
     }
-    let known: Vec<_> = app.projections.iter().map(|known| known.table).collect();
+    let known: Vec<_> = app.all_projections().map(|(known, ..)| known).collect();
     if known.contains(&name) {
         return Ok(None);
     }
@@ -124,6 +158,12 @@ pub(super) async fn must_have_begun(
     must_exist(app, store, name).await?.ok_or_else(|| {
         Failure(format!("no worker has begun with the projection {name:?} in this store yet"))
     })
+}
+
+/// That the program has no projection of this name.
+pub(super) fn unknown(app: &App, name: &str) -> Failure {
+    let names: BTreeSet<_> = app.all_projections().map(|(known, ..)| known).collect();
+    Failure(format!("this program has no projection {name:?}; it has {}", list(names)))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

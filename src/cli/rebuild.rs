@@ -111,6 +111,14 @@ pub(super) struct Rebuilding {
 }
 
 impl Rebuilding {
+    pub(super) fn new(
+        events_per_second: Option<NonZeroU32>,
+        shards: Option<NonZeroUsize>,
+        bar: &Bar,
+    ) -> Self {
+        Self { events_per_second, shards, bar: bar.handle(), phase: Arc::default() }
+    }
+
     pub(super) fn of<R: ReadModel>(&self, store: &EventStore) -> Rebuild<R> {
         let (bar, seen) = (self.bar.clone(), self.phase.clone());
         let mut rebuild = Rebuild::<R>::of(store).on_progress(move |progress| {
@@ -145,9 +153,11 @@ pub(super) async fn run(app: &App, arguments: Arguments) -> Result<Exit, Failure
     let Arguments { database, projection, task, events_per_second, shards, output } = arguments;
     let task = task.task();
     let bar = Bar::of_phases();
-    let rebuilding =
-        Rebuilding { events_per_second, shards, bar: bar.handle(), phase: Arc::default() };
+    let rebuilding = Rebuilding::new(events_per_second, shards, &bar);
     let running = async {
+        if let Some(other) = app.other(&projection) {
+            return Err(other.not_rebuilt());
+        }
         let known = known(app, &projection)?;
         let store = database.open(app).await?;
         if matches!(task, Task::Build(Compare::Only | Compare::First)) {
@@ -242,7 +252,7 @@ async fn carry_out(
 }
 
 /// Somebody who was stopped holds the lease for a few seconds more.
-async fn patiently<'a, T>(
+pub(super) async fn patiently<'a, T>(
     mut attempt: impl FnMut() -> super::projection::Doing<'a, T>,
 ) -> Result<T, ProjectionError> {
     let started = Instant::now();

@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod collector;
+pub(crate) mod tool;
 pub(crate) mod trip;
 
 use std::{

@@ -49,8 +49,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As it is stored.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// A word for it: `rows`, `sql`, `reactor` or `saga`.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Rows => "rows",
             Self::Sql => "sql",

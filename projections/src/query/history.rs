@@ -5,6 +5,7 @@ use tokio_postgres::types::ToSql;
 
 use super::{
     Query,
+    held::Found,
     moment::{self, position_of},
     unanswered,
 };
@@ -80,15 +81,25 @@ impl<R: ReadModel> Query<'_, R> {
     /// As [`get`](Self::get), of each of the moments.
     pub async fn changes(self, from: AsOf, to: AsOf) -> Result<Vec<RowDifference<R>>, Error> {
         let (from, to) = (position_of(self.store, from).await?, position_of(self.store, to).await?);
-        for at in [from, to] {
-            let query = Query::<R>::new(self.store).consistency(self.consistency);
-            query.as_of(AsOf::Position(at)).position().await?;
-        }
         let database = self.store.database()?;
-        let sql = Sql::of::<R>(database.read_models()).changes();
         let failed = || unanswered::<R>();
-        let client = database.client().await?;
-        let rows = client.query_cached(&sql, &[&from.get(), &to.get()]).await.map_err(failed())?;
+        let rows = loop {
+            for at in [from, to] {
+                let query = Query::<R>::new(self.store).consistency(self.consistency);
+                query.as_of(AsOf::Position(at)).position().await?;
+            }
+            let sql = Sql::of::<R>(database.read_models()).changes();
+            let (first, last) = (Some(from.min(to)), Some(from.max(to)));
+            let statement = self.guarded(sql, 3, first, last)?;
+            let (from, to) = (from.get(), to.get());
+            let mut params: Vec<&(dyn ToSql + Sync)> = vec![&from, &to];
+            statement.params(&mut params);
+            let client = database.client().await?;
+            let rows = client.query_cached(&statement.sql, &params).await.map_err(failed())?;
+            if let Found::Rows(rows) = statement.found(rows) {
+                break rows;
+            }
+        };
         let mut differences: Vec<RowDifference<R>> = Vec::new();
         for found in rows {
             let row = R::from_row(&found).map_err(failed())?;
@@ -112,6 +123,7 @@ impl<R: ReadModel> Query<'_, R> {
 /// they were at that moment and later stay. Returns how many versions are gone.
 ///
 /// It may be called at any time, and again after it was interrupted.
+/// [`Worker::keep_history`](crate::Worker::keep_history) has workers do it by themselves.
 ///
 /// ```no_run
 /// # use annals_eventstore::{AsOf, EventStore};

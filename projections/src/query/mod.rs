@@ -1,6 +1,7 @@
 //! Queries on read models: as they are, as they were, as fresh as the caller needs.
 
 pub(crate) mod cache;
+mod held;
 mod history;
 mod moment;
 mod text;
@@ -13,12 +14,12 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 pub(crate) use self::moment::position_of;
-use self::text::Text;
 pub use self::{
     cache::{QueryCache, QueryCacheOptions, QueryCacheStatistics},
     history::{RowDifference, RowVersion, forget_history},
     wait::WaitForReadModel,
 };
+use self::{held::Found, text::Text};
 use crate::{
     engine::failed,
     error::Error,
@@ -218,13 +219,17 @@ impl<'a, R: ReadModel> Query<'a, R> {
                 return row.map_err(unanswered::<R>());
             }
         }
-        let at = self.position().await?.map(Position::get);
-        let params = self.params().len();
-        let sql = Sql::of::<R>(self.schema()?);
-        let at_param = at.map(|_| params + 1 + R::Key::COLUMNS);
-        let sql = sql.get(params + 1, at_param, &self.condition());
-        let at = at.as_ref().map(|at| at as &(dyn ToSql + Sync));
-        let rows = self.rows_of(key, &sql, at.into_iter().collect()).await?;
+        let first = self.params().len() + 1;
+        let rows = loop {
+            let get = |sql: &Sql, at: Option<usize>| sql.get(first, at, &self.condition());
+            let statement = self.statement(R::Key::COLUMNS, get).await?;
+            let mut more = Vec::new();
+            statement.params(&mut more);
+            let rows = self.rows_of(key, &statement.sql, more).await?;
+            if let Found::Rows(rows) = statement.found(rows) {
+                break rows;
+            }
+        };
         rows.first().map(|row| R::from_row(row).map_err(unanswered::<R>())).transpose()
     }
 
@@ -281,11 +286,17 @@ impl<'a, R: ReadModel> Query<'a, R> {
         if let Some(count) = self.cached(&[], statement, read).await? {
             return Ok(count);
         }
-        let (sql, at) = self.statement(Sql::count).await?;
-        let params = self.with(at.as_ref());
-        let client = self.store.database()?.client().await?;
-        let rows = client.query_cached(&sql, &params).await.map_err(unanswered::<R>())?;
-        read(&rows).map_err(unanswered::<R>())
+        loop {
+            let count = |sql: &Sql, at: Option<usize>| sql.count(at, &self.ordered(sql));
+            let statement = self.statement(0, count).await?;
+            let mut params = self.params();
+            statement.params(&mut params);
+            let client = self.store.database()?.client().await?;
+            let rows = client.query_cached(&statement.sql, &params).await;
+            if let Found::Rows(rows) = statement.found(rows.map_err(unanswered::<R>())?) {
+                return read(&rows).map_err(unanswered::<R>());
+            }
+        }
     }
 
     /// All rows, in the order of their keys, collected. For large tables, see [`rows`](Self::rows).
@@ -313,29 +324,30 @@ impl<'a, R: ReadModel> Query<'a, R> {
     }
 
     async fn stream(&self) -> Result<impl Stream<Item = Result<R, Error>> + Send + use<R>, Error> {
-        let (sql, at) = self.statement(|sql, from, to| sql.select(from, to)).await?;
-        let client = self.store.database()?.client().await?;
         let failed = || unanswered::<R>();
-        let params = self.with(at.as_ref());
-        let rows = client.query_raw_cached(&sql, &params).await.map_err(failed())?;
-        Ok(rows
-            .map(move |row| {
-                // The connection goes back to the pool once its rows are read.
-                let _ = &client;
-                row.and_then(|row| R::from_row(&row)).map_err(failed())
-            })
-            .boxed())
-    }
-
-    /// The statement for rows, and the position that it is about.
-    async fn statement(
-        &self,
-        make: impl FnOnce(&Sql, Option<usize>, &str) -> String,
-    ) -> Result<(String, Option<i64>), Error> {
-        let at = self.position().await?.map(Position::get);
-        let sql = Sql::of::<R>(self.schema()?);
-        let condition = self.ordered(&sql);
-        Ok((make(&sql, at.map(|_| self.params().len() + 1), &condition), at))
+        loop {
+            let select = |sql: &Sql, at: Option<usize>| sql.select(at, &self.ordered(sql));
+            let statement = self.statement(0, select).await?;
+            let mut params = self.params();
+            statement.params(&mut params);
+            let client = self.store.database()?.client().await?;
+            let rows = client.query_raw_cached(&statement.sql, &params).await.map_err(failed())?;
+            // It may have ended when the rest of it is asked for.
+            let mut rows = rows.boxed().fuse();
+            let first = rows.try_next().await.map_err(failed())?;
+            if !statement.is_held(first.as_ref()) {
+                continue;
+            }
+            let first = first.filter(|row| statement.is_row(row)).map(Ok);
+            return Ok(futures::stream::iter(first)
+                .chain(rows)
+                .map(move |row| {
+                    // The connection goes back to the pool once its rows are read.
+                    let _ = &client;
+                    row.and_then(|row| R::from_row(&row)).map_err(failed())
+                })
+                .boxed());
+        }
     }
 
     /// The conditions on rows, with their order and how many are asked for.
@@ -346,12 +358,6 @@ impl<'a, R: ReadModel> Query<'a, R> {
             condition += &format!(" limit {limit}");
         }
         condition
-    }
-
-    fn with<'p>(&'p self, at: Option<&'p i64>) -> Vec<&'p (dyn ToSql + Sync)> {
-        let mut params = self.params();
-        params.extend(at.map(|at| at as &(dyn ToSql + Sync)));
-        params
     }
 
     /// Waits until the read model has come to this position.

@@ -64,6 +64,11 @@ pub(super) enum Purpose {
     Past,
 }
 
+/// Forgets how tables came to be.
+const FORGET: &str = "delete from {schema}.checkpoints where name = '{next}';
+    delete from {schema}.parked_streams where projection = '{next}';
+    delete from {schema}.projections where name = '{next}'";
+
 impl Purpose {
     fn name(self) -> &'static str {
         match self {
@@ -324,12 +329,21 @@ impl<R: ReadModel> Place<R> {
     pub(super) async fn finish(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
         let transaction = self.holding(checkpoint).await?;
         let client = transaction.client()?;
-        let forget = self.sql(
-            "delete from {schema}.checkpoints where name = '{next}';
-             delete from {schema}.parked_streams where projection = '{next}';
-             delete from {schema}.projections where name = '{next}'",
-        );
+        let forget = self.sql(FORGET);
         client.batch_execute(&forget).await.map_err(failed::<R>("finish a replay"))?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Drops what was replayed, and leaves what was replaced.
+    pub(super) async fn discard_past(&self) -> Result<(), Error> {
+        self.end_predecessors().await?;
+        let transaction = self.transaction().await?;
+        let client = transaction.client()?;
+        self.lease.hold(client).await?;
+        let Table { drop, drop_history, .. } = self.table();
+        let sql = self.sql(FORGET);
+        let discarded = client.batch_execute(&format!("{sql}; {drop}; {drop_history}")).await;
+        discarded.map_err(failed::<R>("drop what was replayed"))?;
         Ok(transaction.commit().await?)
     }
 

@@ -65,6 +65,14 @@ impl<R: ReadModel> Rebuild<R> {
         })
         .await
     }
+
+    /// Drops the tables of the last replay, also of one that was stopped or is another process's.
+    ///
+    /// # Errors
+    /// [`Error::RebuildRuns`] while another process replays it, or a failure of the database.
+    pub async fn discard_replayed(&self) -> Result<(), Error> {
+        self.alone_for(Purpose::Past, async |place| place.discard_past().await).await
+    }
 }
 
 /// A read model as it was at a moment, in tables of its own.

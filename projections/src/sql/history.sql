@@ -8,6 +8,8 @@ returns table ({types}, valid_from bigint) language plpgsql volatile as $$
 begin
     perform {store}.check_moment('{checkpoint}', '{label}', $1);
     return query {rows_as_of};
+    -- Once more: it may have been forgotten before the rows were read.
+    perform {store}.check_moment('{checkpoint}', '{label}', $1);
 end $$;
 
 -- The table as of a time. A time that has not come yet is an error.

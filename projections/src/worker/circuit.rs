@@ -84,7 +84,11 @@ impl Circuit {
     }
 
     pub(crate) fn ask(&mut self) -> Option<Permit> {
-        self.breaker.ask(Instant::now())
+        let permit = self.breaker.ask(Instant::now());
+        if permit.as_ref().is_some_and(Permit::is_trial) {
+            self.show();
+        }
+        permit
     }
 
     pub(crate) fn succeeded(&mut self, permit: Permit) {

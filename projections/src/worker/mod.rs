@@ -13,6 +13,7 @@ pub(crate) mod failure;
 mod feed;
 #[cfg(feature = "kafka")]
 mod foreign;
+mod forgetting;
 #[cfg(feature = "kafka")]
 mod from_kafka;
 mod latest;
@@ -104,6 +105,7 @@ struct Options {
     breaker: BreakerOptions,
     stop_within: Duration,
     rebuilding: Rebuilding,
+    keep_history: Option<Duration>,
 }
 
 /// Whether a worker rebuilds read models that are not up to date.
@@ -135,6 +137,7 @@ impl Worker {
                 .cool_down(Duration::from_secs(1), Duration::from_secs(300)),
             stop_within: Duration::from_secs(10),
             rebuilding: Rebuilding::Allowed,
+            keep_history: None,
         };
         Self {
             store: store.clone(),
@@ -325,6 +328,26 @@ impl Worker {
     /// done then is dropped, and done anew by the next worker.
     pub fn stop_within(mut self, limit: Duration) -> Self {
         self.options.stop_within = limit;
+        self
+    }
+
+    /// For how long the worker's read models keep their history: for ever unless set. What rows were before that is
+    /// [forgotten](crate::forget_history), every hour or, where history is kept for less than a day, more often, by one
+    /// worker at a time. Ages are counted from the times at which events were recorded.
+    ///
+    /// ```no_run
+    /// # use annals_eventstore::EventStore;
+    /// # use annals_projections::{ReadModel, Worker};
+    /// # async fn run<R: ReadModel>(store: EventStore) -> Result<(), annals_projections::ProjectionError> {
+    /// let three_years = std::time::Duration::from_secs(3 * 365 * 24 * 60 * 60);
+    /// Worker::new(&store).projection::<R>().keep_history(three_years).run().await
+    /// # }
+    /// ```
+    ///
+    /// A read model that is to be kept for another time has a worker of its own. Where the events are [another
+    /// service's](Self::consumer), whose times are not known here, nothing is forgotten.
+    pub fn keep_history(mut self, age: Duration) -> Self {
+        self.options.keep_history = Some(age);
         self
     }
 

@@ -6,7 +6,7 @@ use annals_eventstore::{EventStore, breaker::BreakerOptions, postgres::Database}
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
+use super::{Context, forgetting};
 use crate::{
     engine::Engine, error::Error, install::install, read_model::ReadModel,
     rebuild::bring_up_to_date, table::checkpoint_name, target::Target,
@@ -96,6 +96,11 @@ impl<R: ReadModel> Projection for RowProjection<R> {
 
     async fn rebuild(&self, store: &EventStore) -> Result<(), Error> {
         bring_up_to_date::<R>(store).await
+    }
+
+    async fn beside(&self, context: &Context) -> Result<(), Error> {
+        forgetting::run::<R>(context).await;
+        Ok(())
     }
 
     fn target(&self, terms: Terms) -> Box<dyn Target> {

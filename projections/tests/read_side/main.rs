@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod archive;
+mod breaker_by_hand;
 mod bulkhead;
 mod cached;
 mod catch_up;
@@ -14,6 +15,7 @@ mod disturbed;
 mod evolution;
 mod failures;
 mod feed;
+mod forgetting;
 mod inline;
 mod install;
 mod leases;

@@ -5,8 +5,8 @@ use std::{collections::HashMap, time::Instant};
 use super::EventStore;
 use crate::{
     Position,
-    cli::{App, Failure, time::shown},
-    control::{self, ProjectionStatus, State},
+    cli::{App, Failure, other::with_article, time::shown},
+    control::{self, Kind, ProjectionStatus, State},
     leader::{Leader, leaders},
 };
 
@@ -28,8 +28,8 @@ pub(super) struct Seen {
     pub(super) name: String,
     /// `None` if no worker has begun with it.
     pub(super) status: Option<ProjectionStatus>,
-    /// The version of the program's code, if it has it.
-    pub(super) program_version: Option<u32>,
+    /// What the program knows it as, if it has it, and the version of its code.
+    pub(super) program: Option<(Kind, u32)>,
 }
 
 /// Another reader: a publisher, or a rebuild.
@@ -50,20 +50,20 @@ pub(super) async fn look(app: &App, store: &EventStore) -> Result<Look, Failure>
         owner: row.get(2),
     });
     let readers = readers.collect();
-    let version_of = |name: &str| {
-        let known = app.projections.iter().find(|known| known.table == name);
-        known.map(|known| known.version)
+    let program = |name: &str| {
+        let known = app.all_projections().find(|(known, ..)| *known == name);
+        known.map(|(_, kind, version)| (kind, version))
     };
     let seen = control::status(store).await?.into_iter().map(|status| Seen {
         name: status.name.clone(),
-        program_version: version_of(&status.name),
+        program: program(&status.name),
         status: Some(status),
     });
     let mut projections: Vec<_> = seen.collect();
-    for known in &app.projections {
-        if !projections.iter().any(|seen| seen.name == known.table) {
-            let (name, program_version) = (known.table.to_owned(), Some(known.version));
-            projections.push(Seen { name, status: None, program_version });
+    for (name, kind, version) in app.all_projections() {
+        if !projections.iter().any(|seen| seen.name == name) {
+            let (name, program) = (name.to_owned(), Some((kind, version)));
+            projections.push(Seen { name, status: None, program });
         }
     }
     projections.sort_by(|a, b| a.name.cmp(&b.name));
@@ -81,6 +81,25 @@ impl Look {
 }
 
 impl Seen {
+    pub(super) fn kind(&self) -> Option<Kind> {
+        let in_store = self.status.as_ref().map(|status| status.kind);
+        in_store.or(self.program.map(|(kind, _)| kind))
+    }
+
+    pub(super) fn program_version(&self) -> Option<u32> {
+        self.program.map(|(_, version)| version)
+    }
+
+    /// How many positions of the log are behind it. Where it is to begin that has not, is known of what is built
+    /// from the first event on.
+    pub(super) fn behind(&self, end: Position) -> Option<u64> {
+        match (&self.status, self.kind()) {
+            (Some(status), _) => Some(status.behind),
+            (None, Some(Kind::Rows | Kind::Sql)) => Some(end.get().unsigned_abs()),
+            (None, _) => None,
+        }
+    }
+
     /// What is wrong with it.
     pub(super) fn complaints(&self) -> Vec<String> {
         let Self { name, status, .. } = self;
@@ -88,6 +107,11 @@ impl Seen {
             return vec![format!("{name}: no worker has begun with it")];
         };
         let mut complaints = Vec::new();
+        if let Some((kind, _)) = self.program.filter(|(kind, _)| *kind != status.kind) {
+            let (is, should_be) = (with_article(status.kind), with_article(kind));
+            complaints
+                .push(format!("{name} is {is} in this store, and {should_be} in this program"));
+        }
         match &status.state {
             State::Paused(reason) => complaints.push(format!("{name} is paused: {reason}")),
             State::Broken { reason, until } => complaints

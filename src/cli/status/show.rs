@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::look::{Look, Reader, Seen};
 use crate::{
-    cli::{Failure, json::plain, output::table, time::shown},
-    control::{ProjectionStatus, State},
+    cli::{Failure, json::plain, other::words, output::table, time::shown},
+    control::{Kind, ProjectionStatus, State},
 };
 
 pub(super) fn text(look: &Look, rates: &HashMap<String, f64>) -> Result<String, Failure> {
@@ -20,6 +20,7 @@ pub(super) fn text(look: &Look, rates: &HashMap<String, f64>) -> Result<String, 
         let mut projections = table();
         let titles = [
             "projection",
+            "kind",
             "state",
             "position",
             "behind",
@@ -31,7 +32,7 @@ pub(super) fn text(look: &Look, rates: &HashMap<String, f64>) -> Result<String, 
         ];
         projections.set_header(titles);
         for seen in &look.projections {
-            projections.add_row(cells(seen, rates.get(&seen.name).copied()));
+            projections.add_row(cells(look, seen, rates.get(&seen.name).copied()));
         }
         writeln!(text, "{projections}")?;
     }
@@ -72,25 +73,29 @@ fn right(shown: impl ToString) -> Cell {
     Cell::new(shown).set_alignment(CellAlignment::Right)
 }
 
-fn cells(seen: &Seen, rate: Option<f64>) -> Vec<Cell> {
-    let name = Cell::new(&seen.name);
+fn cells(look: &Look, seen: &Seen, rate: Option<f64>) -> Vec<Cell> {
+    let name = Cell::new(plain(&seen.name));
+    let kind = Cell::new(seen.kind().map_or("-", words));
+    let lag = right(seen.behind(look.position).map_or("-".to_owned(), |behind| behind.to_string()));
     let Some(status) = &seen.status else {
-        let version = seen.program_version.map_or("-".to_owned(), |version| version.to_string());
+        let version = seen.program_version().map_or("-".to_owned(), |version| version.to_string());
         let dash = || right("-");
         let state = Cell::new(state(seen));
-        return vec![name, state, dash(), dash(), dash(), dash(), dash(), right(version), dash()];
+        let version = right(version);
+        return vec![name, kind, state, dash(), lag, dash(), dash(), dash(), version, dash()];
     };
     let waiting =
         status.waiting.map_or("-".to_owned(), |waiting| format!("{:.1} s", waiting.as_secs_f64()));
-    let version = match seen.program_version {
+    let version = match seen.program_version() {
         Some(program) if program != status.version => format!("{}, not {program}", status.version),
         _ => status.version.to_string(),
     };
     vec![
         name,
+        kind,
         Cell::new(state(seen)),
         right(status.position),
-        right(status.behind),
+        lag,
         right(waiting),
         right(rate.map_or("-".to_owned(), |rate| format!("{rate:.0}"))),
         right(status.parked),
@@ -149,16 +154,17 @@ pub(super) fn document(look: &Look, rates: &HashMap<String, f64>) -> Value {
         });
         json!({
             "name": seen.name,
+            "kind": seen.kind().map(Kind::as_str),
             "state": state(seen).replace(' ', "_"),
             "reason": reason,
             "retried_at": retried_at,
             "position": status.map(|status| status.position),
-            "behind": status.map(|status| status.behind),
+            "behind": seen.behind(look.position),
             "waiting_seconds": status.and_then(|status| status.waiting).map(|for_| for_.as_secs_f64()),
             "events_per_second": rates.get(&seen.name),
             "parked": status.map_or(0, |status| status.parked),
             "version": status.map(|status| status.version),
-            "program_version": seen.program_version,
+            "program_version": seen.program_version(),
             "history_from": status.map(|status| status.history_from),
             "slices": slices.collect::<Vec<_>>(),
         })

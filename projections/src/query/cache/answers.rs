@@ -69,6 +69,11 @@ impl<R: ReadModel> Query<'_, R> {
             self.position().await?;
             let client = database.client().await?;
             let rows = client.query_cached(&sql, &params).await.map_err(unanswered::<R>())?;
+            drop(client);
+            // Its history may have been forgotten since, before the rows were read.
+            if at.is_some() {
+                self.position().await?;
+            }
             let sizes = rows.iter().map(|row| row.raw_size_bytes() + size_of::<R>());
             let weight = weight + sizes.sum::<usize>();
             Ok(Answer::new(read(&rows).map_err(unanswered::<R>())?, weight))
