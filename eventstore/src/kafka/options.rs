@@ -168,7 +168,7 @@ impl Builder {
     /// so no other one goes on meanwhile. The log keeps everything, and publishing goes on where it was.
     ///
     /// ```no_run
-    /// # use annals_eventstore::{EventStore, Options};
+    /// # use annals_eventstore::EventStore;
     /// use annals_eventstore::{
     ///     breaker::{BreakerOptions, CircuitBreaker, Override},
     ///     kafka::Publisher,
