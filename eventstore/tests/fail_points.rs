@@ -6,9 +6,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::time::Duration;
+
 use annals_eventstore::{
     Append, Envelope, Error, EventStore, ExpectedVersion, Position,
-    postgres::Checkpoint,
+    postgres::{Checkpoint, Lease, LeaseOptions},
     testkit::faults::{Injected, STORE_FAIL_POINTS},
 };
 
@@ -44,6 +46,21 @@ async fn work(store: &EventStore, point: &str, checkpoint: &mut Checkpoint) -> R
             transaction.commit().await?;
             checkpoint.moved(to);
         }
+        "lease" => {
+            // One that was taken, and of which nobody knows, is waited for.
+            let database = store.database()?;
+            let options = LeaseOptions::new(Duration::from_millis(300));
+            let lease = loop {
+                match Lease::try_acquire(database, point, options).await? {
+                    Some(lease) => break lease,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
+            lease.renew().await?;
+            // Nobody else has it meanwhile.
+            assert!(Lease::try_acquire(database, point, options).await?.is_none());
+            lease.release().await?;
+        }
         _ => {
             let command = Envelope::new(Change::new(point, [1])).idempotency_key(point);
             let mut outcomes = store.execute_all([command]).await?;
@@ -74,6 +91,12 @@ async fn what_fails_at_any_point_comes_out_exact() {
             match point.split_once('-').unwrap().0 {
                 "checkpoint" => {
                     assert_eq!(position.unwrap(), Some(checkpoint.position()), "{point}");
+                }
+                "lease" => {
+                    let database = store.database().unwrap();
+                    let free = Lease::try_acquire(database, point, LeaseOptions::default()).await;
+                    // The one that failed, and the two that did not.
+                    assert_eq!(free.unwrap().unwrap().epoch(), 4, "{point}");
                 }
                 "unit" => {
                     let info = store.stream_info(&stream(point)).await.unwrap().unwrap();

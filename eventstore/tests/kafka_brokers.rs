@@ -5,9 +5,17 @@
 
 mod kafka_support;
 
-use std::time::Duration;
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use annals_eventstore::{
+    breaker::{BreakerOptions, CircuitBreaker, CircuitState},
     kafka::State,
     testkit::faults::{Link, Passage},
 };
@@ -15,6 +23,12 @@ use kafka_support::{
     LEASE, Setup,
     cluster::{Listener, Plan},
     wait_for,
+};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -62,4 +76,115 @@ async fn a_broker_that_is_killed_paused_or_cut_off_delays_it_only() {
     running.await.unwrap().unwrap();
     setup.brokers = cluster.brokers();
     setup.assert_all_published().await;
+}
+
+/// A port that leads to another one, and counts who comes.
+struct Door {
+    port: u16,
+    came: Arc<AtomicUsize>,
+}
+
+impl Door {
+    async fn before(port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let door = Self {
+            port: listener.local_addr().unwrap().port(),
+            came: Arc::new(AtomicUsize::new(0)),
+        };
+        let came = door.came.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                came.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+                    copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        door
+    }
+
+    fn came(&self) -> usize {
+        self.came.load(Ordering::Relaxed)
+    }
+}
+
+async fn becomes(circuit: &CircuitBreaker, state: CircuitState) {
+    let start = Instant::now();
+    while circuit.state() != state {
+        assert!(start.elapsed() < Duration::from_secs(40), "it is {:?}", circuit.state());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What metrics say of a circuit.
+fn told(snapshotter: &Snapshotter, circuit: &str) -> f64 {
+    let all = snapshotter.snapshot().into_vec().into_iter();
+    let gauge = all.into_iter().find_map(|(key, .., value)| {
+        let key = key.key();
+        let ours = key.name() == "annals_circuit_state"
+            && key.labels().any(|label| label.value() == circuit);
+        match value {
+            DebugValue::Gauge(value) if ours => Some(value.into_inner()),
+            _ => None,
+        }
+    });
+    gauge.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_gone_is_left_alone_and_tried_once_after_each_cool_down() {
+    const COOL_DOWN: Duration = Duration::from_secs(3);
+    /// What was begun ends within this time.
+    const ENDS: Duration = Duration::from_millis(500);
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    recorder.install().unwrap();
+    let link = Link::unbound().await.unwrap();
+    let door = Door::before(link.port()).await;
+    let listener = Listener::new("CUT", "PLAINTEXT").advertised([door.port]);
+    let mut cluster = Plan::of_nodes(1).listener(listener).start().await;
+    link.lead_to(cluster.node(1).port("CUT"));
+    let mut setup = Setup::new().await;
+    setup.brokers = format!("127.0.0.1:{}", door.port);
+    let name = setup.context.clone();
+    let options = BreakerOptions::default().failures(2).cool_down(COOL_DOWN, COOL_DOWN);
+    let circuit = CircuitBreaker::new(&name, options);
+    let publisher = setup.publisher().circuit(circuit.clone()).build(&setup.store).unwrap();
+    let mut progress = publisher.progress();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
+    setup.append(200).await;
+    wait_for(&mut progress, |progress| progress.published == 200).await;
+    assert_eq!((circuit.state(), told(&snapshotter, &name)), (CircuitState::Closed, 0.0));
+
+    link.set(Passage::Closed);
+    setup.append(200).await;
+    for _ in 0..2 {
+        becomes(&circuit, CircuitState::Open).await;
+        sleep(ENDS).await;
+        assert_eq!(told(&snapshotter, &name), 2.0);
+        let is_open = |state: &State| matches!(state, State::CircuitOpen { .. });
+        wait_for(&mut progress, |progress| is_open(&progress.state)).await;
+        let before = door.came();
+        sleep(COOL_DOWN - ENDS * 2).await;
+        assert_eq!((circuit.state(), door.came()), (CircuitState::Open, before));
+        becomes(&circuit, CircuitState::HalfOpen).await;
+        let start = Instant::now();
+        while door.came() == before {
+            assert!(start.elapsed() < COOL_DOWN, "nothing is tried");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    becomes(&circuit, CircuitState::Open).await;
+    link.set(Passage::Open);
+    setup.append(200).await;
+    let end = setup.store.safe_position().await.unwrap();
+    wait_for(&mut progress, |progress| progress.position == end).await;
+    assert_eq!((circuit.state(), told(&snapshotter, &name)), (CircuitState::Closed, 0.0));
+    assert_eq!(progress.borrow().state, State::Publishing);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    setup.brokers = cluster.brokers();
+    setup.assert_published_once().await;
 }

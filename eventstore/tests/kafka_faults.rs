@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use annals_eventstore::{
     Append, ExpectedVersion, StreamId,
+    breaker::{BreakerOptions, CircuitBreaker, Override},
     kafka::{Delivery, Publisher, State},
     postgres::Checkpoint,
 };
@@ -178,6 +179,86 @@ async fn without_a_broker_appends_go_on_and_stopping_is_prompt() {
     setup.finish().await;
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     setup.assert_published_once().await;
+}
+
+fn is_open(state: &State, why: &str) -> bool {
+    matches!(state, State::CircuitOpen { reason } if reason.contains(why))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opened_by_hand_it_halts_and_goes_on_where_it_was() {
+    for delivery in [Delivery::ExactlyOnce, Delivery::AtLeastOnce] {
+        let setup = Setup::new().await;
+        let circuit = CircuitBreaker::new("by hand", BreakerOptions::default());
+        // Two that share it: none of them goes on when the other one halts.
+        let [first, second] = [(); 2].map(|()| {
+            let builder = setup.publisher().delivery(delivery).circuit(circuit.clone());
+            let publisher = builder.lease_time_to_live(LEASE).build(&setup.store).unwrap();
+            let (progress, stop) = (publisher.progress(), CancellationToken::new());
+            (progress, stop.clone(), tokio::spawn(publisher.run_until(stop)))
+        });
+        let watched = first.0.clone();
+        let mut appended = 50;
+        setup.append(appended).await;
+        wait_for(&mut first.0.clone(), |now| now.position.get() == 50).await;
+        for _ in 0..3 {
+            // In the middle of things.
+            let halted = async {
+                tokio::time::sleep(random_millis(0..300)).await;
+                circuit.set_override(Some(Override::Open));
+            };
+            tokio::join!(setup.append(600), halted);
+            appended += 600;
+            let [mut one, mut other] = [first.0.clone(), second.0.clone()];
+            let now = tokio::select! {
+                now = wait_for(&mut one, |now| is_open(&now.state, "by hand")) => now,
+                now = wait_for(&mut other, |now| is_open(&now.state, "by hand")) => now,
+            };
+            setup.append(10).await;
+            appended += 10;
+            tokio::time::sleep(LEASE * 2).await;
+            let told = setup.progress().last().map_or(0, |progress| progress.position.get());
+            assert_eq!(told, now.position.get(), "somebody has gone on");
+            assert!(told < appended as i64);
+            assert_eq!(setup.checkpoint().await, told);
+            circuit.set_override(None);
+            let start = Instant::now();
+            let end = setup.store.safe_position().await.unwrap();
+            while watched.borrow().position < end {
+                assert!(start.elapsed() < Duration::from_secs(30), "it does not go on");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        for (_, stop, running) in [first, second] {
+            stop.cancel();
+            running.await.unwrap().unwrap();
+        }
+        // Also at least once: what was under way was finished.
+        setup.assert_published_once().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_by_hand_it_asks_as_without_a_breaker() {
+    let setup = Setup::new().await;
+    let options = BreakerOptions::default().failures(1).cool_down(LEASE, LEASE);
+    let circuit = CircuitBreaker::new("closed by hand", options);
+    circuit.set_override(Some(Override::Closed));
+    let gone = publisher("127.0.0.1:1", &setup.context).circuit(circuit.clone());
+    let publisher = gone.build(&setup.store).unwrap();
+    let mut progress = publisher.progress();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run_until(stop.clone()));
+    let unreachable = |state: &State| matches!(state, State::BrokerUnreachable { .. });
+    wait_for(&mut progress, |progress| unreachable(&progress.state)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(unreachable(&progress.borrow().state), "{:?}", progress.borrow().state);
+    circuit.set_override(None);
+    wait_for(&mut progress, |progress| is_open(&progress.state, "refused")).await;
+    let start = Instant::now();
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

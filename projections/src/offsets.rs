@@ -7,7 +7,7 @@ use annals_eventstore::{
     postgres::{Database, GenericClient},
 };
 
-use crate::error::Error;
+use crate::{error::Error, fail_points::may_fail};
 
 /// For partitions of topics, the offset of the next record.
 pub(crate) type Offsets = BTreeMap<(String, i32), i64>;
@@ -35,6 +35,7 @@ impl Mark {
         client: &impl GenericClient,
         checkpoint: &str,
     ) -> Result<(), Error> {
+        may_fail!("offsets-noting");
         let failed = |source| Error::Bookkeeping { action: "note offsets", source };
         let topics: Vec<_> = self.offsets.keys().map(|(topic, _)| &**topic).collect();
         let partitions: Vec<_> = self.offsets.keys().map(|(_, partition)| *partition).collect();
@@ -51,8 +52,9 @@ impl Mark {
         client
             .execute(&statement, &[&checkpoint, &topics, &partitions, &next, &position])
             .await
-            .map(drop)
-            .map_err(failed)
+            .map_err(failed)?;
+        may_fail!("offsets-noted");
+        Ok(())
     }
 }
 

@@ -125,9 +125,14 @@ impl CircuitBreaker {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let attempt = self
-            .ask()
-            .map_err(|retry_after| Broken::Open { circuit: self.0.name.clone(), retry_after })?;
+        let attempt = match self.ask() {
+            Ok(permit) => Attempt { circuit: self, permit },
+            Err(retry_after) => {
+                metrics::counter!(CIRCUIT_REFUSED.name, "circuit" => self.0.name.clone())
+                    .increment(1);
+                return Err(Broken::Open { circuit: self.0.name.clone(), retry_after });
+            }
+        };
         let trial = attempt.permit.as_ref().is_some_and(Permit::is_trial);
         let result = call(if trial { Passage::Trial } else { Passage::Usual }).await;
         attempt.report(match &result {
@@ -137,7 +142,15 @@ impl CircuitBreaker {
         result.map_err(Broken::Failed)
     }
 
-    fn ask(&self) -> Result<Attempt<'_>, Duration> {
+    /// What was decided by hand.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn by_hand(&self) -> Option<Override> {
+        self.circuit().by_hand
+    }
+
+    /// Asks for leave to make an attempt; closed by hand, there is nothing to report of it. The error is when it
+    /// makes sense to ask again.
+    pub(crate) fn ask(&self) -> Result<Option<Permit>, Duration> {
         let now = Instant::now();
         let mut circuit = self.circuit();
         let permit = match circuit.by_hand {
@@ -153,18 +166,24 @@ impl CircuitBreaker {
         };
         let state = circuit.state(now);
         drop(circuit);
-        match permit {
-            Ok(permit) => {
-                if permit.as_ref().is_some_and(Permit::is_trial) {
-                    self.show(state);
-                }
-                Ok(Attempt { circuit: self, permit })
-            }
-            Err(retry_after) => {
-                metrics::counter!(CIRCUIT_REFUSED.name, "circuit" => self.0.name.clone())
-                    .increment(1);
-                Err(retry_after)
-            }
+        if matches!(&permit, Ok(Some(permit)) if permit.is_trial()) {
+            self.show(state);
+        }
+        permit
+    }
+
+    /// Takes note of what came of an attempt.
+    pub(crate) fn report(&self, permit: Permit, outcome: Outcome) {
+        let now = Instant::now();
+        let mut circuit = self.circuit();
+        let before = circuit.state(now);
+        circuit.breaker.report(permit, outcome, now);
+        let state = circuit.state(now);
+        drop(circuit);
+        if state != before {
+            let circuit = self.name();
+            tracing::warn!(circuit, from = ?before, to = ?state, "a circuit breaker changed");
+            self.show(state);
         }
     }
 
@@ -211,17 +230,8 @@ impl Attempt<'_> {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let Some(permit) = self.permit.take() else { return };
-        let now = Instant::now();
-        let mut circuit = self.circuit.circuit();
-        let before = circuit.state(now);
-        circuit.breaker.report(permit, outcome, now);
-        let state = circuit.state(now);
-        drop(circuit);
-        if state != before {
-            let circuit = self.circuit.name();
-            tracing::warn!(circuit, from = ?before, to = ?state, "a circuit breaker changed");
-            self.circuit.show(state);
+        if let Some(permit) = self.permit.take() {
+            self.circuit.report(permit, outcome);
         }
     }
 }

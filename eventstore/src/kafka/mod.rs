@@ -141,7 +141,7 @@
 //! [`Builder::security`] takes them as [`Security`]; the feature `kafka-tls` builds librdkafka with the machine's OpenSSL.
 //! A program that wants OpenSSL built in adds `rdkafka` with its feature `ssl-vendored` to its own dependencies. A broker
 //! that does not let the publisher in, or that has no certificate which the publisher trusts, shows as
-//! [`State::BrokerUnreachable`] with the reason; the publisher goes on trying, since passwords and certificates are
+//! [`State::BrokerUnreachable`], and then as [`State::CircuitOpen`], with the reason; the publisher goes on trying, since passwords and certificates are
 //! replaced while it runs.
 //!
 //! # What it takes
@@ -162,6 +162,7 @@
 //! that the broker refuses for its size ends [`Publisher::run_until`] with an error that names it. The
 //! broker's limit holds for a batch of messages as a whole: `batch.size` must not be above it.
 
+mod circuit;
 mod cloud_events;
 mod declare;
 mod delivery;

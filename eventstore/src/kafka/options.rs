@@ -6,6 +6,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::{
     Publisher,
+    circuit::circuit_of,
     cloud_events::{Disclosure, Schemas},
     delivery::{self, Delivery},
     progress::Reporter,
@@ -14,7 +15,7 @@ use super::{
     topic_spec::TopicPlan,
     topics,
 };
-use crate::{error::Error, postgres::LeaseOptions, store::EventStore};
+use crate::{breaker::CircuitBreaker, error::Error, postgres::LeaseOptions, store::EventStore};
 
 /// Kafka's limit for a transactional id.
 const MAX_STORE_NAME: usize = 200;
@@ -36,6 +37,7 @@ pub(super) struct Settings {
     pub(super) batch: usize,
     pub(super) poll_interval: Duration,
     pub(super) lease: LeaseOptions,
+    pub(super) circuit: CircuitBreaker,
 }
 
 impl fmt::Debug for Settings {
@@ -73,6 +75,7 @@ pub struct Builder {
     batch: usize,
     poll_interval: Duration,
     lease: LeaseOptions,
+    circuit: Option<CircuitBreaker>,
     config: Vec<(String, String)>,
 }
 
@@ -92,6 +95,7 @@ impl Builder {
             batch: 10_000,
             poll_interval: Duration::from_millis(100),
             lease: LeaseOptions::default(),
+            circuit: None,
             config: Vec::new(),
         }
     }
@@ -149,6 +153,39 @@ impl Builder {
     /// this time another publisher takes over from one that died.
     pub fn lease_time_to_live(mut self, time: Duration) -> Self {
         self.lease.time_to_live = time;
+        self
+    }
+
+    /// The circuit breaker around the broker, of which clones share the state: with a handle on it a program opens and
+    /// closes it by hand, and several publishers leave a broker alone together. Unless set, each publisher has its own,
+    /// named `publisher:{context}`: three failures open it, for one second at first and three at most.
+    ///
+    /// Failures are questions without an answer, and sessions that the broker has failed; being fenced or refused is none.
+    /// While it is open there is no session with the broker, and the publisher is in
+    /// [`State::CircuitOpen`](super::State::CircuitOpen). When its cool-down is over, exactly one session is tried.
+    ///
+    /// Opened by hand it halts publishing, once what is under way is acknowledged. The active publisher stays the active one,
+    /// so no other one goes on meanwhile. The log keeps everything, and publishing goes on where it was.
+    ///
+    /// ```no_run
+    /// # use annals_eventstore::EventStore;
+    /// use annals_eventstore::{
+    ///     breaker::{BreakerOptions, CircuitBreaker, Override},
+    ///     kafka::Publisher,
+    /// };
+    ///
+    /// # async fn run(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let circuit = CircuitBreaker::new("kafka", BreakerOptions::default().failures(3));
+    /// let publisher =
+    ///     Publisher::builder("localhost:9092", "lending").circuit(circuit.clone()).build(&store)?;
+    /// tokio::spawn(publisher.run());
+    ///
+    /// circuit.set_override(Some(Override::Open)); // the brokers move tonight
+    /// circuit.set_override(None);
+    /// # Ok(()) }
+    /// ```
+    pub fn circuit(mut self, circuit: CircuitBreaker) -> Self {
+        self.circuit = Some(circuit);
         self
     }
 
@@ -221,6 +258,7 @@ impl Builder {
         for (key, value) in security {
             client.set(key, value);
         }
+        let circuit = self.circuit.unwrap_or_else(|| circuit_of(&self.context));
         let settings = Settings {
             context: self.context,
             store: self.store,
@@ -234,6 +272,7 @@ impl Builder {
             batch: self.batch,
             poll_interval: self.poll_interval,
             lease: self.lease,
+            circuit,
         };
         settings.producer("checked").create_native_config().map_err(unusable)?;
         Ok(settings)

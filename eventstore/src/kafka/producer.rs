@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::DropGuard;
 
 use super::{
+    circuit::Passage,
     options::Settings,
     progress_record::{LastEvent, ProgressRecord},
     start::Told,
@@ -33,6 +34,8 @@ pub(super) enum Failure {
     Refused(Error),
     /// Another producer has the transactional id.
     Fenced,
+    /// The circuit is open, for this reason.
+    Open(String),
     /// Nobody wants the outcome any more.
     Abandoned,
 }
@@ -97,6 +100,7 @@ impl Producer {
         categories: Vec<String>,
         transactional_id: Arc<str>,
         checkpoint: Position,
+        passage: Passage,
         ended: DropGuard,
     ) -> Result<Self, Error> {
         let (jobs, received) = mpsc::channel();
@@ -110,6 +114,7 @@ impl Producer {
                 categories,
                 transactional_id,
                 checkpoint,
+                passage,
                 news.clone(),
                 worker_abandoned,
             ) {

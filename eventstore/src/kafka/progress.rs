@@ -57,6 +57,12 @@ pub enum State {
         /// What the last attempt to reach it said.
         reason: String,
     },
+    /// It is the active one, and its circuit breaker is open: the broker is left alone until a trial is due, or until what
+    /// was decided by hand is lifted ([`Builder::circuit`](super::Builder::circuit)).
+    CircuitOpen {
+        /// What the last failure said, or that it was opened by hand.
+        reason: String,
+    },
     /// It was interrupted and starts over after a pause, from where it has come to: the database
     /// failed, or the broker failed a delivery or a transaction.
     Interrupted {
@@ -94,10 +100,19 @@ impl Reporter {
                 (State::BrokerUnreachable { .. }, State::BrokerUnreachable { reason }) => {
                     tracing::debug!(%reason, "Kafka still does not answer");
                 }
+                (State::CircuitOpen { .. }, State::CircuitOpen { reason }) => {
+                    tracing::debug!(%reason, "the circuit is still open");
+                }
+                (_, State::CircuitOpen { reason }) => {
+                    tracing::warn!(%reason, "the circuit is open; publishing waits");
+                }
                 (_, State::BrokerUnreachable { reason }) => {
                     tracing::warn!(%reason, "Kafka does not answer; publishing waits for it");
                 }
-                (State::BrokerUnreachable { .. }, State::Publishing) => {
+                (
+                    State::BrokerUnreachable { .. } | State::CircuitOpen { .. },
+                    State::Publishing,
+                ) => {
                     tracing::info!("Kafka answers again");
                 }
                 (_, State::Interrupted { reason }) => {

@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
+    circuit::Passage,
     delivery::Delivery,
     front::{Front, Page},
     metrics::{self, Active},
@@ -23,6 +24,7 @@ use super::{
     start::Start,
 };
 use crate::{
+    breaker::CircuitState,
     error::{Error, chain},
     fail_points::fail_point,
     ids::Position,
@@ -39,6 +41,8 @@ const ABORT: Duration = Duration::from_millis(400);
 const RELEASE: Duration = Duration::from_millis(300);
 /// How often to look at the end of the log, for the lag.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often to look at a circuit that is open, and the pause before the lease is taken again then.
+const CIRCUIT_PAUSE: Duration = Duration::from_millis(100);
 /// Pages end with the event with which their payloads come to so many bytes.
 const PAGE_BYTES: usize = 16 << 20;
 
@@ -79,8 +83,8 @@ impl Publisher {
 
     /// Publishes until it is told to stop.
     ///
-    /// A broker that is down, a database that is down, a lost lease: it waits, tries again and says
-    /// so in [`progress`](Self::progress). When stopped it returns within about a second, whatever is in
+    /// A broker that is down, a circuit that is open ([`Builder::circuit`]), a database that is down, a lost lease: it
+    /// waits, tries again and says so in [`progress`](Self::progress). When stopped it returns within about a second, whatever is in
     /// flight: that is delivered by then, or its transaction is aborted.
     ///
     /// Cancellation safe: when the future is dropped, publishing stops at once; the next publisher has to
@@ -109,6 +113,13 @@ impl Publisher {
                     self.reporter.state(State::Standby);
                     metrics::interrupted(context);
                     self.retry_interval()
+                }
+                Err(Ended::Resumed) => continue,
+                Err(Ended::Open(reason)) => {
+                    self.reporter.state(State::CircuitOpen { reason });
+                    metrics::interrupted(context);
+                    pauses = delays();
+                    CIRCUIT_PAUSE
                 }
                 Err(Ended::Interrupted(error)) => {
                     self.reporter.state(State::Interrupted { reason: chain(&error) });
@@ -179,15 +190,18 @@ impl Publisher {
         ended: DropGuard,
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
+        // With the lease: or halting one publisher would be to start another.
+        let Some(passage) = stop.run_until_cancelled(self.passage()).await else { return Ok(()) };
         let mut checkpoint = Checkpoint::take_over(database, Self::CHECKPOINT, epoch).await?;
         self.reporter.position(checkpoint.position());
-        self.reporter.state(State::Connecting);
+        let looks = if passage.is_trial() { self.reporter.now().state } else { State::Connecting };
+        self.reporter.state(looks.clone());
         let id = self.transactional_id(database).await?;
         let categories = database.categories().await?;
         let (settings, at) = (self.settings.clone(), checkpoint.position());
-        let mut producer = Producer::start(settings, categories, id.clone(), at, ended)?;
+        let mut producer = Producer::start(settings, categories, id.clone(), at, passage, ended)?;
         // Nothing is on its way yet that had to be waited for.
-        let Some(told) = stop.run_until_cancelled(self.ready(&mut producer)).await else {
+        let Some(told) = stop.run_until_cancelled(self.ready(&mut producer, looks)).await else {
             return Ok(());
         };
         let start = Start::of(told?, checkpoint.position());
@@ -198,7 +212,7 @@ impl Publisher {
         let mut front = Front::new(start, checkpoint.position());
         let mut listener = None;
         let mut page = self.page(front.position()).await?;
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && !self.is_halted() {
             if page.events.is_empty() {
                 // Positions that rolled back appends have left.
                 front.pass(&page);
@@ -245,7 +259,39 @@ impl Publisher {
         producer.start_job(Job::Finish);
         self.done(&mut producer).await?;
         self.advance(database, &mut checkpoint, &mut front).await?;
-        Ok(())
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        drop(producer);
+        // The next term begins when the circuit lets it, and this one keeps the lease until then.
+        stop.run_until_cancelled(self.passage()).await.map_or(Ok(()), |_| Err(Ended::Resumed))
+    }
+
+    /// Whether the circuit was opened by hand, or by those it is shared with.
+    fn is_halted(&self) -> bool {
+        self.settings.circuit.state() != CircuitState::Closed
+    }
+
+    /// Waits until the circuit lets a session through.
+    async fn passage(&self) -> Passage {
+        let circuit = &self.settings.circuit;
+        loop {
+            let wait = match Passage::ask(circuit) {
+                Ok(passage) => return passage,
+                Err(wait) => wait,
+            };
+            let reason = match self.reporter.now().state {
+                _ if circuit.by_hand().is_some() => "opened by hand".to_owned(),
+                State::BrokerUnreachable { reason }
+                | State::Interrupted { reason }
+                | State::CircuitOpen { reason } => reason,
+                _ => "of failures before".to_owned(),
+            };
+            self.reporter.state(State::CircuitOpen { reason });
+            // It is nothing where nobody knows when.
+            let wait = if wait.is_zero() { CIRCUIT_PAUSE } else { wait };
+            sleep(wait.min(CIRCUIT_PAUSE)).await;
+        }
     }
 
     /// What the store's publishers are called at the broker.
@@ -265,11 +311,15 @@ impl Publisher {
     }
 
     /// Waits until the producer takes jobs. Returns how far the store is published, by what the broker has.
-    async fn ready(&self, producer: &mut Producer) -> Result<Option<ProgressRecord>, Failure> {
+    async fn ready(
+        &self,
+        producer: &mut Producer,
+        looks: State,
+    ) -> Result<Option<ProgressRecord>, Failure> {
         loop {
             match producer.report().await {
                 Report::Ready(progress) => return Ok(progress),
-                report => self.pass_on(report, State::Connecting)?,
+                report => self.pass_on(report, looks.clone())?,
             }
         }
     }
@@ -289,6 +339,8 @@ impl Publisher {
         match report {
             Report::Failed(failure) => return Err(failure),
             Report::Reachable => self.reporter.state(reachable),
+            // A trial that fails says so itself.
+            Report::Unreachable(_) if matches!(reachable, State::CircuitOpen { .. }) => {}
             Report::Unreachable(reason) => {
                 self.reporter.state(State::BrokerUnreachable { reason });
             }

@@ -9,6 +9,10 @@ use crate::{backoff::Waits, error::Error};
 pub(super) enum Ended {
     /// Another publisher has taken over.
     Fenced,
+    /// The circuit was open for a while, and is not any more.
+    Resumed,
+    /// The circuit is open, for this reason.
+    Open(String),
     /// Starting over may help.
     Interrupted(Error),
     /// It will not.
@@ -31,6 +35,7 @@ impl From<Failure> for Ended {
             Failure::Interrupted(error) => Self::Interrupted(error),
             Failure::Refused(error) => Self::Failed(error),
             Failure::Fenced => Self::Fenced,
+            Failure::Open(reason) => Self::Open(reason),
             // Only a dropped producer is told so.
             Failure::Abandoned => Self::Failed(Error::Closed),
         }

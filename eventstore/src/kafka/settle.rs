@@ -204,8 +204,8 @@ impl Worker {
             if !may_be_resumed(&error) {
                 return Err(failure("abort a transaction", error));
             }
-            self.check(&[])?;
             self.reaches_broker();
+            self.check(&[])?;
         }
     }
 }

@@ -39,8 +39,8 @@ impl Worker {
             if !may_be_resumed(&error) {
                 return Err(failure("begin to publish in transactions", error));
             }
-            self.check(&[])?;
             self.reaches_broker();
+            self.check(&[])?;
         }
     }
 
@@ -98,8 +98,8 @@ impl Worker {
                 return Err(failure("learn whether a transaction is committed", error));
             }
             self.producer.context().doubt();
-            self.check(&[])?;
             self.reaches_broker();
+            self.check(&[])?;
         }
         self.committed = Some(Instant::now());
         fail_point!("publisher-committed", |_| {

@@ -20,6 +20,7 @@ use rdkafka::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
+    circuit::Passage,
     cloud_events::{Headers, MAX_HEADERS},
     delivery::Delivery,
     options::Settings,
@@ -55,6 +56,9 @@ pub(super) struct Worker {
     pub(super) progress_topic: String,
     /// How far the store was published when it began, by what the database says.
     checkpoint: Position,
+    passage: Passage,
+    /// Why the session is over, if the circuit is open.
+    halted: Option<String>,
     reports: UnboundedSender<Report>,
     abandoned: Arc<AtomicBool>,
     pub(super) producer: BaseProducer<Receipts>,
@@ -75,6 +79,7 @@ impl Worker {
         categories: Vec<String>,
         transactional_id: Arc<str>,
         checkpoint: Position,
+        passage: Passage,
         reports: UnboundedSender<Report>,
         abandoned: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
@@ -91,6 +96,8 @@ impl Worker {
             transactional_id,
             progress_topic: ProgressRecord::topic(&settings.context),
             checkpoint,
+            passage,
+            halted: None,
             reports,
             abandoned,
             producer,
@@ -113,7 +120,12 @@ impl Worker {
                 tracing::debug!(reason, "fenced");
                 Failure::Fenced
             }
-            _ => failure,
+            _ => {
+                if let Failure::Interrupted(_) = failure {
+                    self.passage.failed();
+                }
+                failure
+            }
         }
     }
 
@@ -130,6 +142,7 @@ impl Worker {
         }
         let told = self.read_progress()?;
         fail_point!("publisher-progress-read");
+        self.passage.begun();
         self.tell(Report::Ready(told));
         loop {
             let published = match jobs.recv_timeout(PAUSE) {
@@ -146,6 +159,9 @@ impl Worker {
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Failure::Abandoned),
             };
+            if published > 0 || self.settings.delivery == Delivery::ExactlyOnce {
+                self.passage.acknowledged();
+            }
             self.tell(Report::Done(published));
         }
     }
@@ -405,6 +421,10 @@ impl Worker {
 
     /// Asks the broker whether it is there, and reports whether it answers.
     pub(super) fn reaches_broker(&mut self) -> bool {
+        if self.passage.is_over() {
+            self.halted.get_or_insert_with(|| "other failures, or by hand".to_owned());
+            return false;
+        }
         match self.producer.client().fetch_metadata(None, BROKER_TIMEOUT) {
             Ok(_) => {
                 self.reached();
@@ -451,6 +471,10 @@ impl Worker {
         let reason =
             self.producer.context().trouble().unwrap_or_else(|| crate::error::chain(error));
         self.unreachable = true;
+        self.passage.failed();
+        if self.passage.is_over() {
+            self.halted = Some(reason.clone());
+        }
         self.tell(Report::Unreachable(reason));
     }
 
@@ -459,10 +483,13 @@ impl Worker {
         let _ = self.reports.send(report);
     }
 
-    /// Fails if a message has failed, or nobody waits any more.
+    /// Fails if a message has failed, the circuit was found open, or nobody waits any more.
     pub(super) fn check(&self, batch: &[Recorded]) -> Result<(), Failure> {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Failure::Abandoned);
+        }
+        if let Some(reason) = &self.halted {
+            return Err(Failure::Open(reason.clone()));
         }
         let Some(mut failure) = self.producer.context().failure() else { return Ok(()) };
         if is_consequence(failure.code) {

@@ -12,8 +12,11 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Database, GenericClient, database_error};
+#[cfg(feature = "fail-points")]
+use crate::testkit::faults::Injected;
 use crate::{
     error::{Error, chain},
+    fail_points::fail_point,
     metrics::{self, LeaseFrom},
 };
 
@@ -106,6 +109,7 @@ impl Lease {
             Some(epoch) => {
                 let from = if row.get(2) { LeaseFrom::Expired } else { LeaseFrom::Free };
                 metrics::lease_taken(name, from);
+                fail_point!("lease-taken", |_| Err(Injected::at("lease-taken").into()));
                 Asked::Taken(Self {
                     database: database.clone(),
                     name: name.to_owned(),
@@ -152,6 +156,7 @@ impl Lease {
     /// # Errors
     /// [`Error::Fenced`] if another has taken it.
     pub async fn renew(&self) -> Result<(), Error> {
+        fail_point!("lease-renewing", |_| Err(Injected::at("lease-renewing").into()));
         let sql = self.database.schema().sql(
             "update {schema}.leases
              set expires_at = clock_timestamp() + $4 * interval '1 millisecond'
@@ -169,6 +174,7 @@ impl Lease {
         }
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) =
             asked + self.options.time_to_live;
+        fail_point!("lease-renewed", |_| Err(Injected::at("lease-renewed").into()));
         Ok(())
     }
 

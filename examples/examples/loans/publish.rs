@@ -61,7 +61,7 @@ impl Publishing {
             if now.position >= end {
                 return Ok(());
             }
-            if let State::BrokerUnreachable { reason } = now.state {
+            if let State::BrokerUnreachable { reason } | State::CircuitOpen { reason } = now.state {
                 bail!("Kafka at {brokers} does not answer: {reason}");
             }
             if now.position > moved.0 {

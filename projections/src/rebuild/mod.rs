@@ -34,7 +34,7 @@ use self::{
     place::{Place, Purpose, Stage},
     progress::Reporter,
 };
-use crate::{error::Error, install::install, read_model::ReadModel};
+use crate::{error::Error, fail_points::may_fail, install::install, read_model::ReadModel};
 
 /// What is nearer to the end of the log than this is followed, batch by batch.
 const NEAR: i64 = 20_000;
@@ -252,8 +252,11 @@ async fn bring_up<R: ReadModel>(place: &Place<R>) -> Result<(Built, Checkpoint),
                 break;
             }
         }
+        may_fail!("rebuild-filled");
         place.index().await?;
+        may_fail!("rebuild-indexed");
         place.mark(&checkpoint, Stage::Built).await?;
+        may_fail!("rebuild-built");
     }
     events += follow::follow(place, &mut checkpoint).await?;
     let parked = place.parked().await?.len() as u64;

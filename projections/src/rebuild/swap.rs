@@ -17,6 +17,7 @@ use super::{
 use crate::{
     engine::failed,
     error::Error,
+    fail_points::may_fail,
     install::tables_fit,
     read_model::{History, ReadModel},
     table::Table,
@@ -73,7 +74,10 @@ async fn try_swap<R: ReadModel>(
     checkpoint.hold(client).await?;
     let positions = vec![checkpoint.position(); usize::from(R::SLICES)];
     replace(place, client, &positions).await?;
-    Ok(transaction.commit().await?)
+    may_fail!("rebuild-swapping");
+    transaction.commit().await?;
+    may_fail!("rebuild-swapped");
+    Ok(())
 }
 
 /// Holds the projection where it is, for as long as the transaction lasts.
@@ -207,7 +211,10 @@ async fn try_rollback<R: ReadModel>(place: &Place<R>) -> Result<(), Error> {
     if is_archived_beyond(place, client, positions.into_iter().min()).await? {
         return Err(outdated("streams were archived that it has not seen"));
     }
-    Ok(transaction.commit().await?)
+    may_fail!("rebuild-rolling-back");
+    transaction.commit().await?;
+    may_fail!("rebuild-rolled-back");
+    Ok(())
 }
 
 /// Whether there are archived events beyond a position, which a worker that starts there would not see.

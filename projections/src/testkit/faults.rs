@@ -74,6 +74,38 @@ pub const PROJECTION_FAIL_POINTS: [&str; 10] = [
     "saga-outcome-recorded",
 ];
 
+/// The fail points of a worker that Kafka feeds, on top of the others.
+///
+/// | Point | The worker | `return` |
+/// |---|---|---|
+/// | `kafka-page-taken` | has taken events from the topics, and offsets behind them | nothing is done |
+/// | `offsets-noting` | is about to write these offsets, in the transaction of what comes of the events | it is rolled back |
+/// | `offsets-noted` | has written them there, and not committed | it is rolled back |
+#[cfg(feature = "kafka")]
+pub const KAFKA_FED_FAIL_POINTS: [&str; 3] =
+    ["kafka-page-taken", "offsets-noting", "offsets-noted"];
+
+/// The fail points of a [`Rebuild`](crate::Rebuild), on top of the others.
+///
+/// | Point | The rebuild | `return` |
+/// |---|---|---|
+/// | `rebuild-filled` | has filled the tables | they are gone on with |
+/// | `rebuild-indexed` | has made the indexes, and not noted it | they are gone on with |
+/// | `rebuild-built` | has noted that they are there | they are gone on with |
+/// | `rebuild-swapping` | has put the tables in place, and not committed | it is rolled back |
+/// | `rebuild-swapped` | has committed it | the answer is lost |
+/// | `rebuild-rolling-back` | has put the old tables back, and not committed | it is rolled back |
+/// | `rebuild-rolled-back` | has committed it | the answer is lost |
+pub const REBUILD_FAIL_POINTS: [&str; 7] = [
+    "rebuild-filled",
+    "rebuild-indexed",
+    "rebuild-built",
+    "rebuild-swapping",
+    "rebuild-swapped",
+    "rebuild-rolling-back",
+    "rebuild-rolled-back",
+];
+
 /// A reactor, or who makes the calls of a saga, among [`Faults`].
 ///
 /// Of these, [`Failure`](Fault::Failure), [`TimedOut`](Fault::TimedOut), [`LostAnswer`](Fault::LostAnswer),

@@ -66,7 +66,7 @@ pub use self::{
     store::Injected,
 };
 
-/// The fail points of the store: what it comes by when it executes a command, appends, and moves a checkpoint.
+/// The fail points of the store: what it comes by when it executes a command, appends, moves a checkpoint, and holds a lease.
 ///
 /// With the feature `fail-points` each is one of the crate [`fail`](https://docs.rs/fail): what is to happen there is said
 /// by the variable `FAILPOINTS`, or by `fail::cfg` and `fail::cfg_callback` in the program, such as a callback that
@@ -84,9 +84,12 @@ pub use self::{
 /// | `unit-committed` | has committed a unit of work | the answer is lost |
 /// | `checkpoint-moving` | is about to move a checkpoint, in the transaction of what goes with it | that fails |
 /// | `checkpoint-moved` | has moved it there, and nothing is committed yet | that fails |
+/// | `lease-taken` | has taken a lease | the answer is lost: nobody has it until it is over |
+/// | `lease-renewing` | is about to renew a lease | it is not renewed |
+/// | `lease-renewed` | has renewed it | the answer is lost |
 ///
 /// The publisher has fail points of its own: `kafka::FAIL_POINTS`.
-pub const STORE_FAIL_POINTS: [&str; 9] = [
+pub const STORE_FAIL_POINTS: [&str; 12] = [
     "command-loaded",
     "command-decided",
     "command-recorded",
@@ -96,4 +99,7 @@ pub const STORE_FAIL_POINTS: [&str; 9] = [
     "unit-committed",
     "checkpoint-moving",
     "checkpoint-moved",
+    "lease-taken",
+    "lease-renewing",
+    "lease-renewed",
 ];

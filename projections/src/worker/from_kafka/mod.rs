@@ -24,6 +24,7 @@ use super::{
 use crate::{
     control::{FedBy, set_fed_by},
     error::Error,
+    fail_points::may_fail,
     kafka::{
         self, DeadLetters, Failure, FeedError, Offsets, Origin, Partitions, Resume, Start,
         Subscription,
@@ -230,6 +231,7 @@ impl Source for FromKafka {
         loop {
             if let Some(part) = self.held.part(after, limit) {
                 if part.mark.is_some() {
+                    may_fail!("kafka-page-taken");
                     self.tell(FedBy::Kafka).await?;
                 }
                 return Ok(Some(part));
