@@ -91,7 +91,7 @@ async fn a_publisher_whose_checkpoint_was_taken_over_moves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_connections_to_the_database_delay_it_only() {
     let setup = Setup::new().await;
-    setup.append(4000).await;
+    setup.append(12_000).await;
     let publisher = setup.publisher().lease_time_to_live(LEASE).build(&setup.store).unwrap();
     let mut progress = publisher.progress();
     let stop = CancellationToken::new();
@@ -112,7 +112,7 @@ async fn lost_connections_to_the_database_delay_it_only() {
         execute(&setup.url, all_others).await;
         tokio::time::sleep(random_millis(20..80)).await;
     }
-    wait_for(&mut progress, |progress| progress.position.get() == 4000).await;
+    wait_for(&mut progress, |progress| progress.position.get() == 12_000).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     assert!(interruptions.await.unwrap() > 0, "nothing was interrupted");
