@@ -177,6 +177,7 @@ mod progress;
 mod progress_record;
 mod publication;
 mod publisher;
+mod questions;
 mod reader;
 mod receipts;
 mod record;
