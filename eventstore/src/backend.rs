@@ -190,6 +190,14 @@ pub(crate) trait Backend: Send + Sync {
     /// A page of the log, by position, or of a stream, by version.
     async fn page(&self, page: Page<'_>) -> Result<Vec<Recorded>, Error>;
 
+    /// The safe position, and then a page of the log up to it, in the order of positions.
+    async fn look(&self, page: Page<'_>) -> Result<(Position, Vec<Recorded>), Error> {
+        let safe = self.safe_position().await?;
+        let page = Page { up_to: page.up_to.min(safe), ..page };
+        let events = if page.after < page.up_to { self.page(page).await? } else { Vec::new() };
+        Ok((safe, events))
+    }
+
     /// The version and the state of a stream; `None` if it has no events.
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error>;
 

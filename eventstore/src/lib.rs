@@ -133,7 +133,8 @@ pub use self::{
     command::{Command, Committed, Envelope, Handle},
     error::{DecodeError, Error, ExecuteError},
     event::{
-        Decoded, DecodedIter, Event, EventType, Metadata, Payload, Recorded, RetiredType, Upcast,
+        Decoded, DecodedIter, Event, EventType, Metadata, MetadataFields, Payload, Recorded,
+        RetiredType, Upcast,
     },
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
     life::{StreamInfo, StreamState},

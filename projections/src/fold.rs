@@ -40,6 +40,13 @@ struct Folded<R> {
     changed: bool,
 }
 
+/// There is no row, here or in the database.
+impl<R> Default for Folded<R> {
+    fn default() -> Self {
+        Self { held: None, stored: false, changed: false }
+    }
+}
+
 impl<R: ReadModel> Default for Folding<R> {
     fn default() -> Self {
         Self { rows: HashMap::new(), past: Vec::new() }
@@ -68,12 +75,11 @@ impl<R: ReadModel> Folding<R> {
     pub(crate) fn fold(&mut self, steps: &[Step<R>]) -> Result<(), Box<EventFailure>> {
         for step in steps {
             for key in step.keys.as_slice() {
-                if !self.knows(key) {
-                    self.stored(key.clone(), None);
-                }
-                if let Some(row) = self.rows.get_mut(key) {
-                    row.step(key, step, &mut self.past)?;
-                }
+                let row = match self.rows.get_mut(key) {
+                    Some(row) => row,
+                    None => self.rows.entry(key.clone()).or_default(),
+                };
+                row.step(key, step, &mut self.past)?;
             }
         }
         Ok(())

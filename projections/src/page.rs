@@ -70,23 +70,51 @@ impl Pages {
         end: Position,
         limit: usize,
     ) -> Result<Page, Error> {
-        // What lies behind the bytes that may be read would be sent in vain.
-        let fitting = self.fitting.load(Ordering::Relaxed);
-        let limit = limit.min(fitting);
-        let span = i64::try_from(limit).unwrap_or(i64::MAX).saturating_mul(SPAN);
-        let end = end.min(Position::new(after.get().saturating_add(span)));
-        let dense = self.dense.load(Ordering::Relaxed);
-        let wanted = (!dense).then_some(&*self.categories);
-        let mut events = match self.archived {
+        let asked = self.asked(after, end, limit);
+        let Asked { end, limit, .. } = asked;
+        let wanted = self.wanted(&asked);
+        let events = match self.archived {
             Archived::Excluded => {
                 self.store.read_page_within(wanted, after, end, limit, PAGE_BYTES).await?
             }
             Archived::Included => {
                 let query = EventQuery::log().include_archived().after(after).up_to(end);
                 let query = wanted.into_iter().fold(query, |query, of| query.categories(of));
-                self.store.cursor(query.page_size(limit)).next_page().await?
+                self.store.cursor(query.page_size(limit)).with_safe(end).next_page().await?
             }
         };
+        Ok(self.page(asked, events))
+    }
+
+    /// The safe position, and the next page after a position, up to it.
+    pub(crate) async fn look(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Position, Page), Error> {
+        let asked = self.asked(after, Position::new(i64::MAX), limit);
+        let Asked { end, limit, .. } = asked;
+        let wanted = self.wanted(&asked);
+        let (safe, events) = self.store.look(wanted, after, end, limit, PAGE_BYTES).await?;
+        let asked = Asked { end: end.min(safe).max(after), ..asked };
+        Ok((safe, self.page(asked, events)))
+    }
+
+    fn asked(&self, after: Position, end: Position, limit: usize) -> Asked {
+        // What lies behind the bytes that may be read would be sent in vain.
+        let fitting = self.fitting.load(Ordering::Relaxed);
+        let limit = limit.min(fitting);
+        let span = i64::try_from(limit).unwrap_or(i64::MAX).saturating_mul(SPAN);
+        let end = end.min(Position::new(after.get().saturating_add(span)));
+        Asked { after, end, limit, fitting, dense: self.dense.load(Ordering::Relaxed) }
+    }
+
+    fn wanted(&self, asked: &Asked) -> Option<&[String]> {
+        (!asked.dense).then_some(&*self.categories)
+    }
+
+    fn page(&self, asked: Asked, mut events: Vec<Recorded>) -> Page {
+        let Asked { after, end, limit, fitting, dense } = asked;
         let is_large = size_of(&events) >= PAGE_BYTES;
         let to = match events.last() {
             Some(last) if events.len() == limit || is_large => last.position,
@@ -107,8 +135,20 @@ impl Pages {
         if passed >= 100 {
             self.dense.store(events.len() as i64 > passed / 2, Ordering::Relaxed);
         }
-        Ok(Page { events, to })
+        Page { events, to }
     }
+}
+
+/// What a page was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    after: Position,
+    end: Position,
+    limit: usize,
+    /// How many events were about as large as may be read at once.
+    fitting: usize,
+    /// All events were asked for, whatever their categories.
+    dense: bool,
 }
 
 pub(crate) fn size(event: &Recorded) -> usize {

@@ -1,6 +1,12 @@
 //! What is recorded about an event besides its payload.
 
-use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::LazyLock,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::Recorded;
@@ -12,9 +18,16 @@ use super::Recorded;
 /// let metadata = Metadata::new().actor("clerk-112").correlation_id("order-7").with("channel", "web");
 /// assert_eq!(metadata.custom["channel"], "web");
 /// ```
+///
+/// Its fields are those of [`MetadataFields`]. Most events have none of them, and replays move millions of events:
+/// so it is as small as a pointer.
+#[derive(Clone, Default)]
+pub struct Metadata(Option<Box<MetadataFields>>);
+
+/// What [`Metadata`] consists of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Metadata {
+pub struct MetadataFields {
     /// What all messages of one business transaction share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
@@ -42,14 +55,14 @@ impl Metadata {
     /// none), caused by the event, in the same trace.
     pub fn caused_by<E>(cause: &Recorded<E>) -> Self {
         let id = cause.id.to_string();
-        Self {
-            correlation_id: Some(
-                cause.metadata.correlation_id.clone().unwrap_or_else(|| id.clone()),
-            ),
+        let MetadataFields { correlation_id, traceparent, .. } = &*cause.metadata;
+        let fields = MetadataFields {
+            correlation_id: Some(correlation_id.clone().unwrap_or_else(|| id.clone())),
             causation_id: Some(id),
-            traceparent: cause.metadata.traceparent.clone(),
-            ..Self::default()
-        }
+            traceparent: traceparent.clone(),
+            ..MetadataFields::default()
+        };
+        fields.into()
     }
 
     /// Sets the correlation id.
@@ -88,10 +101,58 @@ impl Metadata {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.correlation_id.is_none()
-            && self.causation_id.is_none()
-            && self.actor.is_none()
-            && self.traceparent.is_none()
-            && self.custom.is_empty()
+        **self == *NONE
+    }
+}
+
+static NONE: LazyLock<MetadataFields> = LazyLock::new(MetadataFields::default);
+
+impl Deref for Metadata {
+    type Target = MetadataFields;
+
+    fn deref(&self) -> &MetadataFields {
+        self.0.as_deref().unwrap_or_else(|| &NONE)
+    }
+}
+
+impl DerefMut for Metadata {
+    fn deref_mut(&mut self) -> &mut MetadataFields {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl From<MetadataFields> for Metadata {
+    fn from(fields: MetadataFields) -> Self {
+        Self((fields != *NONE).then(|| fields.into()))
+    }
+}
+
+impl From<Metadata> for MetadataFields {
+    fn from(metadata: Metadata) -> Self {
+        metadata.0.map(|fields| *fields).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl Serialize for Metadata {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        MetadataFields::deserialize(deserializer).map(Self::from)
     }
 }

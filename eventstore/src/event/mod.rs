@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     decoded::{Decoded, DecodedIter},
-    metadata::Metadata,
+    metadata::{Metadata, MetadataFields},
     recorded::{Payload, Recorded},
 };
 use crate::{error::DecodeError, shape::ShapeText};

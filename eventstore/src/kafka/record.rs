@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    event::{Metadata, Payload, Recorded},
+    event::{Metadata, MetadataFields, Payload, Recorded},
     ids::{Position, StreamId, Version},
 };
 
@@ -264,7 +264,7 @@ impl<'a> Headers<'a> {
     }
 
     fn metadata(&self) -> Result<Metadata, RecordError> {
-        let mut metadata = Metadata::new();
+        let mut metadata = MetadataFields::default();
         for (name, value, place) in [
             ("ce_correlationid", self.correlation, &mut metadata.correlation_id),
             ("ce_causationid", self.causation, &mut metadata.causation_id),
@@ -279,7 +279,7 @@ impl<'a> Headers<'a> {
             metadata.custom = serde_json::from_slice(header.value)
                 .map_err(|_| header.invalid("it is no JSON object"))?;
         }
-        Ok(metadata)
+        Ok(metadata.into())
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use super::{Client, Database, Schema, database_error};
+use super::{Client, Database, Prepared, Schema, database_error};
 use crate::{error::Error, ids::Position, metrics::OLDEST_IN_FLIGHT};
 
 /// An append that has drawn positions, or is about to, and is neither committed nor rolled back.
@@ -49,29 +49,50 @@ async fn of(client: &Client, schema: &Schema) -> Result<Vec<InFlight>, Error> {
 
 /// The safe position. Warns of the append that has held it back for long.
 pub(super) async fn safe_position(database: &Database) -> Result<Position, Error> {
-    let failed = |error| database_error("read a position of the log", error);
     let client = database.client().await?;
-    let statement =
-        client.prepare_cached(&database.0.statements.safe_position).await.map_err(failed)?;
-    let row = client.query_one(&statement, &[]).await.map_err(failed)?;
-    let (safe, last) = (Position::new(row.get(0)), Position::new(row.get(1)));
-    if let Some(held_back) = database.0.held_back.note(safe, last) {
-        match of(&client, database.schema()).await {
-            Ok(in_flight) => {
-                for oldest in in_flight.iter().take(1) {
-                    database.0.held_back.show(oldest, held_back);
-                    let InFlight { after, pid, application_name, since } = oldest;
-                    tracing::warn!(
-                        %after, pid, application_name, since = since.map(tracing::field::display),
-                        ?held_back,
-                        "readers of the log wait for an append in flight"
-                    );
-                }
-            }
-            Err(error) => tracing::debug!(%error, "no look at the appends in flight"),
-        }
+    SafePosition::prepare(&client, database).await?.query().await
+}
+
+/// The question for the safe position, ready to be sent.
+pub(super) struct SafePosition<'a> {
+    client: &'a Client,
+    database: &'a Database,
+    statement: Prepared,
+}
+
+impl<'a> SafePosition<'a> {
+    pub(super) async fn prepare(client: &'a Client, database: &'a Database) -> Result<Self, Error> {
+        let statement = client.prepare_cached(&database.0.statements.safe_position).await;
+        Ok(Self { client, database, statement: statement.map_err(failed)? })
     }
-    Ok(safe)
+
+    /// As [`safe_position`]. It is sent when this is first polled.
+    pub(super) async fn query(self) -> Result<Position, Error> {
+        let row = self.client.query_one(&self.statement, &[]).await.map_err(failed)?;
+        let (safe, last) = (Position::new(row.get(0)), Position::new(row.get(1)));
+        let Database(inner, ..) = self.database;
+        if let Some(held_back) = inner.held_back.note(safe, last) {
+            match of(self.client, &inner.schema).await {
+                Ok(in_flight) => {
+                    for oldest in in_flight.iter().take(1) {
+                        inner.held_back.show(oldest, held_back);
+                        let InFlight { after, pid, application_name, since } = oldest;
+                        tracing::warn!(
+                            %after, pid, application_name, since = since.map(tracing::field::display),
+                            ?held_back,
+                            "readers of the log wait for an append in flight"
+                        );
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "no look at the appends in flight"),
+            }
+        }
+        Ok(safe)
+    }
+}
+
+fn failed(error: tokio_postgres::Error) -> Error {
+    database_error("read a position of the log", error)
 }
 
 /// How long the safe position has stood below the last position drawn.

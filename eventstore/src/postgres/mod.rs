@@ -326,6 +326,10 @@ impl Backend for Database {
         page::page(self, page).await
     }
 
+    async fn look(&self, page: Page<'_>) -> Result<(Position, Vec<Recorded>), Error> {
+        page::look(self, page).await
+    }
+
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         life::stream_info(self, stream).await
     }

@@ -1,9 +1,6 @@
 //! Reading pages of the log and of streams.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use futures::TryStreamExt;
 use tokio_postgres::{
@@ -11,7 +8,7 @@ use tokio_postgres::{
     types::{FromSql, ToSql, Type, accepts},
 };
 
-use super::{Client, Database, Schema, database_error};
+use super::{Client, Database, Prepared, Schema, database_error, in_flight::SafePosition};
 use crate::{
     backend::Page,
     error::Error,
@@ -33,66 +30,164 @@ pub(super) async fn page_on(
     schema: &Schema,
     page: Page<'_>,
 ) -> Result<Vec<Recorded>, Error> {
-    let failed = |error| database_error("read the log", error);
-    let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
-    let (after, up_to) = (page.after.get(), page.up_to.get());
-    let versions = (page.after_version.get(), page.up_to_version.get());
-    let name = page.stream.map(|stream| (stream.category(), stream.key()));
-    let mut params: Vec<&(dyn ToSql + Sync)> = vec![&after, &up_to, &limit];
-    let mut filters = String::new();
-    let mut filter = |sql: &str, param| {
-        params.push(param);
-        filters.push_str(&sql.replace("$n", &format!("${}", params.len())));
-    };
-    let template = match &name {
-        Some((category, key)) => {
-            // The statement itself names these.
-            let names: [&(dyn ToSql + Sync); 4] = [category, key, &versions.0, &versions.1];
-            names.into_iter().for_each(|param| filter("", param));
-            include_str!("sql/stream_page.sql")
-        }
-        None => {
-            if page.after_version > Version::NONE {
-                filter(" and e.version > $n", &versions.0);
-            }
-            if page.up_to_version < Version::new(i64::MAX) {
-                filter(" and e.version <= $n", &versions.1);
-            }
-            if let Some(categories) = &page.categories {
-                // `offset 0` keeps the planner from joining all streams to a page of events.
-                filter(
-                    " and exists (select from {schema}.streams s \
-                     where s.id = e.stream_id and s.category = any ($n) offset 0)",
-                    categories,
-                );
-            }
-            include_str!("sql/page.sql")
-        }
-    };
-    if let Some(types) = &page.event_types {
-        filter(" and e.type = any ($n)", types);
-    }
-    if let Some(id) = &page.correlation_id {
-        // As the index has it; and the id itself, since others may have its hash.
-        filter(
-            " and hashtextextended(e.metadata ->> 'correlation_id', 0) = hashtextextended($n, 0) \
-             and e.metadata ->> 'correlation_id' = $n",
-            id,
-        );
-    }
-    if let Some(id) = &page.event_id {
-        filter(" and e.event_id = $n", id);
-    }
-    let direction = match page.direction {
-        Direction::Forward => "",
-        Direction::Backward => "desc",
-    };
-    let sql = with_source(template, page.archived)
-        .replace("{filters}", &filters)
-        .replace("{direction}", direction);
+    let values = Values::of(&page);
+    let (sql, params) = values.statement(&page);
     let statement = client.prepare_cached(&schema.sql(&sql)).await.map_err(failed)?;
+    if let Some(stream) = page.stream {
+        return fetch(client, &statement, params, &page, |_, _| Ok(stream.clone())).await;
+    }
+    // They are named afterwards, once for each stream.
+    let nameless = StreamId::stored("".into(), "");
+    let (mut numbers, mut streams) = (HashMap::new(), Vec::new());
+    let name = |_: &Row, id| {
+        let next = numbers.len();
+        streams.push(*numbers.entry(id).or_insert(next));
+        Ok(nameless.clone())
+    };
+    let mut events = fetch(client, &statement, params, &page, name).await?;
+    let names = stream_names(client, schema, &numbers).await?;
+    for (event, number) in std::iter::zip(&mut events, streams) {
+        event.stream = names[number].clone();
+    }
+    Ok(events)
+}
+
+/// The safe position, and a page of the log up to it, in one round trip.
+pub(super) async fn look(
+    database: &Database,
+    page: Page<'_>,
+) -> Result<(Position, Vec<Recorded>), Error> {
+    let busy = database.busy().await?;
+    let seen = look_on(busy.client()?, database, page).await;
+    busy.done();
+    seen
+}
+
+async fn look_on(
+    client: &Client,
+    database: &Database,
+    page: Page<'_>,
+) -> Result<(Position, Vec<Recorded>), Error> {
+    let values = Values::of(&page);
+    let (sql, params) = values.statement(&page);
+    // Who looks finds little: looking up the stream of each event takes less time than one more round trip.
+    let sql = include_str!("sql/named_page.sql").replace("{page}", &sql);
+    let looking = SafePosition::prepare(client, database).await?;
+    let reading = client.prepare_cached(&database.schema().sql(&sql)).await.map_err(failed)?;
+    let mut categories = Names::default();
+    let name = |row: &Row, id| match row.try_get::<_, Option<&str>>(10).map_err(failed)? {
+        Some(category) => {
+            let key = row.try_get(11).map_err(failed)?;
+            Ok(StreamId::stored(categories.get(category), key))
+        }
+        None => Err(Error::StreamMissing { id }),
+    };
+    // Sent in the order in which they are first polled. What the page's statement sees is later than the safe
+    // position, and so it sees all that is below.
+    let (safe, events) = tokio::join!(
+        biased;
+        looking.query(),
+        fetch(client, &reading, params, &page, name),
+    );
+    let (safe, mut events) = (safe?, events?);
+    // Above it there may be gaps.
+    events.truncate(events.partition_point(|event| event.position <= safe));
+    Ok((safe, events))
+}
+
+fn failed(error: tokio_postgres::Error) -> Error {
+    database_error("read the log", error)
+}
+
+/// What a page is asked with.
+struct Values<'a> {
+    after: i64,
+    up_to: i64,
+    limit: i64,
+    versions: (i64, i64),
+    stream: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Values<'a> {
+    fn of(page: &Page<'a>) -> Self {
+        Self {
+            after: page.after.get(),
+            up_to: page.up_to.get(),
+            limit: i64::try_from(page.limit).unwrap_or(i64::MAX),
+            versions: (page.after_version.get(), page.up_to_version.get()),
+            stream: page.stream.map(|stream| (stream.category(), stream.key())),
+        }
+    }
+
+    /// The statement, and its parameters.
+    fn statement<'p>(&'p self, page: &'p Page<'_>) -> (String, Vec<&'p (dyn ToSql + Sync)>) {
+        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&self.after, &self.up_to, &self.limit];
+        let mut filters = String::new();
+        let mut filter = |sql: &str, param| {
+            params.push(param);
+            filters.push_str(&sql.replace("$n", &format!("${}", params.len())));
+        };
+        let template = match &self.stream {
+            Some((category, key)) => {
+                // The statement itself names these.
+                let names: [&(dyn ToSql + Sync); 4] =
+                    [category, key, &self.versions.0, &self.versions.1];
+                names.into_iter().for_each(|param| filter("", param));
+                include_str!("sql/stream_page.sql")
+            }
+            None => {
+                if page.after_version > Version::NONE {
+                    filter(" and e.version > $n", &self.versions.0);
+                }
+                if page.up_to_version < Version::new(i64::MAX) {
+                    filter(" and e.version <= $n", &self.versions.1);
+                }
+                if let Some(categories) = &page.categories {
+                    // `offset 0` keeps the planner from joining all streams to a page of events.
+                    filter(
+                        " and exists (select from {schema}.streams s \
+                         where s.id = e.stream_id and s.category = any ($n) offset 0)",
+                        categories,
+                    );
+                }
+                include_str!("sql/page.sql")
+            }
+        };
+        if let Some(types) = &page.event_types {
+            filter(" and e.type = any ($n)", types);
+        }
+        if let Some(id) = &page.correlation_id {
+            // As the index has it; and the id itself, since others may have its hash.
+            filter(
+                " and hashtextextended(e.metadata ->> 'correlation_id', 0) = hashtextextended($n, 0) \
+                 and e.metadata ->> 'correlation_id' = $n",
+                id,
+            );
+        }
+        if let Some(id) = &page.event_id {
+            filter(" and e.event_id = $n", id);
+        }
+        let direction = match page.direction {
+            Direction::Forward => "",
+            Direction::Backward => "desc",
+        };
+        let sql = with_source(template, page.archived)
+            .replace("{filters}", &filters)
+            .replace("{direction}", direction);
+        (sql, params)
+    }
+}
+
+/// The events of a page, each of the stream that `name` makes of its row and the id of its stream.
+async fn fetch(
+    client: &Client,
+    statement: &Prepared,
+    params: Vec<&(dyn ToSql + Sync)>,
+    page: &Page<'_>,
+    mut name: impl FnMut(&Row, i64) -> Result<StreamId, Error>,
+) -> Result<Vec<Recorded>, Error> {
     // As they come: while one is taken in here, the server makes the next.
-    let mut rows = Box::pin(client.query_raw(&statement, params).await.map_err(failed)?);
+    let mut rows = Box::pin(client.query_raw(statement, params).await.map_err(failed)?);
     let (mut events, mut types, mut bytes) = (Vec::new(), Names::default(), 0);
     while bytes < page.bytes
         && let Some(row) = rows.try_next().await.map_err(failed)?
@@ -103,44 +198,45 @@ pub(super) async fn page_on(
                 return Err(Error::StreamArchived { stream: stream.clone() });
             }
             _ => {
-                let (stream, size, event) = recorded(&row, &mut types).map_err(failed)?;
-                events.push((stream, event));
-                bytes += size;
+                let id = row.try_get(1).map_err(failed)?;
+                let stream = name(&row, id)?;
+                let event = recorded(&row, &mut types, stream).map_err(failed)?;
+                bytes += event.event.as_bytes().len();
+                events.push(event);
             }
         }
     }
     // The connection throws away what is left, before it does anything else.
     drop(rows);
-    if let Some(stream) = page.stream {
-        return Ok(events.into_iter().map(|(_, event)| event(stream.clone())).collect());
-    }
-    let streams = events.iter().map(|(stream, _)| *stream).collect();
-    let streams = stream_names(client, schema, streams).await.map_err(failed)?;
-    let named = events.into_iter().map(|(id, event)| match streams.get(&id) {
-        Some(stream) => Ok(event(stream.clone())),
-        None => Err(Error::StreamMissing { id }),
-    });
-    named.collect()
+    Ok(events)
 }
 
-/// The names of streams by their ids, which never change.
+/// The names of streams, which never change, in the order of their numbers by id.
 async fn stream_names(
     client: &Client,
     schema: &Schema,
-    ids: HashSet<i64>,
-) -> Result<HashMap<i64, StreamId>, tokio_postgres::Error> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
+    numbers: &HashMap<i64, usize>,
+) -> Result<Vec<StreamId>, Error> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
     }
+    let mut ids = vec![0; numbers.len()];
+    numbers.iter().for_each(|(id, number)| ids[*number] = *id);
     let sql = schema.sql(include_str!("sql/stream_names.sql"));
-    let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &[&Vec::from_iter(ids)]).await?;
+    let statement = client.prepare_cached(&sql).await.map_err(failed)?;
+    let rows = client.query(&statement, &[&ids]).await.map_err(failed)?;
     let mut categories = Names::default();
-    let name = |row: &Row| {
-        let category = categories.get(row.try_get(1)?);
-        Ok((row.try_get(0)?, StreamId::stored(category, row.try_get(2)?)))
-    };
-    rows.iter().map(name).collect()
+    let mut names = vec![None; ids.len()];
+    for row in rows {
+        let category = categories.get(row.try_get(1).map_err(failed)?);
+        let name = StreamId::stored(category, row.try_get(2).map_err(failed)?);
+        let id = row.try_get(0).map_err(failed)?;
+        if let Some(number) = numbers.get(&id) {
+            names[*number] = Some(name);
+        }
+    }
+    let named = std::iter::zip(names, ids);
+    named.map(|(name, id)| name.ok_or(Error::StreamMissing { id })).collect()
 }
 
 /// Says where the events of a statement are, and in which state a stream is refused.
@@ -171,37 +267,25 @@ impl Names {
     }
 }
 
-/// A stored event: the id of its stream, the size of its payload, and what it is once the name of the stream
-/// is known.
+/// A stored event of a stream.
 pub(super) fn recorded(
     row: &Row,
     types: &mut Names,
-) -> Result<(i64, usize, impl FnOnce(StreamId) -> Recorded + use<>), tokio_postgres::Error> {
-    let position = Position::new(row.try_get(0)?);
-    let stream_id = row.try_get(1)?;
-    let version = Version::new(row.try_get(2)?);
-    let id = row.try_get(3)?;
-    let event_type = types.get(row.try_get(4)?);
-    let schema_version = row.try_get::<_, i32>(5)? as u32;
-    let recorded_at = row.try_get(6)?;
-    let occurred_at = row.try_get(7)?;
-    let event = row.try_get::<_, JsonText>(8)?.0;
-    let size = event.as_bytes().len();
+    stream: StreamId,
+) -> Result<Recorded, tokio_postgres::Error> {
     let metadata: Option<postgres_types::Json<Metadata>> = row.try_get(9)?;
-    let metadata = metadata.map(|json| json.0).unwrap_or_default();
-    let named = move |stream| Recorded {
-        position,
+    Ok(Recorded {
+        position: Position::new(row.try_get(0)?),
         stream,
-        version,
-        id,
-        event_type,
-        schema_version,
-        recorded_at,
-        occurred_at,
-        metadata,
-        event,
-    };
-    Ok((stream_id, size, named))
+        version: Version::new(row.try_get(2)?),
+        id: row.try_get(3)?,
+        event_type: types.get(row.try_get(4)?),
+        schema_version: row.try_get::<_, i32>(5)? as u32,
+        recorded_at: row.try_get(6)?,
+        occurred_at: row.try_get(7)?,
+        metadata: metadata.map(|json| json.0).unwrap_or_default(),
+        event: row.try_get::<_, JsonText>(8)?.0,
+    })
 }
 
 /// JSON text as it is stored.

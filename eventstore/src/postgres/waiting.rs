@@ -120,9 +120,9 @@ impl WaitingEvents {
         while read < bytes
             && let Some(row) = rows.try_next().await.map_err(failed)?
         {
-            let (_, size, event) = recorded(&row, &mut types).map_err(failed)?;
-            events.push(event(stream.clone()));
-            read += size;
+            let event = recorded(&row, &mut types, stream.clone()).map_err(failed)?;
+            read += event.event.as_bytes().len();
+            events.push(event);
         }
         Ok(events)
     }

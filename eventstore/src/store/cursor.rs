@@ -71,6 +71,12 @@ impl Cursor {
         Self { store, rest: query, safe: Position::START, window: WINDOW }
     }
 
+    /// Tells it a [safe position](EventStore::safe_position) that is known: up to there it need not ask for one.
+    pub fn with_safe(mut self, position: Position) -> Self {
+        self.safe = self.safe.max(position);
+        self
+    }
+
     /// The next events, at most [a page](EventQuery::page_size) of them. None if there are none at
     /// present: reading forward without an end, ask again later.
     ///
@@ -137,6 +143,27 @@ impl Cursor {
             }
             Some(_) => self.step_in_stream().await,
         }
+    }
+
+    /// Cuts off the next page, where it can be told before it is read: what is between here and as many positions
+    /// further on as a page may have events. `None` where it cannot be told, or there is none.
+    pub(super) fn cut_off(&mut self) -> Option<Self> {
+        let Self { rest, safe, .. } = &mut *self;
+        let is_plain = rest.stream.is_none()
+            && rest.direction == Direction::Forward
+            && rest.from_time.is_none()
+            // It is counted down, and there are no more positions than this.
+            && rest.limit > i64::MAX as u64;
+        let page = i64::try_from(rest.page_size).unwrap_or(i64::MAX);
+        let end = Position::new(rest.after.get().saturating_add(page));
+        // What is beyond may not be safe to read yet.
+        if !is_plain || end > *safe || end > rest.up_to {
+            return None;
+        }
+        let mut next = self.clone();
+        next.rest.up_to = end;
+        self.rest.after = end;
+        Some(next)
     }
 
     async fn step_in_log(&mut self) -> Result<(Vec<Recorded>, Then), Error> {

@@ -1,5 +1,6 @@
 //! The event store: one API over PostgreSQL and, for unit tests, memory.
 
+mod ahead;
 mod backoff;
 mod cache;
 mod check;

@@ -1,14 +1,8 @@
 //! Reading events as they are stored, streamed with constant memory.
 
 use futures::{Stream, TryStreamExt, stream};
-use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
 
-use super::{
-    EventStore,
-    cursor::{Cursor, Then},
-    outcome_of,
-};
+use super::{EventStore, ahead::Reading, cursor::Cursor};
 use crate::{
     backend::Page,
     error::Error,
@@ -21,8 +15,8 @@ impl EventStore {
     /// The events that a query finds, in order, up to what is safe to read when the first is asked for;
     /// of a single stream, up to its end.
     ///
-    /// It holds two [pages](EventQuery::page_size) at a time in memory: from the second page on, the next
-    /// is fetched while one is used. Between pages it holds no transaction and no connection. To stop and
+    /// It holds three [pages](EventQuery::page_size) at a time in memory: from the second page on, the next
+    /// two are fetched while one is used. Between pages it holds no transaction and no connection. To stop and
     /// go on later, or to follow the log, use a [`cursor`](Self::cursor).
     ///
     /// The stream ends after an error: [`Error::Future`] if the query is from a time that has not come
@@ -111,41 +105,25 @@ impl EventStore {
             .page(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) })
             .await
     }
-}
 
-/// Where a stream of events stands.
-enum Reading {
-    Start(Cursor),
-    Second(Cursor),
-    /// The next page is on its way.
-    Ahead(AbortOnDropHandle<Result<Step, Error>>),
-    End,
-}
-
-/// A page, and where the cursor stands after it.
-type Step = (Vec<Recorded>, Then, Cursor);
-
-async fn step(mut cursor: Cursor) -> Result<Step, Error> {
-    let (events, then) = cursor.step().await?;
-    Ok((events, then, cursor))
-}
-
-impl Reading {
-    async fn next(self) -> Result<Option<(Vec<Recorded>, Self)>, Error> {
-        let ((events, then, cursor), next): (Step, fn(Cursor) -> Self) = match self {
-            Self::Start(mut cursor) => {
-                cursor.end_here().await?;
-                (step(cursor).await?, Self::Second)
-            }
-            // Who has come this far reads on, as a rule.
-            Self::Second(cursor) => (step(cursor).await?, Self::ahead),
-            Self::Ahead(task) => (outcome_of(task.await)?, Self::ahead),
-            Self::End => return Ok(None),
-        };
-        Ok(Some((events, if then == Then::More { next(cursor) } else { Self::End })))
-    }
-
-    fn ahead(cursor: Cursor) -> Self {
-        Self::Ahead(AbortOnDropHandle::new(tokio::spawn(step(cursor).in_current_span())))
+    /// A [`safe_position`](Self::safe_position), and [`read_page_within`](Self::read_page_within) up to that one or
+    /// to `up_to`, whichever is lower. Of PostgreSQL both are asked in one round trip: it is for who has read almost
+    /// all there is, and looks for more.
+    ///
+    /// A page that is not full, neither in events nor in bytes, has all events up to the lower of both.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn look(
+        &self,
+        categories: Option<&[String]>,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<(Position, Vec<Recorded>), Error> {
+        self.backend
+            .look(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) })
+            .await
     }
 }

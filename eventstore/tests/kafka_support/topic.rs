@@ -6,7 +6,7 @@ use std::{
 };
 
 use annals_eventstore::{
-    Position, Recorded,
+    MetadataFields, Position, Recorded,
     kafka::{ProgressRecord, RecordReader},
 };
 use rdkafka::{
@@ -59,7 +59,7 @@ impl Message {
         ]);
         let recorded = event.occurred_at.map(|_| time(event.recorded_at));
         headers.extend(recorded.map(|time| ("ce_recordedtime", time)));
-        let metadata = event.metadata.clone();
+        let metadata = MetadataFields::from(event.metadata.clone());
         for (name, value) in [
             ("ce_correlationid", metadata.correlation_id),
             ("ce_causationid", metadata.causation_id),

@@ -144,7 +144,7 @@ impl Line {
         let mut request = self.client.post(url).header("idempotency-key", key).json(body);
         let metadata = attempt.metadata();
         let context =
-            [("x-request-id", metadata.correlation_id), ("traceparent", metadata.traceparent)];
+            [("x-request-id", &metadata.correlation_id), ("traceparent", &metadata.traceparent)];
         for (name, value) in context {
             if let Some(value) = value {
                 request = request.header(name, value);

@@ -1,7 +1,5 @@
 //! From stored events to steps: decoded, and with the rows that they touch. Pure, without I/O.
 
-use std::collections::HashMap;
-
 use annals_eventstore::{Decoded, Recorded};
 
 use crate::{
@@ -11,13 +9,13 @@ use crate::{
 };
 
 pub(crate) struct Steps<R: ReadModel> {
-    sources: HashMap<&'static str, Source<R>>,
+    /// They are few.
+    sources: Vec<Source<R>>,
 }
 
 impl<R: ReadModel> Steps<R> {
     pub(crate) fn new() -> Self {
-        let sources = R::sources().into_iter().map(|source| (source.category(), source)).collect();
-        Self { sources }
+        Self { sources: R::sources() }
     }
 
     /// Decodes one event: a step, several or none.
@@ -25,11 +23,13 @@ impl<R: ReadModel> Steps<R> {
         &self,
         event: Recorded,
     ) -> Result<Option<Decoded<Step<R>>>, Box<EventFailure>> {
-        let Some(source) = self.sources.get(event.stream.category()) else { return Ok(None) };
+        let category = event.stream.category();
+        let Some(source) = self.sources.iter().find(|source| source.category() == category) else {
+            return Ok(None);
+        };
         let (stream, version, position) = (event.stream.clone(), event.version, event.position);
-        let decoded = guarded(|| source.step(event));
-        let projection = R::TABLE.to_owned();
-        decoded.map(Some).map_err(|source| {
+        guarded(|| source.step(event)).map(Some).map_err(|source| {
+            let projection = R::TABLE.to_owned();
             Box::new(EventFailure { projection, stream, version, position, source })
         })
     }

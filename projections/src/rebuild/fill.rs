@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    ended,
     follow::follow_to,
     pages::pages,
     place::Place,
@@ -199,11 +200,11 @@ impl<R: ReadModel> Filling<'_, R> {
     /// without that event must find everything else as it should be.
     async fn failure(&mut self) -> Option<Error> {
         let mut failure = None;
-        while let Some(ended) = self.tasks.join_next().await {
-            let error = match ended {
+        while let Some(outcome) = self.tasks.join_next().await {
+            let error = match outcome {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error,
-                Err(error) => Error::Rebuild { source: error.into() },
+                Err(error) => ended(error),
             };
             if matches!(failure, None | Some(Error::Event(_))) {
                 failure = Some(error);

@@ -34,7 +34,9 @@ use self::{
     place::{Place, Purpose, Stage},
     progress::Reporter,
 };
-use crate::{error::Error, fail_points::may_fail, install::install, read_model::ReadModel};
+use crate::{
+    error::Error, fail_points::may_fail, guard::panicked, install::install, read_model::ReadModel,
+};
 
 /// What is nearer to the end of the log than this is followed, batch by batch.
 const NEAR: i64 = 20_000;
@@ -282,5 +284,13 @@ pub(crate) async fn bring_up_to_date<R: ReadModel>(store: &EventStore) -> Result
             Err(Error::RebuildRuns { .. }) => tokio::time::sleep(WAIT).await,
             outcome => return outcome,
         }
+    }
+}
+
+/// Why a task did not come to its end.
+fn ended(error: tokio::task::JoinError) -> Error {
+    match error.try_into_panic() {
+        Ok(panic) => Error::Rebuild { source: panicked(&*panic) },
+        Err(error) => Error::Rebuild { source: error.into() },
     }
 }

@@ -1,17 +1,22 @@
 //! Pages of the log, read ahead and decoded side by side, in their order.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
+use std::{
+    collections::{VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::Arc,
+};
 
 use annals_eventstore::{Position, Recorded};
 use futures::{Stream, TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
-use super::place::Place;
+use super::{ended, place::Place};
 use crate::{
     engine::Steps,
     error::{Error, EventFailure},
-    guard::panicked,
+    page::Pages,
     read_model::{ReadModel, Step},
 };
 
@@ -36,22 +41,14 @@ pub(super) fn pages<R: ReadModel>(
     after: Position,
     end: Position,
 ) -> impl Stream<Item = Result<Page<R>, Error>> + Send + use<R> {
-    let (log, most) = (place.pages(), place.throttle.at_once(PAGE));
     // In a task of its own, so that reading goes on while pages are folded.
-    let (sender, read) = mpsc::channel(AHEAD);
-    let reading = AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut after = after;
-        while after < end {
-            let page = log.next(after, end, most).await;
-            match &page {
-                Ok(page) => after = page.to,
-                Err(_) => after = end,
-            }
-            if sender.send(page).await.is_err() {
-                break;
-            }
-        }
-    }));
+    let (sender, read) = mpsc::channel(1);
+    let log = Log {
+        pages: place.pages().into(),
+        most: place.throttle.at_once(PAGE),
+        asked: VecDeque::new(),
+    };
+    let reading = AbortOnDropHandle::new(tokio::spawn(log.read(after, end, sender)));
     let read = stream::unfold((read, reading), |(mut read, reading)| async {
         read.recv().await.map(|page| (page, (read, reading)))
     });
@@ -61,14 +58,61 @@ pub(super) fn pages<R: ReadModel>(
     read.map_ok(move |crate::page::Page { events, to }| {
         let (steps, hash) = (steps.clone(), hash.clone());
         let decode = tokio::task::spawn_blocking(move || decode(&steps, &hash, events, to, shards));
-        async move {
-            decode.await.map_err(|error| match error.try_into_panic() {
-                Ok(panic) => Error::Rebuild { source: panicked(&*panic) },
-                Err(error) => Error::Rebuild { source: error.into() },
-            })
-        }
+        async move { decode.await.map_err(ended) }
     })
     .try_buffered(AHEAD)
+}
+
+type Read = Result<crate::page::Page, Error>;
+
+/// The log, as it is read for a rebuild.
+struct Log {
+    pages: Arc<Pages>,
+    /// How many events a page may have.
+    most: usize,
+    /// Pages on their way, in their order: up to where each goes if it holds that much.
+    asked: VecDeque<(Position, AbortOnDropHandle<Read>)>,
+}
+
+impl Log {
+    /// Reads page after page. Where the log has few holes, it is known where a page ends before it is there, and
+    /// the next one is read beside it.
+    async fn read(mut self, after: Position, end: Position, sender: mpsc::Sender<Read>) {
+        // Up to where it has read, and up to where it has asked.
+        let (mut reached, mut asked) = (after, after);
+        let mut is_dense = false;
+        while reached < end {
+            while asked < end && self.asked.len() < if is_dense { AHEAD } else { 1 } {
+                let to = if is_dense { end.min(asked.plus(self.most)) } else { end };
+                self.asked.push_back((to, self.page(asked, to)));
+                asked = to;
+            }
+            let Some((to, page)) = self.asked.pop_front() else { return };
+            let page = page.await.unwrap_or_else(|error| Err(ended(error)));
+            match &page {
+                Ok(page) => {
+                    is_dense = page.to.get() - reached.get() <= 2 * page.events.len() as i64;
+                    reached = page.to;
+                }
+                Err(_) => reached = end,
+            }
+            if self.asked.is_empty() {
+                asked = reached;
+            } else if reached < to {
+                // Cut short by the size of its events: what it left comes before what was asked for since.
+                self.asked.push_front((to, self.page(reached, to)));
+            }
+            if sender.send(page).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn page(&self, after: Position, to: Position) -> AbortOnDropHandle<Read> {
+        let (pages, most) = (self.pages.clone(), self.most);
+        let page = async move { pages.next(after, to, most).await };
+        AbortOnDropHandle::new(tokio::spawn(page.in_current_span()))
+    }
 }
 
 fn decode<R: ReadModel>(

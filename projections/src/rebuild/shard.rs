@@ -18,9 +18,12 @@ use bytes::Bytes;
 use futures::SinkExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::{ToSql, Type};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::{
     copy::Encoder,
+    ended,
     place::{PATIENCE, Place},
 };
 use crate::{
@@ -83,6 +86,8 @@ pub(super) struct Shard<R: ReadModel> {
     is_stored: bool,
     folding: Folding<R>,
     tally: Arc<Tally>,
+    /// Versions that are copied while the fold goes on.
+    copying: Option<AbortOnDropHandle<Result<(), Error>>>,
 }
 
 impl<R: ReadModel> Shard<R> {
@@ -94,16 +99,24 @@ impl<R: ReadModel> Shard<R> {
             is_stored: checkpoint.position() > Position::START,
             folding: Folding::default(),
             tally: tally.clone(),
+            copying: None,
         }
     }
 
-    /// Works until it is told no more.
-    pub(super) async fn run(mut self, mut told: mpsc::Receiver<Told<R>>) -> Result<(), Error> {
+    /// Works until it is told no more. Whatever comes of it, nothing is copied afterwards.
+    pub(super) async fn run(mut self, told: mpsc::Receiver<Told<R>>) -> Result<(), Error> {
+        let worked = self.work(told).await;
+        let copied = self.copied().await;
+        worked.and(copied)
+    }
+
+    async fn work(&mut self, mut told: mpsc::Receiver<Told<R>>) -> Result<(), Error> {
         while let Some(next) = told.recv().await {
             match next {
                 Told::Steps(steps) => self.fold(&steps).await?,
                 Told::Hand(to) => {
                     self.copy_past().await?;
+                    self.copied().await?;
                     // Who asked waits for it, or has failed; then this one is told no more.
                     drop(to.send(std::mem::take(&mut self.folding)));
                 }
@@ -126,39 +139,51 @@ impl<R: ReadModel> Shard<R> {
         if self.folding.past.len() >= COPIED { self.copy_past().await } else { Ok(()) }
     }
 
+    /// Begins to copy what is over, once what was before it is copied.
     async fn copy_past(&mut self) -> Result<(), Error> {
-        if self.folding.past.is_empty() {
-            return Ok(());
+        self.copied().await?;
+        let past = std::mem::take(&mut self.folding.past);
+        if !past.is_empty() {
+            let (database, rows) = (self.database.clone(), self.rows.clone());
+            let checkpoint = self.checkpoint.clone();
+            let copying = async move { copy_past(&database, &rows, &checkpoint, past).await };
+            let copying = tokio::spawn(copying.in_current_span());
+            self.copying = Some(AbortOnDropHandle::new(copying));
         }
-        let transaction = self.database.begin().await?;
-        let client = transaction.client()?;
-        // It need not be on the disk before the checkpoint is, and the commit that moves that one flushes
-        // all before it. If the server dies earlier, it would be deleted anyway.
-        let lazily = format!("set local synchronous_commit = off; {PATIENCE}");
-        let lazily = client.batch_execute(&lazily).await;
-        lazily.map_err(failed::<R>("copy rows"))?;
-        // Whoever took the rebuild over deletes what was copied before, and not what comes later.
-        self.checkpoint.hold(client).await?;
-        copy_past(&self.rows, client, &self.folding.past).await?;
-        transaction.commit().await?;
-        self.folding.past.clear();
         Ok(())
+    }
+
+    /// Waits until what was to be copied is.
+    async fn copied(&mut self) -> Result<(), Error> {
+        match self.copying.take() {
+            Some(copying) => copying.await.unwrap_or_else(|error| Err(ended(error))),
+            None => Ok(()),
+        }
     }
 }
 
 /// Copies versions that are over.
 async fn copy_past<R: ReadModel>(
+    database: &Database,
     rows: &Rows<R>,
-    client: &Client,
-    past: &[Past<R>],
+    checkpoint: &Checkpoint,
+    past: Vec<Past<R>>,
 ) -> Result<(), Error> {
+    // It need not be on the disk before the checkpoint is, and the commit that moves that one flushes
+    // all before it. If the server dies earlier, it would be deleted anyway.
+    let lazily = format!("set local synchronous_commit = off; {PATIENCE}");
+    let transaction = database.begin_with(&lazily).await?;
+    let client = transaction.client()?;
+    // Whoever took the rebuild over deletes what was copied before, and not what comes later.
+    checkpoint.hold(client).await?;
     let table = &rows.table;
     let numbers = |from: Position, to: Position| {
         let (from, to) = (from.get(), to.get());
         [from, to, node(from, to)]
     };
-    let past = past.iter().map(|Past { row, from, to }| (row, numbers(*from, *to)));
-    copy(client, &table.history, &table.copy_history, past).await
+    let versions = past.iter().map(|Past { row, from, to }| (row, numbers(*from, *to)));
+    copy(client, &table.history, &table.copy_history, versions).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Copies rows that the table does not have yet.

@@ -128,21 +128,26 @@ impl Feed {
     }
 
     async fn advance(&self) -> Result<(), Error> {
-        // First the safe position, then, in statements of their own, what is below it.
-        let safe = self.store.safe_position().await?;
-        let mut after = self.latest().get_or_insert_with(|| Latest::begin(safe)).to();
-        self.safe.send_if_modified(|known| {
-            let is_first = *known < after;
-            *known = after.max(*known);
-            is_first
-        });
-        while after < safe {
-            let part = part(&self.pages, after, safe, PAGE).await?;
+        let known = self.latest().as_ref().map(Latest::to);
+        let Some(mut after) = known else {
+            // Who comes later reads what there is by then from the log.
+            let safe = self.store.safe_position().await?;
+            *self.latest() = Some(Latest::begin(safe));
+            self.safe.send_replace(safe);
+            return Ok(());
+        };
+        let (safe, page) = self.pages.look(after, PAGE).await?;
+        let mut part = Part { more: page.to < safe, events: page.events, to: page.to, mark: None };
+        while after < part.to {
             after = part.to;
             if let Some(latest) = &mut *self.latest() {
                 latest.add(part);
             }
             self.safe.send_replace(after);
+            if after >= safe {
+                break;
+            }
+            part = self::part(&self.pages, after, safe, PAGE).await?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::{
     record::{Record, raw, text},
 };
 use crate::{
-    Metadata, Payload, Recorded, StreamId, Version,
+    MetadataFields, Payload, Recorded, StreamId, Version,
     cli::{
         App, Exit, Failure,
         aggregate::ReadEvent,
@@ -135,7 +135,8 @@ fn in_words(event: &Recorded, readings: &[Reading]) -> Result<String, Failure> {
     if let Some(at) = event.occurred_at {
         field("occurred at", shown(at));
     }
-    let Metadata { correlation_id, causation_id, actor, traceparent, custom, .. } = &event.metadata;
+    let MetadataFields { correlation_id, causation_id, actor, traceparent, custom, .. } =
+        &*event.metadata;
     let known = [
         ("correlation id", correlation_id),
         ("causation id", causation_id),

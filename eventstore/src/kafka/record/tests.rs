@@ -36,12 +36,9 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     let text = || option::of(".{0,20}");
     let custom = vec((".{0,8}", prop_oneof![".{0,8}".prop_map(Into::into), Just(7.into())]), 0..3);
     (text(), text(), text(), text(), custom).prop_map(
-        |(correlation_id, causation_id, actor, traceparent, custom)| Metadata {
-            correlation_id,
-            causation_id,
-            actor,
-            traceparent,
-            custom: custom.into_iter().collect(),
+        |(correlation_id, causation_id, actor, traceparent, custom)| {
+            let custom = custom.into_iter().collect();
+            MetadataFields { correlation_id, causation_id, actor, traceparent, custom }.into()
         },
     )
 }
