@@ -185,7 +185,26 @@ pub(crate) async fn a_page_ends_where_it_is_told_to(store: &EventStore) {
     assert_eq!(page(Some(&["other", "thing"]), 0, 8, 3).await, [1, 2, 3]);
     assert_eq!(page(Some(&["other", "unknown"]), 0, 9, 2).await, [1, 3]);
     assert_eq!(page(Some(&[]), 0, 9, 100).await, [0; 0]);
-    assert_eq!(store.safe_position().await.unwrap(), positions[9]);
+    let safe = store.safe_position().await.unwrap();
+    assert_eq!(safe, positions[9]);
+
+    // The same with the safe position, which is not passed.
+    let look = async |categories: Option<&[String]>, after: Position, up_to, limit, bytes| {
+        let (at, page) = store.look(categories, after, up_to, limit, bytes).await.unwrap();
+        assert_eq!(at, safe);
+        page
+    };
+    let (log, end) = (log(store).await, Position::new(i64::MAX));
+    let other = ["other".to_owned()];
+    assert_eq!(look(None, Position::START, end, 100, usize::MAX).await, log);
+    assert_eq!(look(None, positions[2], positions[5], 100, usize::MAX).await, log[3..6]);
+    assert_eq!(look(None, positions[2], end, 2, usize::MAX).await, log[3..5]);
+    assert_eq!(look(None, positions[2], end, 100, 1).await, log[3..4]);
+    let of_other = look(Some(&other), positions[0], positions[8], 100, usize::MAX).await;
+    assert_eq!(numbers(&of_other), [1, 3, 5, 7]);
+    for after in [safe, safe.plus(1), safe.plus(1000)] {
+        assert_eq!(look(None, after, end, 100, usize::MAX).await, []);
+    }
 }
 
 pub(crate) async fn streams_of_similar_names_are_told_apart(store: &EventStore) {

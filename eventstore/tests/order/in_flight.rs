@@ -31,11 +31,19 @@ async fn an_open_append_delays_readers_at_its_positions_only() {
     // What is below stays readable, and what is above waits.
     assert_eq!(store.safe_position().await.unwrap(), Position::new(1));
     assert_eq!(seen(&store, Position::START).await, [1]);
+    let look = async |after| {
+        let end = Position::new(i64::MAX);
+        let (safe, events) = store.look(None, after, end, 10, usize::MAX).await.unwrap();
+        let seen: Vec<_> = events.iter().map(|event| event.position.get()).collect();
+        (safe.get(), seen)
+    };
+    assert_eq!(look(Position::START).await, (1, vec![1]));
     // A stream is readable to its end; it has an order of its own.
     assert_eq!(all(store.read_stream(&stream("c"), Default::default())).await.unwrap().len(), 1);
     held.commit().await.unwrap();
     assert_eq!(store.safe_position().await.unwrap(), Position::new(4));
     assert_eq!(seen(&store, Position::new(1)).await, [2, 3, 4]);
+    assert_eq!(look(Position::new(1)).await, (4, vec![2, 3, 4]));
     assert_sound(&log(&store).await);
 }
 

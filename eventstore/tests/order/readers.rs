@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     OneCategory,
     /// Forgets where it was all the time, and starts from where it was a while before.
     Restarted,
+    /// Asks for the safe position and for a page up to it at once.
+    Looking,
     /// Reads to the end as a stream, again and again.
     Streaming,
     /// Reads the streams that all writers share, each from where it was.
@@ -40,8 +42,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Restless, Self::OneCategory, Self::Restarted, Self::Streaming, Self::Following];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Restless,
+        Self::OneCategory,
+        Self::Restarted,
+        Self::Looking,
+        Self::Streaming,
+        Self::Following,
+    ];
 
     fn filter(self) -> Filter {
         match self {
@@ -103,6 +111,11 @@ impl Reader {
             let last_poll = self.all_written.load(Ordering::Relaxed);
             if let (Kind::Streaming, Reading::UpToSafePosition) = (self.kind, self.reading) {
                 checkpoint = self.stream(checkpoint, &mut pages).await;
+            } else if let (Kind::Looking, Reading::UpToSafePosition) = (self.kind, self.reading) {
+                let limit = random.random_range(1..40);
+                while self.look(&mut checkpoint, limit).await {
+                    pages += 1;
+                }
             } else {
                 let up_to = self.end(&client).await;
                 while checkpoint < up_to {
@@ -142,6 +155,17 @@ impl Reader {
                 Position::new(client.query_one(newest, &[]).await.unwrap().get(0))
             }
         }
+    }
+
+    /// Returns whether there may be more.
+    async fn look(&mut self, checkpoint: &mut Position, limit: usize) -> bool {
+        let (after, end) = (*checkpoint, Position::new(i64::MAX));
+        let seen = self.store.look(None, after, end, limit, usize::MAX).await;
+        let (safe, page) = seen.unwrap();
+        let is_full = page.len() == limit;
+        *checkpoint = page.last().filter(|_| is_full).map_or(safe, |last| last.position);
+        self.part.page(after, *checkpoint, &page);
+        is_full
     }
 
     async fn stream(&mut self, after: Position, pages: &mut usize) -> Position {
