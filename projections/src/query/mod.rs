@@ -244,8 +244,16 @@ impl<'a, R: ReadModel> Query<'a, R> {
         let at_param = params + 1 + R::Key::COLUMNS;
         let sql = Sql::of::<R>(database.read_models());
         let rows = sql.get(params + 1, Some(at_param), &self.condition());
-        let sql = database.schema().sql(include_str!("../sql/as_of_point.sql"));
-        let sql = sql
+        // If the tables are of other slices than the code, there is no row, and the long way answers.
+        let has_come_to = match R::SLICES {
+            1 => include_str!("../sql/one_slice_at.sql"),
+            _ => include_str!("../sql/all_slices_at.sql"),
+        };
+        let sql =
+            include_str!("../sql/as_of_point.sql").replace("{has_come_to}", has_come_to.trim_end());
+        let sql = database
+            .schema()
+            .sql(&sql)
             .replace("{rows}", &rows)
             .replace("{name}", &format!("${}", at_param + 1))
             .replace("{at}", &format!("${at_param}"));
