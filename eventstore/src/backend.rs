@@ -192,10 +192,7 @@ pub(crate) trait Backend: Send + Sync {
 
     /// The safe position, and then a page of the log up to it, in the order of positions.
     async fn look(&self, page: Page<'_>) -> Result<(Position, Vec<Recorded>), Error> {
-        let safe = self.safe_position().await?;
-        let page = Page { up_to: page.up_to.min(safe), ..page };
-        let events = if page.after < page.up_to { self.page(page).await? } else { Vec::new() };
-        Ok((safe, events))
+        look_in_turn(self, page).await
     }
 
     /// The version and the state of a stream; `None` if it has no events.
@@ -231,6 +228,17 @@ pub(crate) trait Backend: Send + Sync {
     /// Takes no more appends, and waits until those accepted are done, at most for `limit`; returns
     /// how many were given up.
     async fn close(&self, limit: Option<Duration>) -> usize;
+}
+
+/// [`Backend::look`], first for the safe position and then for the page.
+pub(crate) async fn look_in_turn(
+    backend: &(impl Backend + ?Sized),
+    page: Page<'_>,
+) -> Result<(Position, Vec<Recorded>), Error> {
+    let safe = backend.safe_position().await?;
+    let page = Page { up_to: page.up_to.min(safe), ..page };
+    let events = if page.after < page.up_to { backend.page(page).await? } else { Vec::new() };
+    Ok((safe, events))
 }
 
 /// A unit of work under way. Dropping it leaves nothing behind.

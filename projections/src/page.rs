@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use annals_eventstore::{EventQuery, EventStore, Position, Recorded};
+use annals_eventstore::{EventStore, Position, Recorded};
 
 use crate::error::Error;
 
@@ -78,15 +78,13 @@ impl Pages {
                 self.store.read_page_within(wanted, after, end, limit, PAGE_BYTES).await?
             }
             Archived::Included => {
-                let query = EventQuery::log().include_archived().after(after).up_to(end);
-                let query = wanted.into_iter().fold(query, |query, of| query.categories(of));
-                self.store.cursor(query.page_size(limit)).with_safe(end).next_page().await?
+                self.store.read_whole_page_within(wanted, after, end, limit, PAGE_BYTES).await?
             }
         };
         Ok(self.page(asked, events))
     }
 
-    /// The safe position, and the next page after a position, up to it.
+    /// The safe position, and the next page after a position, up to it, without what is archived.
     pub(crate) async fn look(
         &self,
         after: Position,
@@ -120,10 +118,17 @@ impl Pages {
             Some(last) if events.len() == limit || is_large => last.position,
             _ => end,
         };
+        // Others may read at the same time: what is large for one is for all.
         if is_large {
-            self.fitting.store(events.len().max(1), Ordering::Relaxed);
+            self.fitting.fetch_min(events.len().max(1), Ordering::Relaxed);
         } else if events.len() == fitting {
-            self.fitting.store(fitting.saturating_mul(2), Ordering::Relaxed);
+            let double = fitting.saturating_mul(2);
+            let _ = self.fitting.compare_exchange(
+                fitting,
+                double,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
         }
         if dense {
             events.retain(|event| {

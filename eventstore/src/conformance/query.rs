@@ -216,6 +216,7 @@ pub(crate) async fn a_cursor_passes_what_it_does_not_match(store: &EventStore) {
     let odd = r#"{"page_size": 0, "after": -5}"#;
     let mut cursor = store.cursor(serde_json::from_str(odd).unwrap());
     assert_eq!(cursor.next_page().await.unwrap(), log[..1]);
+    assert_eq!(all(store.read(serde_json::from_str(odd).unwrap())).await.unwrap(), log);
     // A position beyond the end, of another store for example, is not taken back.
     let ahead = Position::new(1000);
     let mut cursor = store.cursor(EventQuery::log().after(ahead));

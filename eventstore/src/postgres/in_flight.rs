@@ -95,6 +95,9 @@ fn failed(error: tokio_postgres::Error) -> Error {
     database_error("read a position of the log", error)
 }
 
+/// An append is over sooner than that, as a rule.
+const LASTING: Duration = Duration::from_millis(20);
+
 /// How long the safe position has stood below the last position drawn.
 pub(super) struct HeldBack {
     patience: Duration,
@@ -125,6 +128,12 @@ impl Drop for Shown {
 impl HeldBack {
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, seen: Mutex::default() }
+    }
+
+    /// Whether readers have waited at one position for a while.
+    pub(super) fn lasts(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().is_some_and(|seen| seen.since.elapsed() > LASTING)
     }
 
     /// Notes where the log stands. Returns for how long it has stood there, whenever it is time for a

@@ -56,7 +56,9 @@ pub use self::{
 pub(crate) use self::{lease::Asked, verify::verify};
 use crate::{
     append::ExpectedVersion,
-    backend::{Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Request, Session},
+    backend::{
+        Backend, KnownKey, Load, NewSnapshot, Outcome, Page, Part, Request, Session, look_in_turn,
+    },
     clock::Clock,
     error::Error,
     event::Recorded,
@@ -327,6 +329,10 @@ impl Backend for Database {
     }
 
     async fn look(&self, page: Page<'_>) -> Result<(Position, Vec<Recorded>), Error> {
+        // What is above would be read and thrown away each time.
+        if self.0.held_back.lasts() {
+            return look_in_turn(self, page).await;
+        }
         page::look(self, page).await
     }
 

@@ -31,17 +31,15 @@ impl Reading {
             }
             // Who has come this far reads on, as a rule.
             Self::Second(cursor) => {
-                let mut ahead = Ahead::default();
-                let events = ahead.take(step(cursor).await?);
+                let Step { events, rest, is_dense } = step(cursor).await?;
+                let mut ahead = Ahead { rest, ..Ahead::default() };
+                ahead.send_for_more(is_dense);
                 Ok(Some((events, Self::Ahead(ahead))))
             }
-            Self::Ahead(mut ahead) => match ahead.pages.pop_front() {
-                Some(page) => {
-                    let events = ahead.take(outcome_of(page.await)?);
-                    Ok(Some((events, Self::Ahead(ahead))))
-                }
-                None => Ok(None),
-            },
+            Self::Ahead(mut ahead) => {
+                let events = ahead.next().await?;
+                Ok(events.map(|events| (events, Self::Ahead(ahead))))
+            }
         }
     }
 
@@ -54,9 +52,15 @@ impl Reading {
 #[derive(Default)]
 pub(super) struct Ahead {
     /// In their order.
-    pages: VecDeque<AbortOnDropHandle<Result<Step, Error>>>,
+    pages: VecDeque<Asked>,
     /// What comes after them, unless only the last of them will tell.
     rest: Option<Cursor>,
+}
+
+struct Asked {
+    page: AbortOnDropHandle<Result<Step, Error>>,
+    /// It is of a part that was cut off, and others come after it.
+    is_cut_off: bool,
 }
 
 /// A page that was read.
@@ -69,37 +73,43 @@ struct Step {
 }
 
 impl Ahead {
-    /// Takes in a page, and sends for the next ones.
-    fn take(&mut self, step: Step) -> Vec<Recorded> {
-        // Of one that was cut off there is none.
-        if step.rest.is_some() {
-            self.rest = step.rest;
+    async fn next(&mut self) -> Result<Option<Vec<Recorded>>, Error> {
+        let Some(Asked { page, is_cut_off }) = self.pages.pop_front() else { return Ok(None) };
+        let Step { events, rest, is_dense } = outcome_of(page.await)?;
+        match rest {
+            Some(rest) if is_cut_off => self.pages.push_front(Asked::new(rest, true)),
+            Some(rest) => self.rest = Some(rest),
+            None => {}
         }
+        self.send_for_more(is_dense);
+        Ok(Some(events))
+    }
+
+    fn send_for_more(&mut self, is_dense: bool) {
         while self.pages.len() < AHEAD
             && let Some(mut cursor) = self.rest.take()
         {
-            let next = match step.is_dense {
-                true => cursor.cut_off(),
-                false => None,
-            };
+            let next = if is_dense { cursor.cut_off() } else { None };
             match next {
                 Some(next) => {
-                    self.pages.push_back(spawn(next));
+                    self.pages.push_back(Asked::new(next, true));
                     self.rest = Some(cursor);
                 }
-                None if self.pages.is_empty() => self.pages.push_back(spawn(cursor)),
+                None if self.pages.is_empty() => self.pages.push_back(Asked::new(cursor, false)),
                 None => {
                     self.rest = Some(cursor);
-                    break;
+                    return;
                 }
             }
         }
-        step.events
     }
 }
 
-fn spawn(cursor: Cursor) -> AbortOnDropHandle<Result<Step, Error>> {
-    AbortOnDropHandle::new(tokio::spawn(step(cursor).in_current_span()))
+impl Asked {
+    fn new(cursor: Cursor, is_cut_off: bool) -> Self {
+        let page = tokio::spawn(step(cursor).in_current_span());
+        Self { page: AbortOnDropHandle::new(page), is_cut_off }
+    }
 }
 
 async fn step(mut cursor: Cursor) -> Result<Step, Error> {
@@ -109,3 +119,6 @@ async fn step(mut cursor: Cursor) -> Result<Step, Error> {
     let is_dense = passed <= 2 * events.len() as u64;
     Ok(Step { events, rest: (then == Then::More).then_some(cursor), is_dense })
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ pub struct Cursor {
     rest: EventQuery,
     /// A safe position; the log is complete up to it.
     safe: Position,
-    window: i64,
+    pub(super) window: i64,
 }
 
 /// Whether there was more to read when a page was read.
@@ -69,12 +69,6 @@ pub(super) enum Then {
 impl Cursor {
     pub(super) fn new(store: EventStore, query: EventQuery) -> Self {
         Self { store, rest: query, safe: Position::START, window: WINDOW }
-    }
-
-    /// Tells it a [safe position](EventStore::safe_position) that is known: up to there it need not ask for one.
-    pub fn with_safe(mut self, position: Position) -> Self {
-        self.safe = self.safe.max(position);
-        self
     }
 
     /// The next events, at most [a page](EventQuery::page_size) of them. None if there are none at
@@ -154,7 +148,7 @@ impl Cursor {
             && rest.from_time.is_none()
             // It is counted down, and there are no more positions than this.
             && rest.limit > i64::MAX as u64;
-        let page = i64::try_from(rest.page_size).unwrap_or(i64::MAX);
+        let page = i64::try_from(rest.page_size.max(1)).unwrap_or(i64::MAX);
         let end = Position::new(rest.after.get().saturating_add(page));
         // What is beyond may not be safe to read yet.
         if !is_plain || end > *safe || end > rest.up_to {
@@ -162,6 +156,8 @@ impl Cursor {
         }
         let mut next = self.clone();
         next.rest.up_to = end;
+        // It is looked through as a whole, so that nothing of it is left.
+        next.window = next.window.max(page);
         self.rest.after = end;
         Some(next)
     }

@@ -8,15 +8,16 @@ use crate::{
     error::Error,
     event::Recorded,
     ids::{Position, StreamId, Version},
-    query::EventQuery,
+    query::{Archived, EventQuery},
 };
 
 impl EventStore {
     /// The events that a query finds, in order, up to what is safe to read when the first is asked for;
     /// of a single stream, up to its end.
     ///
-    /// It holds three [pages](EventQuery::page_size) at a time in memory: from the second page on, the next
-    /// two are fetched while one is used. Between pages it holds no transaction and no connection. To stop and
+    /// It holds two [pages](EventQuery::page_size) at a time in memory, or three where the log has few holes: from the
+    /// second page on, the next ones are fetched while one is used. Between pages it holds no transaction and no
+    /// connection. To stop and
     /// go on later, or to follow the log, use a [`cursor`](Self::cursor).
     ///
     /// The stream ends after an error: [`Error::Future`] if the query is from a time that has not come
@@ -104,6 +105,23 @@ impl EventStore {
         self.backend
             .page(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) })
             .await
+    }
+
+    /// The same, with the events of archived streams.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn read_whole_page_within(
+        &self,
+        categories: Option<&[String]>,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Recorded>, Error> {
+        let (bytes, archived) = (bytes.max(1), Archived::Included);
+        let page = Page { categories, bytes, archived, ..Page::log(after, up_to, limit) };
+        self.backend.page(page).await
     }
 
     /// A [`safe_position`](Self::safe_position), and [`read_page_within`](Self::read_page_within) up to that one or

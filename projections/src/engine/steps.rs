@@ -24,7 +24,7 @@ impl<R: ReadModel> Steps<R> {
         event: Recorded,
     ) -> Result<Option<Decoded<Step<R>>>, Box<EventFailure>> {
         let category = event.stream.category();
-        let Some(source) = self.sources.iter().find(|source| source.category() == category) else {
+        let Some(source) = self.sources.iter().rfind(|source| source.category() == category) else {
             return Ok(None);
         };
         let (stream, version, position) = (event.stream.clone(), event.version, event.position);

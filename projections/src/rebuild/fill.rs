@@ -197,20 +197,21 @@ impl<R: ReadModel> Filling<'_, R> {
     }
 
     /// Why shards ended, after all have. Of an event that failed, only if nothing else did: what is tried
-    /// without that event must find everything else as it should be.
+    /// without that event must find everything else as it should be. One that panicked comes first: what it was
+    /// copying may not have ended.
     async fn failure(&mut self) -> Option<Error> {
-        let mut failure = None;
+        let (mut failure, mut panic) = (None, None);
         while let Some(outcome) = self.tasks.join_next().await {
-            let error = match outcome {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(error) => ended(error),
-            };
-            if matches!(failure, None | Some(Error::Event(_))) {
-                failure = Some(error);
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if matches!(failure, None | Some(Error::Event(_))) => {
+                    failure = Some(error);
+                }
+                Ok(Err(_)) => {}
+                Err(error) => panic = Some(ended(error)),
             }
         }
-        failure
+        panic.or(failure)
     }
 }
 

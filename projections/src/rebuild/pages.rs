@@ -99,7 +99,7 @@ impl Log {
             if self.asked.is_empty() {
                 asked = reached;
             } else if reached < to {
-                // Cut short by the size of its events: what it left comes before what was asked for since.
+                // It was cut short, since events are large or may be. What it left comes before what was asked since.
                 self.asked.push_front((to, self.page(reached, to)));
             }
             if sender.send(page).await.is_err() {

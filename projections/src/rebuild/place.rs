@@ -282,8 +282,8 @@ impl<R: ReadModel> Place<R> {
                 let transaction = database.begin().await?;
                 let client = transaction.client()?;
                 patience(client).await?;
-                // The sort needs memory, for as long as it lasts. As while filling, two processes of the server are
-                // at work and no more: a rebuild is to be noticed by nobody.
+                // The sort needs memory, for as long as it lasts. Two processes of the server are enough: a rebuild is
+                // to be noticed by nobody.
                 let sql = format!(
                     "set local maintenance_work_mem = '256MB'; \
                      set local max_parallel_maintenance_workers = 0; {sql}"
@@ -296,17 +296,12 @@ impl<R: ReadModel> Place<R> {
         for two in self.table().indexes.chunks(2) {
             futures::future::try_join_all(two.iter().map(create)).await?;
         }
-        let Table { name, history, .. } = self.table();
-        let tables = [Some(name), (R::HISTORY == History::Kept).then_some(history)];
-        let analyze = |table: &String| {
-            let sql = format!("analyze {table}");
-            async move {
-                let client = self.database.client().await?;
-                client.batch_execute(&sql).await.map_err(failed::<R>("analyze the tables"))
-            }
-        };
-        let analyzed = tables.into_iter().flatten().map(analyze);
-        futures::future::try_join_all(analyzed).await.map(drop)
+        let mut analyze = format!("analyze {}", self.table().name);
+        if R::HISTORY == History::Kept {
+            analyze += &format!("; analyze {}", self.table().history);
+        }
+        let client = self.database.client().await?;
+        client.batch_execute(&analyze).await.map_err(failed::<R>("analyze the tables"))
     }
 
     /// The streams that are parked in the rebuild.

@@ -35,7 +35,7 @@ use crate::{
     read_model::{History, ReadModel, Step},
 };
 
-/// How many versions are copied at once.
+/// How many versions are copied at once; as many may gather meanwhile.
 const COPIED: usize = 20_000;
 
 /// What a shard is told.
@@ -106,8 +106,11 @@ impl<R: ReadModel> Shard<R> {
     /// Works until it is told no more. Whatever comes of it, nothing is copied afterwards.
     pub(super) async fn run(mut self, told: mpsc::Receiver<Told<R>>) -> Result<(), Error> {
         let worked = self.work(told).await;
-        let copied = self.copied().await;
-        worked.and(copied)
+        match (worked, self.copied().await) {
+            // Of an event only if nothing else failed.
+            (Ok(()) | Err(Error::Event(_)), Err(error)) => Err(error),
+            (worked, _) => worked,
+        }
     }
 
     async fn work(&mut self, mut told: mpsc::Receiver<Told<R>>) -> Result<(), Error> {

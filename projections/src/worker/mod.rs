@@ -7,6 +7,7 @@
 #[cfg(feature = "kafka")]
 mod aside;
 pub(crate) mod circuit;
+mod context;
 mod control;
 mod coordinator;
 pub(crate) mod failure;
@@ -17,6 +18,7 @@ mod forgetting;
 #[cfg(feature = "kafka")]
 mod from_kafka;
 mod latest;
+mod options;
 mod pace;
 pub(crate) mod parking;
 mod projection;
@@ -30,24 +32,27 @@ mod slice;
 mod source;
 mod sql;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use annals_eventstore::{
-    EventStore, Position,
-    breaker::BreakerOptions,
-    postgres::{LeaseOptions, SqlProjection, Use},
+    EventStore,
+    postgres::{SqlProjection, Use},
 };
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::failure::OnFailure;
-pub(crate) use self::{failure::may_be_of_an_event, projection::Projection, slice::slice_of};
 use self::{
-    feed::Feed, projection::RowProjection, reactor::Reactions, saga::Sagas, source::Source,
+    context::{Context, Log},
+    feed::Feed,
+    options::{Options, Rebuilding},
+    projection::RowProjection,
+    reactor::Reactions,
+    saga::Sagas,
     sql::SqlWorker,
 };
+pub(crate) use self::{failure::may_be_of_an_event, projection::Projection, slice::slice_of};
 use crate::{
-    control::{FedBy, set_fed_by},
     error::Error,
     reactor::Reactor,
     read_model::ReadModel,
@@ -94,27 +99,6 @@ pub struct Worker {
     instance: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    batch_size: usize,
-    poll_interval: Duration,
-    lease: LeaseOptions,
-    on_failure: OnFailure,
-    attempts: u32,
-    pause_after: usize,
-    breaker: BreakerOptions,
-    stop_within: Duration,
-    rebuilding: Rebuilding,
-    keep_history: Option<Duration>,
-}
-
-/// Whether a worker rebuilds read models that are not up to date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rebuilding {
-    Allowed,
-    Refused,
-}
-
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.projections.iter().map(|projection| projection.label()).collect();
@@ -125,24 +109,10 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// A worker without projections.
     pub fn new(store: &EventStore) -> Self {
-        let options = Options {
-            batch_size: 2000,
-            poll_interval: Duration::from_millis(100),
-            lease: LeaseOptions::default(),
-            on_failure: OnFailure::Park,
-            attempts: 3,
-            pause_after: 10,
-            breaker: BreakerOptions::default()
-                .failures(10)
-                .cool_down(Duration::from_secs(1), Duration::from_secs(300)),
-            stop_within: Duration::from_secs(10),
-            rebuilding: Rebuilding::Allowed,
-            keep_history: None,
-        };
         Self {
             store: store.clone(),
             projections: Vec::new(),
-            options,
+            options: Options::default(),
             log: Log::Ours,
             #[cfg(feature = "kafka")]
             topics: None,
@@ -265,98 +235,6 @@ impl Worker {
         self
     }
 
-    /// How many events are applied in one transaction at most: 2,000 unless set. A worker begins with
-    /// fewer, and takes as many as it gets done in a fraction of a second.
-    pub fn batch_size(mut self, events: usize) -> Self {
-        self.options.batch_size = events.max(1);
-        self
-    }
-
-    /// How often to look for events when no nudge comes: every 100 ms unless set.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.options.poll_interval = interval;
-        self
-    }
-
-    /// How leases are held. A worker that dies is replaced when its leases end.
-    pub fn lease(mut self, options: LeaseOptions) -> Self {
-        self.options.lease = options;
-        self
-    }
-
-    /// What becomes of an event that fails by itself: [`OnFailure::Park`] unless set.
-    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
-        self.options.on_failure = on_failure;
-        self
-    }
-
-    /// How often an event is tried whose failure may pass, before it counts as failed: 3 times unless
-    /// set, with growing waits of a random length in between. Reactions and projections in SQL have such
-    /// failures. That an event does not decode, or that a row is refused, does not pass.
-    pub fn attempts(mut self, attempts: u32) -> Self {
-        self.options.attempts = attempts.max(1);
-        self
-    }
-
-    /// After how many failed streams in a row, with no event that succeeds in between, a read model
-    /// pauses itself, since it is not the events that are wrong then: 10 unless set.
-    pub fn pause_after(mut self, streams: usize) -> Self {
-        self.options.pause_after = streams.max(1);
-        self
-    }
-
-    /// After how many failures in a row, with no success in between, the circuit breaker of a reactor or a
-    /// projection in SQL opens: 10 unless set. It is what they act on that is wrong then, and not the events. So
-    /// nothing is tried for a while and no event is parked; then one event is tried, and if that succeeds,
-    /// the breaker closes. [`status`](crate::control::status) shows it, and
-    /// [`resume`](crate::control::resume) closes it at once.
-    ///
-    /// With fewer than [`attempts`](Self::attempts), no event is parked before the breaker has opened once.
-    pub fn break_after(mut self, failures: u32) -> Self {
-        self.options.breaker.failures = failures.max(1);
-        self
-    }
-
-    /// How long an open circuit breaker leaves what failed alone: a second at first unless set, twice as long after
-    /// each trial that fails, and five minutes at most.
-    pub fn cool_down(mut self, first: Duration, most: Duration) -> Self {
-        (self.options.breaker.first, self.options.breaker.most) = (first, most.max(first));
-        self
-    }
-
-    /// How long reactions that run may go on when the worker is told to stop: 10 seconds unless set. What is not
-    /// done then is dropped, and done anew by the next worker.
-    pub fn stop_within(mut self, limit: Duration) -> Self {
-        self.options.stop_within = limit;
-        self
-    }
-
-    /// For how long the worker's read models keep their history: for ever unless set. What rows were before that is
-    /// [forgotten](crate::forget_history), every hour or, where history is kept for less than a day, more often, by one
-    /// worker at a time. Ages are counted from the times at which events were recorded.
-    ///
-    /// ```no_run
-    /// # use annals_eventstore::EventStore;
-    /// # use annals_projections::{ReadModel, Worker};
-    /// # async fn run<R: ReadModel>(store: EventStore) -> Result<(), annals_projections::ProjectionError> {
-    /// let three_years = std::time::Duration::from_secs(3 * 365 * 24 * 60 * 60);
-    /// Worker::new(&store).projection::<R>().keep_history(three_years).run().await
-    /// # }
-    /// ```
-    ///
-    /// A read model that is to be kept for another time has a worker of its own. Where the events are [another
-    /// service's](Self::consumer), whose times are not known here, nothing is forgotten.
-    pub fn keep_history(mut self, age: Duration) -> Self {
-        self.options.keep_history = Some(age);
-        self
-    }
-
-    /// Refuses to work on read models and projections in SQL that are not up to date, instead of rebuilding them.
-    pub fn without_rebuilding(mut self) -> Self {
-        self.options.rebuilding = Rebuilding::Refused;
-        self
-    }
-
     /// Runs until a projection fails for a reason that does not pass.
     ///
     /// # Errors
@@ -421,93 +299,4 @@ impl Worker {
         let ((), outcomes) = tokio::join!(feeding, working);
         outcomes.into_iter().collect()
     }
-}
-
-/// What every projection works on.
-pub(crate) struct Context {
-    store: EventStore,
-    database: annals_eventstore::postgres::Database,
-    options: Options,
-    stop: CancellationToken,
-    feed: Feed,
-    log: Log,
-    #[cfg(feature = "kafka")]
-    topics: Option<crate::kafka::Source>,
-    #[cfg(feature = "kafka")]
-    instance: Option<String>,
-    /// Of each projection, what was applied since its group was told.
-    #[cfg(feature = "kafka")]
-    applied: std::sync::Mutex<std::collections::HashMap<String, crate::kafka::Offsets>>,
-}
-
-#[cfg(feature = "kafka")]
-impl Context {
-    /// Notes how far a projection has come, for its group.
-    fn applied(&self, label: &str, offsets: &crate::offsets::Offsets) {
-        let mut applied = self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let applied = applied.entry(label.to_owned()).or_default();
-        for ((topic, partition), next) in offsets {
-            applied.set(topic, *partition, *next);
-        }
-    }
-
-    fn take_applied(&self, label: &str) -> Option<crate::kafka::Offsets> {
-        self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(label)
-    }
-}
-
-impl Context {
-    /// Reads the store for all who are fed by it, until told to stop.
-    async fn feed(&self) {
-        #[cfg(feature = "kafka")]
-        if self.topics.is_some() {
-            return self.stop.cancelled().await;
-        }
-        self.feed.run(&self.stop).await;
-    }
-
-    /// Makes sure that all positions here are of one log.
-    async fn check_log(&self) -> Result<(), Error> {
-        #[cfg(feature = "kafka")]
-        foreign::check(&self.database, self.log, self.topics.as_ref()).await?;
-        Ok(())
-    }
-
-    /// The position after which a projection is to start.
-    async fn resolve(&self, projection: &dyn Projection, start: Start) -> Result<Position, Error> {
-        #[cfg(feature = "kafka")]
-        if let (Log::Foreign, Some(topics)) = (self.log, &self.topics) {
-            return foreign::resolve(topics, projection, start).await;
-        }
-        let _ = projection;
-        Ok(start.resolve(&self.store).await?)
-    }
-
-    /// What brings the events of a slice that is held in an epoch.
-    async fn source(
-        self: &Arc<Self>,
-        projection: &dyn Projection,
-        slice: u16,
-        epoch: i64,
-    ) -> Result<Box<dyn Source>, Error> {
-        #[cfg(feature = "kafka")]
-        if let Some(topics) = &self.topics {
-            return Ok(Box::new(from_kafka::FromKafka::new(
-                self, topics, projection, slice, epoch,
-            )));
-        }
-        let name = slice::slice_name(projection.name(), slice, projection.slices());
-        set_fed_by(&self.database, &name, epoch, &FedBy::Store).await?;
-        Ok(Box::new(source::FromStore::new(self, projection.categories())))
-    }
-}
-
-/// Whose log the events are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only Kafka brings foreign events"))]
-pub(crate) enum Log {
-    /// The store's in whose database the worker works.
-    Ours,
-    /// That of another service, which has a database of its own: only Kafka brings its events.
-    Foreign,
 }

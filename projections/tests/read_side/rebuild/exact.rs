@@ -1,6 +1,8 @@
 //! What a rebuild builds is what a worker would have built.
 
-use annals_eventstore::{EventStore, ExpectedVersion, StreamId, postgres::Use};
+use annals_eventstore::{
+    Append, EventStore, ExpectedVersion, NewEvent, Payload, StreamId, postgres::Use,
+};
 use annals_projections::{QueryReadModels, ReadModel};
 use tokio_postgres::Client;
 
@@ -8,7 +10,7 @@ use super::{Own, Pair, append_many, rebuild};
 use crate::support::{
     Running, catch_up,
     database::{TestDatabase, value},
-    ledger::{Tally, add},
+    ledger::{Ledger, LedgerEvent, Tally, add, append},
     load::{Load, seeded},
     oracle::{assert_exact, log, sorted},
     pooler::Pooler,
@@ -61,6 +63,30 @@ async fn without_history_and_with_a_key_of_two_columns() {
     let indexes =
         "select count(*) from pg_indexes where schemaname = 'public' and tablename = 'pairs'";
     assert_eq!(value::<i64>(&client, indexes).await, 2, "that of the key, and the one declared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_its_events_are_frequent_first_and_rare_then() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let others = async |count| {
+        let event = NewEvent::raw("happened", 1, Payload::from_json("{}").unwrap());
+        let stream = StreamId::new("other", "a").unwrap();
+        let append = Append::to(stream, ExpectedVersion::Any, vec![event; count]);
+        store.append(append).await.unwrap();
+    };
+    // Pages grow while they are full. Then one spans more positions than are searched at once.
+    let often = (0..4000).map(|amount| LedgerEvent::Added { amount });
+    append::<Ledger>(&store, "a", often).await;
+    for rare in [26_000, 35_000, 15_000] {
+        others(rare).await;
+        add(&store, "a", 1).await;
+    }
+    catch_up::<Tally>(&store).await;
+    let before = content::<Tally>(&store).await;
+    let built = rebuild::<Tally>(&store).run().await.unwrap();
+    assert_eq!(built.events, 4003, "{built:?}");
+    assert_eq!(content::<Tally>(&store).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
