@@ -103,7 +103,7 @@ impl<R: ReadModel> Rebuild<R> {
     /// A rebuild of a store's read model.
     pub fn of(store: &EventStore) -> Self {
         let options = Options {
-            shards: std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 3),
+            shards: std::thread::available_parallelism().map_or(1, |all| all.get() / 2).clamp(1, 3),
             events_per_second: None,
             rows_in_memory: 200_000,
             max_parked: 10,
@@ -113,8 +113,8 @@ impl<R: ReadModel> Rebuild<R> {
         Self { store, options, reporter: Arc::default(), row: PhantomData }
     }
 
-    /// In how many parts rows are folded at the same time: as many as there are processors, at most 3,
-    /// unless set. Each takes a connection of [`Use::Rebuild`], or two, and reading takes two more; where there are
+    /// In how many parts rows are folded at the same time: half as many as there are processors, since reading,
+    /// decoding and copying go on beside it, and at most 3, unless set. Each takes a connection of [`Use::Rebuild`], or two, and reading takes two more; where there are
     /// fewer, they wait for each other.
     pub fn shards(mut self, shards: usize) -> Self {
         self.options.shards = shards.max(1);

@@ -38,6 +38,9 @@ use crate::{
 /// How many versions are copied at once; as many may gather meanwhile.
 const COPIED: usize = 20_000;
 
+/// How many numbers a version has behind its columns: since when it was so, until when, and its node.
+const NUMBERS: usize = 3;
+
 /// What a shard is told.
 pub(super) enum Told<R: ReadModel> {
     Steps(Vec<Step<R>>),
@@ -86,6 +89,10 @@ pub(super) struct Shard<R: ReadModel> {
     is_stored: bool,
     folding: Folding<R>,
     tally: Arc<Tally>,
+    /// Versions to be copied, and the types of their columns: as COPY takes them, since rows that were just folded
+    /// are at hand.
+    past: Option<Encoder>,
+    types: Option<Arc<[Type]>>,
     /// Versions that are copied while the fold goes on.
     copying: Option<AbortOnDropHandle<Result<(), Error>>>,
 }
@@ -99,6 +106,8 @@ impl<R: ReadModel> Shard<R> {
             is_stored: checkpoint.position() > Position::START,
             folding: Folding::default(),
             tally: tally.clone(),
+            past: None,
+            types: None,
             copying: None,
         }
     }
@@ -139,14 +148,39 @@ impl<R: ReadModel> Shard<R> {
         }
         self.folding.fold(steps)?;
         self.tally.folded(touches(steps), self.folding.len());
-        if self.folding.past.len() >= COPIED { self.copy_past().await } else { Ok(()) }
+        self.encode_past().await?;
+        match &self.past {
+            Some(past) if past.rows() >= COPIED => self.copy_past().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes over what is over from the fold.
+    async fn encode_past(&mut self) -> Result<(), Error> {
+        if self.folding.past.is_empty() {
+            return Ok(());
+        }
+        let types = match &self.types {
+            Some(types) => types,
+            None => {
+                let client = self.database.client().await?;
+                let types = types::<R>(&client, &self.rows.table.history, NUMBERS).await?;
+                self.types.insert(types)
+            }
+        };
+        let encoder = self.past.get_or_insert_with(|| Encoder::new(types.clone()));
+        for Past { row, from, to } in self.folding.past.drain(..) {
+            let (from, to) = (from.get(), to.get());
+            let numbers: [i64; NUMBERS] = [from, to, node(from, to)];
+            encode(encoder, &row, &numbers)?;
+        }
+        Ok(())
     }
 
     /// Begins to copy what is over, once what was before it is copied.
     async fn copy_past(&mut self) -> Result<(), Error> {
         self.copied().await?;
-        let past = std::mem::take(&mut self.folding.past);
-        if !past.is_empty() {
+        if let Some(past) = self.past.take() {
             let (database, rows) = (self.database.clone(), self.rows.clone());
             let checkpoint = self.checkpoint.clone();
             let copying = async move { copy_past(&database, &rows, &checkpoint, past).await };
@@ -170,7 +204,7 @@ async fn copy_past<R: ReadModel>(
     database: &Database,
     rows: &Rows<R>,
     checkpoint: &Checkpoint,
-    past: Vec<Past<R>>,
+    past: Encoder,
 ) -> Result<(), Error> {
     // It need not be on the disk before the checkpoint is, and the commit that moves that one flushes
     // all before it. If the server dies earlier, it would be deleted anyway.
@@ -179,13 +213,13 @@ async fn copy_past<R: ReadModel>(
     let client = transaction.client()?;
     // Whoever took the rebuild over deletes what was copied before, and not what comes later.
     checkpoint.hold(client).await?;
-    let table = &rows.table;
-    let numbers = |from: Position, to: Position| {
-        let (from, to) = (from.get(), to.get());
-        [from, to, node(from, to)]
-    };
-    let versions = past.iter().map(|Past { row, from, to }| (row, numbers(*from, *to)));
-    copy(client, &table.history, &table.copy_history, versions).await?;
+    let failed = || failed::<R>("copy rows");
+    let sink = client.copy_in::<_, Bytes>(&rows.table.copy_history).await.map_err(failed())?;
+    let mut sink = std::pin::pin!(sink);
+    for part in past.finish() {
+        sink.as_mut().feed(part).await.map_err(failed())?;
+    }
+    sink.finish().await.map_err(failed())?;
     Ok(transaction.commit().await?)
 }
 
@@ -220,14 +254,16 @@ async fn copy<'r, R: ReadModel, const N: usize>(
     let types = types::<R>(client, table, N).await?;
     let sink = client.copy_in::<_, Bytes>(sql).await.map_err(failed())?;
     let mut sink = std::pin::pin!(sink);
-    let mut encoder = Encoder::new(&types);
+    let mut encoder = Encoder::new(types);
     for (row, numbers) in rows {
         encode(&mut encoder, row, &numbers)?;
-        if let Some(part) = encoder.part() {
+        for part in encoder.full() {
             sink.as_mut().feed(part).await.map_err(failed())?;
         }
     }
-    sink.as_mut().feed(encoder.finish()).await.map_err(failed())?;
+    for part in encoder.finish() {
+        sink.as_mut().feed(part).await.map_err(failed())?;
+    }
     sink.finish().await.map(drop).map_err(failed())
 }
 
@@ -236,7 +272,7 @@ async fn types<R: ReadModel>(
     client: &Client,
     table: &str,
     numbers: usize,
-) -> Result<Vec<Type>, Error> {
+) -> Result<Arc<[Type]>, Error> {
     let columns: Vec<_> = R::COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect();
     let described = format!("select {} from {table} limit 0", columns.join(", "));
     let described = client.prepare(&described).await.map_err(failed::<R>("copy rows"))?;
@@ -244,7 +280,7 @@ async fn types<R: ReadModel>(
     Ok(types.chain(std::iter::repeat_n(Type::INT8, numbers)).collect())
 }
 
-fn encode<R: ReadModel>(encoder: &mut Encoder<'_>, row: &R, numbers: &[i64]) -> Result<(), Error> {
+fn encode<R: ReadModel>(encoder: &mut Encoder, row: &R, numbers: &[i64]) -> Result<(), Error> {
     let mut values: Vec<SqlValue<'_>> = Vec::with_capacity(R::COLUMNS.len());
     row.values(&mut values);
     let values = values.iter().map(|value| value as &(dyn ToSql + Sync));
