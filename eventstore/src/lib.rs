@@ -138,7 +138,7 @@ pub use self::{
     },
     ids::{MAX_CATEGORY_BYTES, MAX_KEY_BYTES, Position, StreamId, Version},
     life::{StreamInfo, StreamState},
-    query::EventQuery,
+    query::{Archived, EventQuery},
     shape::{EventShapes, LockError, Shape, ShapeChange, ShapeKey, ShapeText},
     shown::Shown,
     snapshot::Snapshots,

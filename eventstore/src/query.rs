@@ -19,9 +19,11 @@ pub(crate) enum Direction {
 
 /// Whether events of archived streams count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Archived {
+pub enum Archived {
+    /// They are left out.
     #[default]
     Excluded,
+    /// They count like all others.
     Included,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use annals_eventstore::{EventStore, Position, Recorded};
+use annals_eventstore::{Archived, EventStore, Position, Recorded};
 
 use crate::error::Error;
 
@@ -27,13 +27,6 @@ pub(crate) struct Pages {
     dense: AtomicBool,
     /// How many events are about as large as may be read at once.
     fitting: AtomicUsize,
-}
-
-/// Whether the events of archived streams are among those that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Archived {
-    Excluded,
-    Included,
 }
 
 /// A page: its events, and the position up to which there are no others.
@@ -73,14 +66,9 @@ impl Pages {
         let asked = self.asked(after, end, limit);
         let Asked { end, limit, .. } = asked;
         let wanted = self.wanted(&asked);
-        let events = match self.archived {
-            Archived::Excluded => {
-                self.store.read_page_within(wanted, after, end, limit, PAGE_BYTES).await?
-            }
-            Archived::Included => {
-                self.store.read_whole_page_within(wanted, after, end, limit, PAGE_BYTES).await?
-            }
-        };
+        let Self { store, archived, .. } = self;
+        let events =
+            store.read_page_within(*archived, wanted, after, end, limit, PAGE_BYTES).await?;
         Ok(self.page(asked, events))
     }
 

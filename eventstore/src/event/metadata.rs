@@ -156,3 +156,25 @@ impl<'de> Deserialize<'de> for Metadata {
         MetadataFields::deserialize(deserializer).map(Self::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_as_small_as_a_pointer_and_empty_in_whatever_way_it_came_to_be() {
+        assert_eq!(size_of::<Metadata>(), size_of::<usize>());
+        let mut emptied = Metadata::new().actor("clerk");
+        assert!(!emptied.is_empty());
+        assert_eq!(MetadataFields::from(emptied.clone()).actor.as_deref(), Some("clerk"));
+        emptied.actor = None;
+        for empty in [emptied, Metadata::new(), MetadataFields::default().into()] {
+            assert!(empty.is_empty());
+            assert_eq!(empty, Metadata::default());
+            assert_eq!(serde_json::to_string(&empty).unwrap(), "{}");
+            assert_eq!(MetadataFields::from(empty), MetadataFields::default());
+        }
+        let read: Metadata = serde_json::from_str("{}").unwrap();
+        assert!(read.0.is_none(), "nothing is allocated for none");
+    }
+}

@@ -29,6 +29,7 @@ use crate::{
     fail_points::fail_point,
     ids::Position,
     postgres::{Checkpoint, Database, Lease, Listener, database_error},
+    query::Archived,
     store::EventStore,
 };
 
@@ -360,8 +361,10 @@ impl Publisher {
         }
         let limit = self.settings.batch;
         let categories = self.settings.publication.categories();
-        let events =
-            self.store.read_page_within(categories, after, safe, limit, PAGE_BYTES).await?;
+        let events = self
+            .store
+            .read_page_within(Archived::Excluded, categories, after, safe, limit, PAGE_BYTES)
+            .await?;
         let bytes: usize = events.iter().map(|event| event.event.as_bytes().len()).sum();
         let is_full = events.len() == limit || bytes >= PAGE_BYTES;
         let end = match events.last() {
@@ -394,7 +397,10 @@ impl Publisher {
             return Ok(());
         }
         let categories = self.settings.publication.categories();
-        let next = self.store.read_page_within(categories, position, end, 1, PAGE_BYTES).await?;
+        let next = self
+            .store
+            .read_page_within(Archived::Excluded, categories, position, end, 1, PAGE_BYTES)
+            .await?;
         if let Some(event) = next.first() {
             self.reporter.found_behind(position, event.recorded_at);
         }

@@ -52,15 +52,9 @@ impl Reading {
 #[derive(Default)]
 pub(super) struct Ahead {
     /// In their order.
-    pages: VecDeque<Asked>,
+    pages: VecDeque<AbortOnDropHandle<Result<Step, Error>>>,
     /// What comes after them, unless only the last of them will tell.
     rest: Option<Cursor>,
-}
-
-struct Asked {
-    page: AbortOnDropHandle<Result<Step, Error>>,
-    /// It is of a part that was cut off, and others come after it.
-    is_cut_off: bool,
 }
 
 /// A page that was read.
@@ -74,13 +68,10 @@ struct Step {
 
 impl Ahead {
     async fn next(&mut self) -> Result<Option<Vec<Recorded>>, Error> {
-        let Some(Asked { page, is_cut_off }) = self.pages.pop_front() else { return Ok(None) };
+        let Some(page) = self.pages.pop_front() else { return Ok(None) };
         let Step { events, rest, is_dense } = outcome_of(page.await)?;
-        match rest {
-            Some(rest) if is_cut_off => self.pages.push_front(Asked::new(rest, true)),
-            Some(rest) => self.rest = Some(rest),
-            None => {}
-        }
+        // Of a page that was cut off nothing is left: the rest is the one that is here already.
+        self.rest = rest.or(self.rest.take());
         self.send_for_more(is_dense);
         Ok(Some(events))
     }
@@ -92,10 +83,10 @@ impl Ahead {
             let next = if is_dense { cursor.cut_off() } else { None };
             match next {
                 Some(next) => {
-                    self.pages.push_back(Asked::new(next, true));
+                    self.pages.push_back(spawn(next));
                     self.rest = Some(cursor);
                 }
-                None if self.pages.is_empty() => self.pages.push_back(Asked::new(cursor, false)),
+                None if self.pages.is_empty() => self.pages.push_back(spawn(cursor)),
                 None => {
                     self.rest = Some(cursor);
                     return;
@@ -105,11 +96,8 @@ impl Ahead {
     }
 }
 
-impl Asked {
-    fn new(cursor: Cursor, is_cut_off: bool) -> Self {
-        let page = tokio::spawn(step(cursor).in_current_span());
-        Self { page: AbortOnDropHandle::new(page), is_cut_off }
-    }
+fn spawn(cursor: Cursor) -> AbortOnDropHandle<Result<Step, Error>> {
+    AbortOnDropHandle::new(tokio::spawn(step(cursor).in_current_span()))
 }
 
 async fn step(mut cursor: Cursor) -> Result<Step, Error> {

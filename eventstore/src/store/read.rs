@@ -17,8 +17,7 @@ impl EventStore {
     ///
     /// It holds two [pages](EventQuery::page_size) at a time in memory, or three where the log has few holes: from the
     /// second page on, the next ones are fetched while one is used. Between pages it holds no transaction and no
-    /// connection. To stop and
-    /// go on later, or to follow the log, use a [`cursor`](Self::cursor).
+    /// connection. To stop and go on later, or to follow the log, use a [`cursor`](Self::cursor).
     ///
     /// The stream ends after an error: [`Error::Future`] if the query is from a time that has not come
     /// yet, [`Error::StreamArchived`] if it is for an archived stream, or a failure of the database.
@@ -88,7 +87,8 @@ impl EventStore {
     }
 
     /// Like [`read_page`](Self::read_page), but the page ends with the event with which its payloads come to
-    /// `bytes`, so that large events do not fill the memory. It has at least one event if there is one.
+    /// `bytes`, so that large events do not fill the memory. It has at least one event if there is one. The events of
+    /// archived streams are among them if told so.
     ///
     /// A page that is not full, neither in events nor in bytes, has all events up to `up_to`.
     ///
@@ -96,31 +96,15 @@ impl EventStore {
     /// If the database fails.
     pub async fn read_page_within(
         &self,
+        archived: Archived,
         categories: Option<&[String]>,
         after: Position,
         up_to: Position,
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<Recorded>, Error> {
-        self.backend
-            .page(Page { categories, bytes: bytes.max(1), ..Page::log(after, up_to, limit) })
-            .await
-    }
-
-    /// The same, with the events of archived streams.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn read_whole_page_within(
-        &self,
-        categories: Option<&[String]>,
-        after: Position,
-        up_to: Position,
-        limit: usize,
-        bytes: usize,
-    ) -> Result<Vec<Recorded>, Error> {
-        let (bytes, archived) = (bytes.max(1), Archived::Included);
-        let page = Page { categories, bytes, archived, ..Page::log(after, up_to, limit) };
+        let bytes = bytes.max(1);
+        let page = Page { archived, categories, bytes, ..Page::log(after, up_to, limit) };
         self.backend.page(page).await
     }
 

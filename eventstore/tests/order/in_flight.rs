@@ -38,6 +38,9 @@ async fn an_open_append_delays_readers_at_its_positions_only() {
         (safe.get(), seen)
     };
     assert_eq!(look(Position::START).await, (1, vec![1]));
+    // Also where it has lasted, and the two are asked in turn.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(look(Position::START).await, (1, vec![1]));
     // A stream is readable to its end; it has an order of its own.
     assert_eq!(all(store.read_stream(&stream("c"), Default::default())).await.unwrap().len(), 1);
     held.commit().await.unwrap();

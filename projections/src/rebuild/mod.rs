@@ -114,8 +114,8 @@ impl<R: ReadModel> Rebuild<R> {
     }
 
     /// In how many parts rows are folded at the same time: half as many as there are processors, since reading,
-    /// decoding and copying go on beside it, and at most 3, unless set. Each takes a connection of [`Use::Rebuild`], or two, and reading takes two more; where there are
-    /// fewer, they wait for each other.
+    /// decoding and copying go on beside it, and at most 3, unless set. Each takes a connection of
+    /// [`Use::Rebuild`], or two, and reading takes two more; where there are fewer, they wait for each other.
     pub fn shards(mut self, shards: usize) -> Self {
         self.options.shards = shards.max(1);
         self

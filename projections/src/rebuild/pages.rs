@@ -78,14 +78,14 @@ impl Log {
     /// Reads page after page. Where the log has few holes, it is known where a page ends before it is there, and
     /// the next one is read beside it.
     async fn read(mut self, after: Position, end: Position, sender: mpsc::Sender<Read>) {
-        // Up to where it has read, and up to where it has asked.
-        let (mut reached, mut asked) = (after, after);
+        // Up to where it has read, and where the next page begins.
+        let (mut reached, mut next) = (after, after);
         let mut is_dense = false;
         while reached < end {
-            while asked < end && self.asked.len() < if is_dense { AHEAD } else { 1 } {
-                let to = if is_dense { end.min(asked.plus(self.most)) } else { end };
-                self.asked.push_back((to, self.page(asked, to)));
-                asked = to;
+            while next < end && self.asked.len() < if is_dense { AHEAD } else { 1 } {
+                let to = if is_dense { end.min(next.plus(self.most)) } else { end };
+                self.asked.push_back((to, self.page(next, to)));
+                next = to;
             }
             let Some((to, page)) = self.asked.pop_front() else { return };
             let page = page.await.unwrap_or_else(|error| Err(ended(error)));
@@ -97,7 +97,7 @@ impl Log {
                 Err(_) => reached = end,
             }
             if self.asked.is_empty() {
-                asked = reached;
+                next = reached;
             } else if reached < to {
                 // It was cut short, since events are large or may be. What it left comes before what was asked since.
                 self.asked.push_front((to, self.page(reached, to)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_eventstore::{
-    EventStore, Position,
+    Archived, EventStore, Position,
     postgres::{Checkpoint, Client, Database, GenericClient, Lease, OwnedTransaction, Schema},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     engine::{Rows, Steps, failed},
     error::{Error, EventFailure},
     install::{lock, tables_fit},
-    page::{Archived, Pages},
+    page::Pages,
     read_model::{History, ReadModel},
     table::{Table, checkpoint_name},
     worker::parking::{self, Parked},

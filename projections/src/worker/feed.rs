@@ -137,7 +137,7 @@ impl Feed {
             return Ok(());
         };
         let (safe, page) = self.pages.look(after, PAGE).await?;
-        let mut part = Part { more: page.to < safe, events: page.events, to: page.to, mark: None };
+        let mut part = of_page(page, safe);
         while after < part.to {
             after = part.to;
             if let Some(latest) = &mut *self.latest() {
@@ -184,6 +184,9 @@ impl Feed {
 }
 
 async fn part(pages: &Pages, after: Position, safe: Position, limit: usize) -> Result<Part, Error> {
-    let Page { events, to } = pages.next(after, safe, limit).await?;
-    Ok(Part { more: to < safe, events, to, mark: None })
+    Ok(of_page(pages.next(after, safe, limit).await?, safe))
+}
+
+fn of_page(Page { events, to }: Page, safe: Position) -> Part {
+    Part { more: to < safe, events, to, mark: None }
 }
