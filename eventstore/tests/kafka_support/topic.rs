@@ -99,7 +99,7 @@ pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Message> {
 /// The same with settings of its own.
 pub(crate) fn read_topic_as(client: ClientConfig, topic: &str) -> Vec<Message> {
     let mut messages = Vec::new();
-    read_records(client, topic, |message| {
+    read_events(client, topic, |message| {
         let headers = message.headers().unwrap().iter().map(|header| {
             let value = String::from_utf8(header.value.unwrap().to_vec()).unwrap();
             (header.key.to_owned(), value)
@@ -117,7 +117,7 @@ pub(crate) fn read_topic_as(client: ClientConfig, topic: &str) -> Vec<Message> {
 /// Where the events of a topic are: position, partition, offset.
 pub(crate) fn read_places(brokers: &str, topic: &str) -> Vec<(Position, i32, i64)> {
     let mut places = Vec::new();
-    read_records(client_of(brokers), topic, |message| {
+    read_events(client_of(brokers), topic, |message| {
         let headers = message.headers().unwrap();
         let position = headers.iter().find(|header| header.key == "ce_sequence").unwrap();
         let position = std::str::from_utf8(position.value.unwrap()).unwrap().parse().unwrap();
@@ -177,6 +177,17 @@ fn consumer(mut client: ClientConfig, isolation: &str) -> BaseConsumer {
         .set("isolation.level", isolation)
         .create()
         .unwrap()
+}
+
+/// Reads the events of a topic to its end, and passes over what ends a transaction that a broker has left
+/// open, as every consumer does.
+fn read_events(client: ClientConfig, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+    read_records(client, topic, |message| {
+        let mut headers = message.headers().unwrap().iter();
+        if !headers.any(|header| header.key == "annals-ends-transaction") {
+            take(message);
+        }
+    });
 }
 
 /// Reads a topic to its end, as it is when nothing is written to it any more.
