@@ -34,7 +34,8 @@ impl Side {
     pub(crate) fn cpu(mut self, micros: &[[f64; 2]]) -> Self {
         let middle = |index: usize| median(&micros.iter().map(|m| m[index]).collect::<Vec<_>>());
         if !micros.is_empty() {
-            self.cpu = Some(Cpu { client: middle(0).round(), server: middle(1).round() });
+            let [client, server] = [0, 1].map(|index| (middle(index) * 10.0).round() / 10.0);
+            self.cpu = Some(Cpu { client, server });
         }
         self
     }
@@ -232,7 +233,10 @@ fn row(name: &str, side: &Side, unit: &str, ratios: &[f64]) -> Vec<String> {
         None => [(); 4].map(|()| "-".to_owned()),
     });
     row.extend(match side.cpu {
-        Some(Cpu { client, server }) => [figure(client), figure(server)],
+        Some(Cpu { client, server }) => [client, server].map(|micros| match micros {
+            ..10.0 => format!("{micros:.1}"),
+            _ => figure(micros),
+        }),
         None => [(); 2].map(|()| "-".to_owned()),
     });
     row

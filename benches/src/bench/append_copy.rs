@@ -9,12 +9,15 @@ use serde_json::json;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::copy::Target;
+use super::{
+    copy::Target,
+    rounds::{Rounds, measure},
+};
 use crate::{
     bank::AccountEvent,
     contestant::About,
-    measure::{Effort, Round, Summary, Worker, drive, median},
-    report::{Entry, Side},
+    measure::{Effort, Round, Worker, drive, median},
+    report::Entry,
     server::{Server, connect},
 };
 
@@ -48,16 +51,16 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
             (connections, best) = (count, rate);
         }
     }
-    let (mut appended, mut copied, mut wal) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut appended, mut copied, mut wal) = (Rounds::default(), Rounds::default(), Vec::new());
     for _ in 0..effort.rounds {
         let before = server.wal_bytes().await?;
-        let round = drive(&mut appenders, effort.time).await?;
-        wal.push((server.wal_bytes().await? - before) as f64 / round.units as f64);
-        appended.push(round);
-        let mut round = copy(&mut copiers, connections, effort.time).await?;
+        let measured = measure(server, drive(&mut appenders, effort.time)).await?;
+        wal.push((server.wal_bytes().await? - before) as f64 / measured.0.units as f64);
+        appended.add(measured);
+        let mut measured = measure(server, copy(&mut copiers, connections, effort.time)).await?;
         // How long a COPY takes is of no interest beside how long an append takes.
-        round.latencies.clear();
-        copied.push(round);
+        measured.0.latencies.clear();
+        copied.add(measured);
     }
     let annals = About {
         name: "annals",
@@ -73,12 +76,8 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
         version: "binary",
         setup: "20,000 events for each COPY and commit; the fastest of 1, 2 and 4 connections",
     };
-    let mut entry = Entry::new(
-        "append_copy",
-        "events/s",
-        Side::of(annals, Summary::of(&appended)),
-        vec![Side::of(other, Summary::of(&copied))],
-    );
+    let mut entry =
+        Entry::new("append_copy", "events/s", appended.side(annals), vec![copied.side(other)]);
     entry.add("wal_bytes_per_event", json!(median(&wal).round()));
     Ok(entry)
 }

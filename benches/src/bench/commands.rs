@@ -6,20 +6,21 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::{
-    bench::How,
+    bench::{
+        How,
+        rounds::{Rounds, measure},
+    },
     client::Client,
     contestant::{self, Alone, Annals, Contestant},
-    measure::{Round, Summary, drive, median},
-    report::{Entry, Side},
+    measure::{Round, drive, median},
+    report::Entry,
     server::Server,
 };
 
 struct Running {
     contestant: Arc<dyn Contestant>,
     clients: Vec<Client>,
-    rounds: Vec<Round>,
-    /// Microseconds for each unit, in this process and in the server, of each round.
-    cpu: Vec<[f64; 2]>,
+    rounds: Rounds,
 }
 
 /// `clients` at once, each of whose steps loads an account in `loads` of ten cases and executes a
@@ -35,7 +36,7 @@ pub(crate) async fn run(
     let run = |contestant: Box<dyn Contestant>| {
         let contestant: Arc<dyn Contestant> = contestant.into();
         let clients = Client::many(&contestant, clients, loads);
-        Running { contestant, clients, rounds: Vec::new(), cpu: Vec::new() }
+        Running { contestant, clients, rounds: Rounds::default() }
     };
     let contestants = contestant::all(server, how.alone).await?;
     let mut running: Vec<_> = contestants.into_iter().map(run).collect();
@@ -55,31 +56,26 @@ pub(crate) async fn run(
         for (index, one) in running.iter_mut().enumerate() {
             let before = server.wal_bytes().await?;
             let calls = server.statements("annals").await?;
-            let cpu = [server.own_cpu(), server.backends_cpu().await?];
-            let round = one.work(effort.time).await?;
-            let now = [server.own_cpu(), server.backends_cpu().await?];
-            let taken = [now[0].since(&cpu[0]), now[1].since(&cpu[1])];
-            if let [Some(client), Some(backends)] = taken {
-                one.cpu.push([client, backends].map(|micros| micros / round.units.max(1) as f64));
-            }
-            if index == 0 && loads == 0 && round.units > 0 {
-                wal.push((server.wal_bytes().await? - before) as f64 / round.units as f64);
+            let measured = measure(server, one.work(effort.time)).await?;
+            let units = measured.0.units;
+            if index == 0 && loads == 0 && units > 0 {
+                wal.push((server.wal_bytes().await? - before) as f64 / units as f64);
             }
             if index == 0
                 && let Some(calls) = calls
             {
                 statements += server.statements("annals").await?.unwrap_or(calls) - calls;
             }
-            one.rounds.push(round);
+            one.rounds.add(measured);
         }
     }
     let mut sides = Vec::new();
     for one in &mut running {
         one.check().await?;
-        sides.push(Side::of(one.contestant.about(), Summary::of(&one.rounds)).cpu(&one.cpu));
+        sides.push(one.rounds.side(one.contestant.about()));
     }
     let unit = if loads == 0 { "commands/s" } else { "operations/s" };
-    let units: u64 = running[0].rounds.iter().map(|round| round.units).sum();
+    let units: u64 = running[0].rounds.rounds.iter().map(|round| round.units).sum();
     let uncached = if has_uncached { sides.pop() } else { None };
     let annals = sides.remove(0);
     let mut entry = Entry::new(name, unit, annals, sides);

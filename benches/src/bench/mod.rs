@@ -9,6 +9,7 @@ pub(crate) mod load_10k;
 pub(crate) mod processes;
 pub(crate) mod read_side;
 pub(crate) mod replay_copy;
+mod rounds;
 
 use annals::kafka::Delivery;
 use anyhow::{Context, Result};

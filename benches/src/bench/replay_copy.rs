@@ -10,12 +10,16 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::{append_copy::events, copy::COLUMNS};
+use super::{
+    append_copy::events,
+    copy::COLUMNS,
+    rounds::{Rounds, measure},
+};
 use crate::{
     bank::AccountEvent,
     contestant::About,
-    measure::{Effort, Round, Summary, micros},
-    report::{Entry, Side},
+    measure::{Effort, Round, micros},
+    report::Entry,
     server::{Server, connect},
 };
 
@@ -38,12 +42,21 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
          e.schema_version, e.recorded_at, e.occurred_at, e.payload, e.metadata \
          from annals.events e join annals.streams s on s.id = e.stream_id order by e.position) \
          to stdout (format binary)";
-    let (mut replayed, mut copied, mut copied_joined) = (Vec::new(), Vec::new(), Vec::new());
-    // The first round warms up.
-    for _ in 0..=effort.rounds {
-        replayed.push(complete(effort.replayed, replay(&store).await?)?);
-        copied.push(copy(&client, &plain, effort.replayed).await?);
-        copied_joined.push(copy(&client, joined, effort.replayed).await?);
+    let [mut replayed, mut copied, mut copied_joined] = [(); 3].map(|()| Rounds::default());
+    for round in 0..=effort.rounds {
+        let each = [
+            measure(server, replay(&store, effort.replayed)).await?,
+            measure(server, copy(&client, &plain, effort.replayed)).await?,
+            measure(server, copy(&client, joined, effort.replayed)).await?,
+        ];
+        // The first round warms up.
+        if round > 0 {
+            for (rounds, measured) in
+                [&mut replayed, &mut copied, &mut copied_joined].into_iter().zip(each)
+            {
+                rounds.add(measured);
+            }
+        }
     }
     let annals = About {
         name: "annals",
@@ -60,9 +73,8 @@ pub(crate) async fn run(server: &Server, effort: Effort) -> Result<Entry> {
         version: "binary",
         setup: "as read_all has it: with category and key, in the order of positions",
     };
-    let side = |about, rounds: &[Round]| Side::of(about, Summary::of(&rounds[1..]));
-    let others = vec![side(other, &copied), side(other_joined, &copied_joined)];
-    Ok(Entry::new("replay_copy", "events/s", side(annals, &replayed), others))
+    let others = vec![copied.side(other), copied_joined.side(other_joined)];
+    Ok(Entry::new("replay_copy", "events/s", replayed.side(annals), others))
 }
 
 /// Appends events of many streams.
@@ -77,14 +89,16 @@ async fn fill(store: &EventStore, events_wanted: u64) -> Result<()> {
     stream::iter(0..appends).map(append).buffer_unordered(512).try_collect().await
 }
 
-async fn replay(store: &EventStore) -> Result<Round> {
+async fn replay(store: &EventStore, expected: u64) -> Result<Round> {
     let mut laps = Laps::start();
     let mut events = std::pin::pin!(store.read_all(Position::START));
     while let Some(event) = events.try_next().await? {
         std::hint::black_box(event.decode::<AccountEvent>()?);
         laps.event();
     }
-    Ok(laps.end())
+    let round = laps.end();
+    ensure!(round.units == expected, "{} events were read, and {expected} are there", round.units);
+    Ok(round)
 }
 
 /// Takes what COPY sends; it is not looked at, but for how much it is.
@@ -127,9 +141,4 @@ impl Laps {
         self.round.elapsed = self.start.elapsed();
         self.round
     }
-}
-
-fn complete(expected: u64, round: Round) -> Result<Round> {
-    ensure!(round.units == expected, "{} events were read, and {expected} are there", round.units);
-    Ok(round)
 }

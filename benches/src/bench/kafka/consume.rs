@@ -10,8 +10,11 @@ use anyhow::{Context, Result, ensure};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::read_side::{BalanceRow, fill},
-    PARTITIONS, Rounds, measure, reaches,
+    super::{
+        read_side::{BalanceRow, fill},
+        rounds::{Rounds, measure},
+    },
+    PARTITIONS, reaches,
 };
 use crate::{
     broker::Broker,

@@ -11,7 +11,15 @@ use serde_json::json;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::{super::read_side::fill, Measured, PARTITIONS, Rounds, bare::Bare, measure, reaches};
+use super::{
+    super::{
+        read_side::fill,
+        rounds::{Measured, Rounds, measure},
+    },
+    PARTITIONS,
+    bare::Bare,
+    reaches,
+};
 use crate::{
     broker::{Broker, Message},
     contestant::About,
