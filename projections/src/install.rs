@@ -52,14 +52,15 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
     }
     let table = Table::of::<R>(database.schema(), database.read_models());
     // Only what is missing: to create an index takes a lock on the table, also where there is one.
-    let mut create = table.tables;
+    let mut create = table.tables.clone();
     let there =
         "select to_regclass(name) is not null from unnest($1::text[]) with ordinality n (name, n)
          order by n";
-    let there = transaction.query(there, &[&table.index_names]).await.map_err(failed())?;
-    for (index, there) in std::iter::zip(&table.indexes, &there) {
+    let names: Vec<_> = table.all_indexes().map(|index| &*index.name).collect();
+    let there = transaction.query(there, &[&names]).await.map_err(failed())?;
+    for (index, there) in std::iter::zip(table.all_indexes(), &there) {
         if !there.get::<_, bool>(0) {
-            create += index;
+            create += &index.create;
         }
     }
     create += &table.functions;
@@ -83,7 +84,8 @@ pub(crate) async fn install<R: ReadModel>(database: &Database) -> Result<(), Err
 /// Of a store that is open they are [`Database::schema`] and [`Database::read_models`].
 pub fn ddl<R: ReadModel>(store: &Schema, read_models: &Schema) -> String {
     let table = Table::of::<R>(store, read_models);
-    [&*table.tables, &table.indexes.concat(), &table.functions, &registration::<R>(store)].concat()
+    let indexes: String = table.all_indexes().map(|index| &*index.create).collect();
+    [&*table.tables, &indexes, &table.functions, &registration::<R>(store)].concat()
 }
 
 /// Notes which version of the code makes the rows, and in how many slices, unless that is known.

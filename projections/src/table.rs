@@ -22,9 +22,8 @@ pub(crate) struct Table {
     pub(crate) history_mark: String,
     /// All that a new read model needs: its tables, what finds rows in them, and functions for queries.
     pub(crate) tables: String,
-    pub(crate) indexes: Vec<String>,
-    /// The names of these indexes, quoted, in the same order.
-    pub(crate) index_names: Vec<String>,
+    pub(crate) indexes: Vec<Index>,
+    pub(crate) history_indexes: Vec<Index>,
     pub(crate) functions: String,
     pub(crate) drop: String,
     pub(crate) drop_history: String,
@@ -46,6 +45,14 @@ pub(crate) struct Table {
     differences: String,
 }
 
+/// An index beside that of the key. Apart from the tables, because a rebuild fills them first.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// Quoted.
+    pub(crate) name: String,
+    pub(crate) create: String,
+}
+
 impl Table {
     /// The tables of a read model in `schema`, for the store in the schema `store`.
     pub(crate) fn of<R: ReadModel>(store: &Schema, schema: &Schema) -> Self {
@@ -56,7 +63,7 @@ impl Table {
             history_mark: sql.name("_history_key"),
             tables: sql.tables(),
             indexes: sql.indexes(),
-            index_names: sql.index_names(),
+            history_indexes: sql.history_indexes(),
             functions: match R::HISTORY {
                 History::Kept => functions(&sql, &store.sql("{schema}")),
                 History::None => String::new(),
@@ -75,6 +82,10 @@ impl Table {
             copy_history: sql.copy_history(),
             differences: sql.differences(&sql.name(""), "{other}"),
         }
+    }
+
+    pub(crate) fn all_indexes(&self) -> impl Iterator<Item = &Index> {
+        self.indexes.iter().chain(&self.history_indexes)
     }
 
     /// Whether there is a table.

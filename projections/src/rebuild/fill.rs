@@ -1,9 +1,11 @@
 //! Folding the log into empty tables, in parallel and in bounded memory.
 //!
 //! Each row belongs to one shard, by a hash of its key, so each row meets its events in order. Now and then
-//! all shards hand their rows out, which are written together with the checkpoint.
+//! all shards hand their rows out, which are written together with the checkpoint. While they are written for the
+//! last time, the history is indexed: it is complete by then.
 
 use std::{
+    collections::hash_map::RandomState,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,6 +28,7 @@ use super::{
 use crate::{
     engine::failed,
     error::Error,
+    fail_points::may_fail,
     fold::Folding,
     read_model::{History, ReadModel},
     target::{Beside, begin},
@@ -35,7 +38,8 @@ use crate::{
 /// How often rows are written: as much work is lost in a kill.
 const WRITTEN: Duration = Duration::from_secs(15);
 
-/// Folds the log from the checkpoint to a position that is safe to read. Returns how many events that were.
+/// Folds the log from the checkpoint to a position that is safe to read, or further if the log has grown much
+/// meanwhile, and indexes the history. Returns how many events that were.
 pub(super) async fn fill<R: ReadModel>(
     place: &Place<R>,
     checkpoint: &mut Checkpoint,
@@ -51,8 +55,11 @@ pub(super) async fn fill<R: ReadModel>(
         events: 0,
     };
     let mut events = 0;
-    while checkpoint.position() < end {
-        let Err(error) = filling.run(checkpoint, end).await else { break };
+    let indexed = loop {
+        let error = match filling.run(checkpoint, end).await {
+            Ok(indexed) => break indexed,
+            Err(error) => error,
+        };
         // What shards have beyond the checkpoint is nothing to build on.
         match error {
             Error::Event(failure) => {
@@ -67,8 +74,9 @@ pub(super) async fn fill<R: ReadModel>(
             }
             error => return Err(error),
         }
-    }
-    Ok(events + filling.events)
+    };
+    // No event is at fault if that failed.
+    indexed.map(|()| events + filling.events)
 }
 
 /// Deletes what was copied into the history and is beyond the checkpoint.
@@ -107,8 +115,14 @@ struct Filling<'a, R: ReadModel> {
 }
 
 impl<R: ReadModel> Filling<'_, R> {
-    /// Folds until it is done, or something fails. No shard is at work afterwards.
-    async fn run(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
+    /// Folds until it is done, or something fails. No shard is at work afterwards. Returns what came of indexing the
+    /// history.
+    async fn run(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        end: Position,
+    ) -> Result<Result<(), Error>, Error> {
+        self.reached = checkpoint.position();
         for _ in 0..self.place.options.shards {
             let (sender, told) = mpsc::channel(2);
             let tally = Arc::default();
@@ -122,12 +136,42 @@ impl<R: ReadModel> Filling<'_, R> {
         outcome.map_err(|error| failure.unwrap_or(error))
     }
 
-    async fn fill(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
-        let Place { options, reporter, throttle, .. } = self.place;
-        let mut written = Instant::now();
-        let mut pages = std::pin::pin!(pages(self.place, checkpoint.position(), end));
+    async fn fill(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        end: Position,
+    ) -> Result<Result<(), Error>, Error> {
+        // The same for all pages, so that a key is in one shard.
+        let hash = Arc::new(RandomState::new());
+        let mut next = Some(end);
         // How many events are not written.
         let mut events = 0;
+        while let Some(end) = next {
+            events = self.fold(checkpoint, end, &hash, events).await?;
+            next = self.place.goes_on_to(end).await?;
+        }
+        if checkpoint.position() == self.reached {
+            return Ok(self.place.index_history().await);
+        }
+        let handed = self.hand_out().await?;
+        let written = self.write(checkpoint, self.reached, &handed);
+        let (written, indexed) = tokio::join!(written, self.place.index_history());
+        written?;
+        self.events += events;
+        Ok(indexed)
+    }
+
+    /// Folds the log up to a position. Takes and returns how many events are not written.
+    async fn fold(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        end: Position,
+        hash: &Arc<RandomState>,
+        mut events: u64,
+    ) -> Result<u64, Error> {
+        let Place { options, reporter, throttle, .. } = self.place;
+        let mut written = Instant::now();
+        let mut pages = std::pin::pin!(pages(self.place, hash, self.reached, end));
         while let Some(page) = pages.try_next().await? {
             self.reached = page.to;
             for failure in page.failures {
@@ -149,41 +193,54 @@ impl<R: ReadModel> Filling<'_, R> {
             events += page.events as u64;
             reporter.moved(page.events, page.to, end);
             if rows >= options.rows_in_memory || written.elapsed() > WRITTEN {
-                self.write(checkpoint, page.to).await?;
+                let handed = self.hand_out().await?;
+                self.write(checkpoint, page.to, &handed).await?;
                 self.events += std::mem::take(&mut events);
+                self.take_back(handed).await?;
                 written = Instant::now();
             }
             throttle.took(page.events).await;
         }
-        if checkpoint.position() < self.reached {
-            self.write(checkpoint, self.reached).await?;
-            self.events += events;
-        }
-        Ok(())
+        Ok(events)
     }
 
-    /// Writes the rows of all shards with the checkpoint.
-    async fn write(&self, checkpoint: &mut Checkpoint, to: Position) -> Result<(), Error> {
-        let Place { database, rows, options, .. } = self.place;
+    /// The rows of all shards. All history up to here is copied.
+    async fn hand_out(&self) -> Result<Vec<Folding<R>>, Error> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let (hand, handed) = oneshot::channel();
             shard.tell(Told::Hand(hand)).await?;
             all.push(handed);
         }
-        let all = try_join_all(all).await.map_err(|_| unreachable_shard::<R>())?;
+        try_join_all(all).await.map_err(|_| unreachable_shard::<R>())
+    }
+
+    /// Writes the rows of all shards with the checkpoint.
+    async fn write(
+        &self,
+        checkpoint: &mut Checkpoint,
+        to: Position,
+        all: &[Folding<R>],
+    ) -> Result<(), Error> {
+        let Place { database, rows, options, .. } = self.place;
         let patience = options.lease.time_to_live;
         let transaction = begin(database, checkpoint, &Beside::default(), to, patience).await?;
         let client = transaction.client()?;
-        for folding in &all {
+        for folding in all {
             let changes = folding.changes();
             copy_new(rows, client, &changes.new).await?;
             rows.rewrite(client, &changes).await?;
         }
+        may_fail!("rebuild-writing");
         transaction.commit().await?;
         checkpoint.moved(to);
+        Ok(())
+    }
+
+    /// Gives the shards back what was written, unless that is too much.
+    async fn take_back(&self, all: Vec<Folding<R>>) -> Result<(), Error> {
         let known: usize = all.iter().map(Folding::len).sum();
-        let are_kept = known <= options.rows_in_memory / 2;
+        let are_kept = known <= self.place.options.rows_in_memory / 2;
         for (shard, mut folding) in std::iter::zip(&self.shards, all) {
             if are_kept {
                 folding.written();

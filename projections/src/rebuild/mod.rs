@@ -243,18 +243,11 @@ async fn bring_up<R: ReadModel>(place: &Place<R>) -> Result<(Built, Checkpoint),
     let (mut checkpoint, stage) = place.begin(Position::new(i64::MAX)).await?;
     place.reporter.begin(checkpoint.position());
     let mut events = 0;
-    let mut end = place.store.safe_position().await?;
+    let end = place.store.safe_position().await?;
     if stage == Stage::Begun || end.get() - checkpoint.position().get() > NEAR {
         place.mark(&checkpoint, Stage::Begun).await?;
         fill::forget_beyond(place, &checkpoint).await?;
-        loop {
-            events += fill::fill(place, &mut checkpoint, end).await?;
-            // What came meanwhile may be much, too.
-            end = place.store.safe_position().await?;
-            if end.get() - checkpoint.position().get() <= NEAR {
-                break;
-            }
-        }
+        events += fill::fill(place, &mut checkpoint, end).await?;
         may_fail!("rebuild-filled");
         place.index().await?;
         may_fail!("rebuild-indexed");

@@ -35,9 +35,10 @@ pub(super) struct Page<R: ReadModel> {
     pub(super) failures: Vec<EventFailure>,
 }
 
-/// The log between two positions, of which the second is safe to read.
+/// The log between two positions, of which the second is safe to read. A key is in the shard of its hash.
 pub(super) fn pages<R: ReadModel>(
     place: &Place<R>,
+    hash: &Arc<RandomState>,
     after: Position,
     end: Position,
 ) -> impl Stream<Item = Result<Page<R>, Error>> + Send + use<R> {
@@ -53,8 +54,7 @@ pub(super) fn pages<R: ReadModel>(
         read.recv().await.map(|page| (page, (read, reading)))
     });
     let (steps, shards) = (place.steps.clone(), place.options.shards);
-    // The same for all pages, so that a key is in one shard.
-    let hash = Arc::new(RandomState::new());
+    let hash = hash.clone();
     read.map_ok(move |crate::page::Page { events, to }| {
         let (steps, hash) = (steps.clone(), hash.clone());
         let decode = tokio::task::spawn_blocking(move || decode(&steps, &hash, events, to, shards));

@@ -7,10 +7,11 @@ use annals_eventstore::{
     postgres::{Checkpoint, Client, Database, GenericClient, Lease, OwnedTransaction, Schema},
 };
 
+use futures::future::try_join_all;
 use tokio_postgres::error::SqlState;
 
 use super::{
-    Options,
+    NEAR, Options,
     progress::{Phase, Reporter},
     throttle::Throttle,
 };
@@ -20,7 +21,7 @@ use crate::{
     install::{lock, tables_fit},
     page::Pages,
     read_model::{History, ReadModel},
-    table::{Table, checkpoint_name},
+    table::{Index, Table, checkpoint_name},
     worker::parking::{self, Parked},
 };
 
@@ -40,6 +41,7 @@ pub(super) struct Place<R: ReadModel> {
     pub(super) reporter: Arc<Reporter>,
     pub(super) throttle: Throttle,
     pub(super) names: Names,
+    purpose: Purpose,
     /// Where the new tables are, and where those go that they replace.
     pub(super) next: Schema,
     pub(super) replaced: Schema,
@@ -119,6 +121,7 @@ impl<R: ReadModel> Place<R> {
             reporter,
             throttle: Throttle::new(options.events_per_second),
             names: Names::of::<R>(purpose),
+            purpose,
             rows: Arc::new(Rows::of(database.schema(), &next)),
             steps: Arc::new(Steps::new()),
             database,
@@ -273,35 +276,61 @@ impl<R: ReadModel> Place<R> {
         Ok(if tables_fit::<R>(client, &self.next).await? { stage } else { None })
     }
 
-    /// What finds rows in the tables, once they are filled: two indexes at a time.
+    /// Up to where tables are to be filled that are filled up to `end`; `None` if they are full, but for what is
+    /// followed batch by batch.
+    pub(super) async fn goes_on_to(&self, end: Position) -> Result<Option<Position>, Error> {
+        if self.purpose == Purpose::Past {
+            return Ok(None);
+        }
+        // What came meanwhile may be much, too.
+        let now = self.store.safe_position().await?;
+        Ok((now.get() - end.get() > NEAR).then_some(now))
+    }
+
+    /// What finds versions in the history, once it is filled. Rows may be written meanwhile.
+    pub(super) async fn index_history(&self) -> Result<(), Error> {
+        self.create_indexes(&self.table().history_indexes).await
+    }
+
+    /// What finds rows in their table, once it is filled, and what the planner knows of both tables.
     pub(super) async fn index(&self) -> Result<(), Error> {
-        self.reporter.phase(Phase::Indexing);
-        let create = |sql: &String| {
-            let (database, sql) = (self.database.clone(), sql.clone());
+        let table = self.table();
+        self.create_indexes(&table.indexes).await?;
+        let analyze = |table: &String| {
+            let sql = format!("analyze {table}");
             async move {
-                let transaction = database.begin().await?;
+                let client = self.database.client().await?;
+                client.batch_execute(&sql).await.map_err(failed::<R>("analyze the tables"))
+            }
+        };
+        let history = (R::HISTORY == History::Kept).then_some(&table.history);
+        try_join_all([&table.name].into_iter().chain(history).map(analyze)).await.map(drop)
+    }
+
+    /// Creates indexes, two at a time.
+    async fn create_indexes(&self, indexes: &[Index]) -> Result<(), Error> {
+        self.reporter.phase(Phase::Indexing);
+        let create = |index: &Index| {
+            // The sort needs memory, for as long as it lasts. Two processes of the server are enough: a rebuild is
+            // to be noticed by nobody.
+            let sql = format!(
+                "set local maintenance_work_mem = '256MB'; \
+                 set local max_parallel_maintenance_workers = 0; {}",
+                index.create,
+            );
+            async move {
+                let transaction = self.database.begin().await?;
                 let client = transaction.client()?;
                 patience(client).await?;
-                // The sort needs memory, for as long as it lasts. Two processes of the server are enough: a rebuild is
-                // to be noticed by nobody.
-                let sql = format!(
-                    "set local maintenance_work_mem = '256MB'; \
-                     set local max_parallel_maintenance_workers = 0; {sql}"
-                );
                 let created = client.batch_execute(&sql).await;
                 created.map_err(failed::<R>("create an index"))?;
                 Ok::<_, Error>(transaction.commit().await?)
             }
         };
-        for two in self.table().indexes.chunks(2) {
-            futures::future::try_join_all(two.iter().map(create)).await?;
+        for two in indexes.chunks(2) {
+            try_join_all(two.iter().map(create)).await?;
         }
-        let mut analyze = format!("analyze {}", self.table().name);
-        if R::HISTORY == History::Kept {
-            analyze += &format!("; analyze {}", self.table().history);
-        }
-        let client = self.database.client().await?;
-        client.batch_execute(&analyze).await.map_err(failed::<R>("analyze the tables"))
+        Ok(())
     }
 
     /// The streams that are parked in the rebuild.

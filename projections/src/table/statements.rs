@@ -2,6 +2,7 @@
 
 use annals_eventstore::postgres::Schema;
 
+use super::Index;
 use crate::{
     interval::{nodes_before, nodes_behind},
     read_model::{ColumnDef, History, IndexDef, ReadModel},
@@ -133,34 +134,34 @@ impl Sql {
         sql
     }
 
-    /// Apart from the tables, because a rebuild fills them first. One for each statement.
-    pub(super) fn indexes(&self) -> Vec<String> {
-        let create = |(unique, name, suffix, columns): (&str, String, &str, String)| {
-            let table = self.name(suffix);
-            format!("create {unique}index if not exists \"{name}\" on {table} ({columns});\n")
-        };
-        self.all_indexes().map(create).collect()
-    }
-
-    pub(super) fn index_names(&self) -> Vec<String> {
-        let name =
-            |(_, name, ..): (&str, String, &str, String)| format!("{}.\"{name}\"", self.schema);
-        self.all_indexes().map(name).collect()
-    }
-
-    /// Of each index beside that of the key: whether it is unique, its name, the suffix of its table, and its
-    /// columns.
-    fn all_indexes(&self) -> impl Iterator<Item = (&'static str, String, &'static str, String)> {
+    /// The indexes that are declared.
+    pub(super) fn indexes(&self) -> Vec<Index> {
         let declared = self.indexes.iter().map(|of| {
             let columns: Vec<_> = of.columns.iter().map(|name| format!("\"{name}\"")).collect();
-            ("", of.name(self.table), "", columns.join(", "))
+            self.index("index", &of.name(self.table), "", &columns.join(", "))
         });
-        let name = |suffix| format!("{}{suffix}", self.table);
-        let of_history = [
-            ("unique ", name("_history_key"), "_history", format!("{}, valid_from", self.keys())),
-            ("", name("_history_node"), "_history", "node, valid_to".to_owned()),
-        ];
-        declared.chain(of_history.into_iter().filter(|_| self.history == History::Kept))
+        declared.collect()
+    }
+
+    pub(super) fn history_indexes(&self) -> Vec<Index> {
+        if self.history == History::None {
+            return Vec::new();
+        }
+        let index = |kind, of: &str, columns: &str| {
+            self.index(kind, &format!("{}_history_{of}", self.table), "_history", columns)
+        };
+        vec![
+            index("unique index", "key", &format!("{}, valid_from", self.keys())),
+            index("index", "node", "node, valid_to"),
+        ]
+    }
+
+    fn index(&self, kind: &str, name: &str, suffix: &str, columns: &str) -> Index {
+        let table = self.name(suffix);
+        Index {
+            name: format!("{}.\"{name}\"", self.schema),
+            create: format!("create {kind} if not exists \"{name}\" on {table} ({columns});\n"),
+        }
     }
 
     pub(super) fn load(&self) -> String {

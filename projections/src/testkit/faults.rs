@@ -89,6 +89,7 @@ pub const KAFKA_FED_FAIL_POINTS: [&str; 3] =
 ///
 /// | Point | The rebuild | `return` |
 /// |---|---|---|
+/// | `rebuild-writing` | has written rows, and not committed them; the history may be indexed | they are written again |
 /// | `rebuild-filled` | has filled the tables | they are gone on with |
 /// | `rebuild-indexed` | has made the indexes, and not noted it | they are gone on with |
 /// | `rebuild-built` | has noted that they are there | they are gone on with |
@@ -96,7 +97,8 @@ pub const KAFKA_FED_FAIL_POINTS: [&str; 3] =
 /// | `rebuild-swapped` | has committed it | the answer is lost |
 /// | `rebuild-rolling-back` | has put the old tables back, and not committed | it is rolled back |
 /// | `rebuild-rolled-back` | has committed it | the answer is lost |
-pub const REBUILD_FAIL_POINTS: [&str; 7] = [
+pub const REBUILD_FAIL_POINTS: [&str; 8] = [
+    "rebuild-writing",
     "rebuild-filled",
     "rebuild-indexed",
     "rebuild-built",
