@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["rollback", "discard"])]
     events_per_second: Option<NonZeroU32>,
 
-    /// Folds rows in so many parts at a time: as many as there are processors unless set, and at most 3
+    /// Folds rows in so many parts at a time: half as many as there are processors unless set, and at most 3
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["rollback", "discard"])]
     shards: Option<NonZeroUsize>,
 

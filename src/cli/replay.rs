@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COUNT")]
     events_per_second: Option<NonZeroU32>,
 
-    /// Folds rows in so many parts at a time: as many as there are processors unless set, and at most 3
+    /// Folds rows in so many parts at a time: half as many as there are processors unless set, and at most 3
     #[arg(long, value_name = "COUNT")]
     shards: Option<NonZeroUsize>,
 

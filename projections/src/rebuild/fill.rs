@@ -45,38 +45,36 @@ pub(super) async fn fill<R: ReadModel>(
     checkpoint: &mut Checkpoint,
     end: Position,
 ) -> Result<u64, Error> {
-    place.reporter.phase(Phase::Building);
     let mut filling = Filling {
         place,
         shards: Vec::new(),
         tasks: JoinSet::new(),
+        // The same for all pages, so that a key is in one shard.
+        hash: Arc::new(RandomState::new()),
         parked: place.parked().await?,
         reached: checkpoint.position(),
+        written: Instant::now(),
+        unwritten: 0,
         events: 0,
     };
     let mut events = 0;
-    let indexed = loop {
-        let error = match filling.run(checkpoint, end).await {
-            Ok(indexed) => break indexed,
-            Err(error) => error,
-        };
+    while let Err(error) = filling.run(checkpoint, end).await {
         // What shards have beyond the checkpoint is nothing to build on.
         match error {
             Error::Event(failure) => {
                 place.park(checkpoint, &mut filling.parked, failure).await?;
                 forget_beyond(place, checkpoint).await?;
             }
-            // One of many rows is refused. Batch by batch it is found.
-            error if may_be_of_an_event(&error) => {
+            // One of many rows is refused. Batch by batch it is found. If all are written, it is none of them.
+            error if may_be_of_an_event(&error) && checkpoint.position() < filling.reached => {
                 forget_beyond(place, checkpoint).await?;
                 events += follow_to(place, checkpoint, filling.reached, None).await?;
                 filling.parked = place.parked().await?;
             }
             error => return Err(error),
         }
-    };
-    // No event is at fault if that failed.
-    indexed.map(|()| events + filling.events)
+    }
+    Ok(events + filling.events)
 }
 
 /// Deletes what was copied into the history and is beyond the checkpoint.
@@ -107,22 +105,22 @@ struct Filling<'a, R: ReadModel> {
     place: &'a Place<R>,
     shards: Vec<Fed<R>>,
     tasks: JoinSet<Result<(), Error>>,
+    hash: Arc<RandomState>,
     parked: Parked,
     /// Up to where shards have events.
     reached: Position,
-    /// How many events are in rows that are written.
+    /// When rows were written last.
+    written: Instant,
+    /// How many events are in rows that are not written, and how many in those that are.
+    unwritten: u64,
     events: u64,
 }
 
 impl<R: ReadModel> Filling<'_, R> {
-    /// Folds until it is done, or something fails. No shard is at work afterwards. Returns what came of indexing the
-    /// history.
-    async fn run(
-        &mut self,
-        checkpoint: &mut Checkpoint,
-        end: Position,
-    ) -> Result<Result<(), Error>, Error> {
-        self.reached = checkpoint.position();
+    /// Folds until it is done, or something fails. No shard is at work afterwards.
+    async fn run(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
+        self.place.reporter.phase(Phase::Building);
+        (self.reached, self.written, self.unwritten) = (checkpoint.position(), Instant::now(), 0);
         for _ in 0..self.place.options.shards {
             let (sender, told) = mpsc::channel(2);
             let tally = Arc::default();
@@ -136,42 +134,27 @@ impl<R: ReadModel> Filling<'_, R> {
         outcome.map_err(|error| failure.unwrap_or(error))
     }
 
-    async fn fill(
-        &mut self,
-        checkpoint: &mut Checkpoint,
-        end: Position,
-    ) -> Result<Result<(), Error>, Error> {
-        // The same for all pages, so that a key is in one shard.
-        let hash = Arc::new(RandomState::new());
+    async fn fill(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
         let mut next = Some(end);
-        // How many events are not written.
-        let mut events = 0;
         while let Some(end) = next {
-            events = self.fold(checkpoint, end, &hash, events).await?;
+            self.fold(checkpoint, end).await?;
             next = self.place.goes_on_to(end).await?;
         }
-        if checkpoint.position() == self.reached {
-            return Ok(self.place.index_history().await);
-        }
         let handed = self.hand_out().await?;
-        let written = self.write(checkpoint, self.reached, &handed);
-        let (written, indexed) = tokio::join!(written, self.place.index_history());
+        let write = async {
+            let handed = handed;
+            self.write(checkpoint, self.reached, &handed).await
+        };
+        let (written, indexed) = tokio::join!(write, self.place.index_history());
         written?;
-        self.events += events;
-        Ok(indexed)
+        self.events += self.unwritten;
+        indexed
     }
 
-    /// Folds the log up to a position. Takes and returns how many events are not written.
-    async fn fold(
-        &mut self,
-        checkpoint: &mut Checkpoint,
-        end: Position,
-        hash: &Arc<RandomState>,
-        mut events: u64,
-    ) -> Result<u64, Error> {
+    /// Folds the log up to a position.
+    async fn fold(&mut self, checkpoint: &mut Checkpoint, end: Position) -> Result<(), Error> {
         let Place { options, reporter, throttle, .. } = self.place;
-        let mut written = Instant::now();
-        let mut pages = std::pin::pin!(pages(self.place, hash, self.reached, end));
+        let mut pages = std::pin::pin!(pages(self.place, &self.hash, self.reached, end));
         while let Some(page) = pages.try_next().await? {
             self.reached = page.to;
             for failure in page.failures {
@@ -190,18 +173,18 @@ impl<R: ReadModel> Filling<'_, R> {
                 shard.tell(Told::Steps(steps)).await?;
             }
             let rows: usize = self.shards.iter().map(|shard| shard.tally.at_most(shard.told)).sum();
-            events += page.events as u64;
+            self.unwritten += page.events as u64;
             reporter.moved(page.events, page.to, end);
-            if rows >= options.rows_in_memory || written.elapsed() > WRITTEN {
+            if rows >= options.rows_in_memory || self.written.elapsed() > WRITTEN {
                 let handed = self.hand_out().await?;
                 self.write(checkpoint, page.to, &handed).await?;
-                self.events += std::mem::take(&mut events);
+                self.events += std::mem::take(&mut self.unwritten);
                 self.take_back(handed).await?;
-                written = Instant::now();
+                self.written = Instant::now();
             }
             throttle.took(page.events).await;
         }
-        Ok(events)
+        Ok(())
     }
 
     /// The rows of all shards. All history up to here is copied.
@@ -222,7 +205,8 @@ impl<R: ReadModel> Filling<'_, R> {
         to: Position,
         all: &[Folding<R>],
     ) -> Result<(), Error> {
-        let Place { database, rows, options, .. } = self.place;
+        let Place { database, rows, options, at_once, .. } = self.place;
+        let _permit = at_once.acquire().await;
         let patience = options.lease.time_to_live;
         let transaction = begin(database, checkpoint, &Beside::default(), to, patience).await?;
         let client = transaction.client()?;

@@ -7,7 +7,8 @@ use annals_eventstore::{
     postgres::{Checkpoint, Client, Database, GenericClient, Lease, OwnedTransaction, Schema},
 };
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
+use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
 
 use super::{
@@ -42,6 +43,9 @@ pub(super) struct Place<R: ReadModel> {
     pub(super) throttle: Throttle,
     pub(super) names: Names,
     purpose: Purpose,
+    /// Whoever writes all rows or creates an index has one of these: two processes of the server are enough for that, since
+    /// a rebuild is to be noticed by nobody.
+    pub(super) at_once: Semaphore,
     /// Where the new tables are, and where those go that they replace.
     pub(super) next: Schema,
     pub(super) replaced: Schema,
@@ -122,6 +126,7 @@ impl<R: ReadModel> Place<R> {
             throttle: Throttle::new(options.events_per_second),
             names: Names::of::<R>(purpose),
             purpose,
+            at_once: Semaphore::new(2),
             rows: Arc::new(Rows::of(database.schema(), &next)),
             steps: Arc::new(Steps::new()),
             database,
@@ -307,18 +312,20 @@ impl<R: ReadModel> Place<R> {
         try_join_all([&table.name].into_iter().chain(history).map(analyze)).await.map(drop)
     }
 
-    /// Creates indexes, two at a time.
     async fn create_indexes(&self, indexes: &[Index]) -> Result<(), Error> {
+        if indexes.is_empty() {
+            return Ok(());
+        }
         self.reporter.phase(Phase::Indexing);
         let create = |index: &Index| {
-            // The sort needs memory, for as long as it lasts. Two processes of the server are enough: a rebuild is
-            // to be noticed by nobody.
+            // The sort needs memory, for as long as it lasts.
             let sql = format!(
                 "set local maintenance_work_mem = '256MB'; \
                  set local max_parallel_maintenance_workers = 0; {}",
                 index.create,
             );
             async move {
+                let _permit = self.at_once.acquire().await;
                 let transaction = self.database.begin().await?;
                 let client = transaction.client()?;
                 patience(client).await?;
@@ -327,10 +334,8 @@ impl<R: ReadModel> Place<R> {
                 Ok::<_, Error>(transaction.commit().await?)
             }
         };
-        for two in indexes.chunks(2) {
-            try_join_all(two.iter().map(create)).await?;
-        }
-        Ok(())
+        // All of them, also behind one that fails, so that nothing is under way afterwards.
+        join_all(indexes.iter().map(create)).await.into_iter().collect()
     }
 
     /// The streams that are parked in the rebuild.

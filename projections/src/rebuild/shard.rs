@@ -44,7 +44,7 @@ const NUMBERS: usize = 3;
 /// What a shard is told.
 pub(super) enum Told<R: ReadModel> {
     Steps(Vec<Step<R>>),
-    /// Hands its rows out to be written, and gets them back.
+    /// Hands its rows out to be written, and gets them back unless that was all.
     Hand(oneshot::Sender<Folding<R>>),
     Take(Folding<R>),
 }

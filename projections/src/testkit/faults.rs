@@ -90,7 +90,7 @@ pub const KAFKA_FED_FAIL_POINTS: [&str; 3] =
 /// | Point | The rebuild | `return` |
 /// |---|---|---|
 /// | `rebuild-writing` | has written rows, and not committed them; the history may be indexed | they are written again |
-/// | `rebuild-filled` | has filled the tables | they are gone on with |
+/// | `rebuild-filled` | has filled the tables, and indexed the history | they are gone on with |
 /// | `rebuild-indexed` | has made the indexes, and not noted it | they are gone on with |
 /// | `rebuild-built` | has noted that they are there | they are gone on with |
 /// | `rebuild-swapping` | has put the tables in place, and not committed | it is rolled back |

@@ -1,9 +1,14 @@
 //! What a rebuild builds is what a worker would have built.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
 use annals_eventstore::{
     Append, EventStore, ExpectedVersion, NewEvent, Payload, StreamId, postgres::Use,
 };
-use annals_projections::{QueryReadModels, ReadModel};
+use annals_projections::{Phase, QueryReadModels, ReadModel};
 use tokio_postgres::Client;
 
 use super::{Own, Pair, append_many, rebuild};
@@ -87,6 +92,35 @@ async fn where_its_events_are_frequent_first_and_rare_then() {
     let built = rebuild::<Tally>(&store).run().await.unwrap();
     assert_eq!(built.events, 4003, "{built:?}");
     assert_eq!(content::<Tally>(&store).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_log_that_grows_meanwhile() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let grow = async |each: i64| {
+        for ledger in 0..40 {
+            let added = (0..each).map(|amount| LedgerEvent::Added { amount });
+            append::<Ledger>(&store, &ledger.to_string(), added).await;
+        }
+    };
+    grow(300).await;
+    catch_up::<Tally>(&store).await;
+    let ends = Arc::new(Mutex::new(BTreeSet::new()));
+    let told = ends.clone();
+    let rebuild = rebuild::<Tally>(&store).shards(2).events_per_second(6000);
+    let rebuild = rebuild.on_progress(move |progress| {
+        if progress.phase == Phase::Building {
+            told.lock().unwrap().insert(progress.end);
+        }
+    });
+    // By more than is left to be followed, while it folds what was there when it began.
+    let (built, ()) = tokio::join!(rebuild.build(), grow(650));
+    assert_eq!(built.unwrap().events, 38_000);
+    assert!(ends.lock().unwrap().len() > 1, "it is not filled beyond {ends:?}");
+    rebuild.swap().await.unwrap();
+    catch_up::<Tally>(&store).await;
+    assert_exact::<Tally>(&store, &client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
