@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use annals_eventstore::{
@@ -106,10 +109,11 @@ async fn of_a_log_that_grows_meanwhile() {
     };
     grow(300).await;
     catch_up::<Tally>(&store).await;
-    let ends = Arc::new(Mutex::new(BTreeSet::new()));
-    let told = ends.clone();
+    let (ends, folded) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicU64::new(0)));
+    let (told, counted) = (ends.clone(), folded.clone());
     let rebuild = rebuild::<Tally>(&store).shards(2).events_per_second(6000);
     let rebuild = rebuild.on_progress(move |progress| {
+        counted.store(progress.events, Ordering::Relaxed);
         if progress.phase == Phase::Building {
             told.lock().unwrap().insert(progress.end);
         }
@@ -118,6 +122,7 @@ async fn of_a_log_that_grows_meanwhile() {
     let (built, ()) = tokio::join!(rebuild.build(), grow(650));
     assert_eq!(built.unwrap().events, 38_000);
     assert!(ends.lock().unwrap().len() > 1, "it is not filled beyond {ends:?}");
+    assert!(folded.load(Ordering::Relaxed) <= 38_000, "{folded:?} events were folded");
     rebuild.swap().await.unwrap();
     catch_up::<Tally>(&store).await;
     assert_exact::<Tally>(&store, &client).await;
