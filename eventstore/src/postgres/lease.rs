@@ -64,6 +64,10 @@ pub struct Lease {
     until: Mutex<Instant>,
 }
 
+/// For how long to ask again for a lease that was given back and cannot be had yet, and how often.
+const ENDING: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// What comes of asking for a lease.
 #[derive(Debug)]
 pub(crate) enum Asked {
@@ -98,13 +102,23 @@ impl Lease {
     ) -> Result<Asked, Error> {
         let owner = owner();
         let sql = database.schema().sql(include_str!("sql/acquire_lease.sql"));
-        let client = database.bookkeeping().await?;
-        // Before the database counts from its own now, so that it is over here before it is there.
-        let asked = Instant::now();
-        let row = client
-            .query_one(&sql, &[&name, &owner, &milliseconds(options)])
-            .await
-            .map_err(|error| database_error("acquire a lease", error))?;
+        let began = Instant::now();
+        let (asked, row) = loop {
+            let client = database.bookkeeping().await?;
+            // Before the database counts from its own now, so that it is over here before it is there.
+            let asked = Instant::now();
+            let row = client
+                .query_one(&sql, &[&name, &owner, &milliseconds(options)])
+                .await
+                .map_err(|error| database_error("acquire a lease", error))?;
+            let (epoch, is_given_back): (Option<i64>, bool) = (row.get(0), row.get(3));
+            if epoch.is_some() || !is_given_back || began.elapsed() > ENDING {
+                break (asked, row);
+            }
+            // Whoever gave it back held it in a transaction, which was dropped and is about to end.
+            drop(client);
+            sleep(AGAIN).await;
+        };
         Ok(match row.get(0) {
             Some(epoch) => {
                 let from = if row.get(2) { LeaseFrom::Expired } else { LeaseFrom::Free };

@@ -8,6 +8,8 @@ use annals_eventstore::{
     postgres::LeaseOptions,
 };
 
+use tokio::time::sleep;
+
 use crate::support::{
     TestDatabase, database::value, eventually, in_time, is_waiting, log, one, stream,
 };
@@ -122,6 +124,27 @@ async fn nobody_takes_over_from_a_transaction_that_is_guarded() {
         assert!(election(&store).try_campaign().await.unwrap().is_none());
         transaction.commit().await.unwrap();
         assert!(election(&store).try_campaign().await.unwrap().is_some());
+    })
+    .await;
+}
+
+/// As after a failure: the transaction is dropped, and rolled back a little later.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_resigned_is_replaced_as_soon_as_its_transaction_has_ended() {
+    in_time(async {
+        let database = TestDatabase::create().await;
+        let store = database.store().await;
+        let first = election(&store).campaign().await.unwrap();
+        let transaction = store.database().unwrap().begin().await.unwrap();
+        first.guard(transaction.client().unwrap()).await.unwrap();
+        first.resign().await.unwrap();
+        let ends = async {
+            sleep(Duration::from_millis(100)).await;
+            drop(transaction);
+        };
+        let next = election(&store);
+        let (led, ()) = tokio::join!(next.try_campaign(), ends);
+        assert!(led.unwrap().is_some());
     })
     .await;
 }

@@ -43,8 +43,8 @@ pub(super) struct Place<R: ReadModel> {
     pub(super) throttle: Throttle,
     pub(super) names: Names,
     purpose: Purpose,
-    /// Whoever writes all rows or creates an index has one of these: two processes of the server are enough for that, since
-    /// a rebuild is to be noticed by nobody.
+    /// Whoever writes all rows or creates an index has one of these: two processes of the server are enough for
+    /// that, since a rebuild is to be noticed by nobody.
     pub(super) at_once: Semaphore,
     /// Where the new tables are, and where those go that they replace.
     pub(super) next: Schema,

@@ -11,7 +11,8 @@ use tokio_postgres::{Client, types::ToSql};
 use crate::support::{
     PATIENCE, Running, catch_up,
     database::{TestDatabase, refusal, value},
-    ledger::{Tally, add},
+    eventually,
+    ledger::{Ledger, LedgerEvent, Tally, add, append},
     load::{Load, append_some, seeded},
     oracle::{assert_exact, fold, log, sorted},
     worker,
@@ -272,4 +273,41 @@ async fn a_time_is_refused_where_it_could_be_answered_wrongly() {
         assert_eq!(code, "AN005", "{message}");
         client.batch_execute("rollback").await.unwrap();
     }
+}
+
+/// How many versions queries have read of the history so far, by the server's own count. It comes a little later,
+/// for each statement at once.
+async fn read_of_history(client: &Client) -> i64 {
+    let read = "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables
+        where schemaname = 'public' and relname = 'tallies_history'";
+    value(client, read).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_moment_costs_by_the_rows_of_then_and_not_by_the_length_of_history() {
+    const ROWS: i64 = 50;
+    const VERSIONS: i64 = 1000;
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    for _ in 0..2 {
+        for row in 0..ROWS {
+            add(&store, &row.to_string(), 1).await;
+        }
+    }
+    let then = AsOf::Position(store.safe_position().await.unwrap());
+    for row in 0..ROWS {
+        let added = (0..VERSIONS).map(|amount| LedgerEvent::Added { amount });
+        append::<Ledger>(&store, &row.to_string(), added).await;
+    }
+    catch_up::<Tally>(&store).await;
+    // What this reads comes to the count at once.
+    client.batch_execute("analyze tallies, tallies_history").await.unwrap();
+    client.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
+    let before = read_of_history(&client).await;
+    assert_eq!(in_rust(&store, then).await.len() as i64, ROWS);
+    let read = || async { read_of_history(&client).await > before };
+    eventually("the query is counted", read).await;
+    let read = read_of_history(&client).await - before;
+    assert!(read >= ROWS, "{read} versions for {ROWS} rows, which all have changed since");
+    assert!(read <= 10 * ROWS, "{read} of {} versions for {ROWS} rows", ROWS * VERSIONS);
 }

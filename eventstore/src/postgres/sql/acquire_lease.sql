@@ -1,4 +1,4 @@
--- Takes a lease that is free or over, or says for how many seconds it is held. One whose row a transaction has at
+-- Takes a lease that is free or over, or says for how many seconds it is held, and whether it was given back. One whose row a transaction has at
 -- this moment is not waited for: the wait would keep a connection that others need to renew theirs. The lock is the
 -- one that guards exclude and renewals do not.
 with free as (
@@ -21,4 +21,5 @@ select
          then extract(epoch from expires_at - clock_timestamp())::float8 end
      from {schema}.leases where name = $1),
     -- It was not given back: its holder has let its time go by.
-    exists (select from free where expires_at > '-infinity')
+    exists (select from free where expires_at > '-infinity'),
+    coalesce((select expires_at = '-infinity' from {schema}.leases where name = $1), false)
