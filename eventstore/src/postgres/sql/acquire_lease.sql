@@ -1,6 +1,6 @@
--- Takes a lease that is free or over, or says for how many seconds it is held, and whether it was given back. One whose row a transaction has at
--- this moment is not waited for: the wait would keep a connection that others need to renew theirs. The lock is the
--- one that guards exclude and renewals do not.
+-- Takes a lease that is free or over, or says for how many seconds it is held, and whether it was given back. One
+-- whose row a transaction has at this moment is not waited for: the wait would keep a connection that others need to
+-- renew theirs. The lock is the one that guards exclude and renewals do not.
 with free as (
     select name, expires_at from {schema}.leases where name = $1 and expires_at < clock_timestamp()
     for update skip locked),

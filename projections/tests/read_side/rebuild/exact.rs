@@ -1,17 +1,11 @@
 //! What a rebuild builds is what a worker would have built.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::{Arc, Mutex, mpsc};
 
 use annals_eventstore::{
     Append, EventStore, ExpectedVersion, NewEvent, Payload, StreamId, postgres::Use,
 };
-use annals_projections::{Phase, QueryReadModels, ReadModel};
+use annals_projections::{Phase, Progress, QueryReadModels, ReadModel};
 use tokio_postgres::Client;
 
 use super::{Own, Pair, append_many, rebuild};
@@ -109,20 +103,27 @@ async fn of_a_log_that_grows_meanwhile() {
     };
     grow(300).await;
     catch_up::<Tally>(&store).await;
-    let (ends, folded) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicU64::new(0)));
-    let (told, counted) = (ends.clone(), folded.clone());
-    let rebuild = rebuild::<Tally>(&store).shards(2).events_per_second(6000);
-    let rebuild = rebuild.on_progress(move |progress| {
-        counted.store(progress.events, Ordering::Relaxed);
-        if progress.phase == Phase::Building {
-            told.lock().unwrap().insert(progress.end);
+    let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
+    let (told, (began, begins), (grown, grows)) = (seen.clone(), mpsc::channel(), mpsc::channel());
+    let grows = Mutex::new(grows);
+    let rebuild = rebuild::<Tally>(&store).shards(2).on_progress(move |progress| {
+        told.lock().unwrap().push(progress);
+        // It knows its end by then, and waits here for more than is left to be followed.
+        if progress.phase == Phase::Building && began.send(()).is_ok() {
+            tokio::task::block_in_place(|| grows.lock().unwrap().recv().unwrap());
         }
     });
-    // By more than is left to be followed, while it folds what was there when it began.
-    let (built, ()) = tokio::join!(rebuild.build(), grow(650));
-    assert_eq!(built.unwrap().events, 38_000);
-    assert!(ends.lock().unwrap().len() > 1, "it is not filled beyond {ends:?}");
-    assert!(folded.load(Ordering::Relaxed) <= 38_000, "{folded:?} events were folded");
+    let building = tokio::spawn(async move { (rebuild.build().await.unwrap(), rebuild) });
+    tokio::task::block_in_place(|| begins.recv().unwrap());
+    drop(begins);
+    grow(650).await;
+    grown.send(()).unwrap();
+    let (built, rebuild) = building.await.unwrap();
+    assert_eq!(built.events, 38_000);
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let indexed = seen.iter().find(|progress| progress.phase == Phase::Indexing).unwrap();
+    assert_eq!(indexed.end, built.position, "what came meanwhile is not filled, too");
+    assert_eq!(seen.last().unwrap().events, 38_000, "something was folded again");
     rebuild.swap().await.unwrap();
     catch_up::<Tally>(&store).await;
     assert_exact::<Tally>(&store, &client).await;
