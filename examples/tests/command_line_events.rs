@@ -7,6 +7,7 @@ mod support;
 use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, Output, Stdio},
+    time::Duration,
 };
 
 use annals::{
@@ -228,6 +229,12 @@ async fn following_goes_on_with_new_events_until_ctrl_c() {
         // Each is there before the next is appended.
         append(&store, ("loan_application", "9"), [event("status_reached", "{}")]).await;
         assert_eq!(all.position(), number);
+    }
+    // Both know where they begin, and listen from there.
+    let listening = "select count(*) from pg_stat_activity
+                     where datname = current_database() and query ilike 'listen %'";
+    while database.count(listening).await < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     append(&store, ("other", "x"), [event("happened", "{}")]).await;
     assert_eq!(all.position(), 10);

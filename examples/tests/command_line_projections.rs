@@ -15,7 +15,7 @@ mod read_model;
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use annals::{
@@ -231,6 +231,7 @@ async fn status_says_how_far_projections_are_and_who_runs_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_looks_until_it_is_stopped() {
     let (database, store) = projected().await;
+    let started = Instant::now();
     let mut watch = start(&database, &["status", "--watch", "--output", "json"]);
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
@@ -248,8 +249,9 @@ async fn a_watch_looks_until_it_is_stopped() {
         }
     };
     assert_eq!(last["projections"][0]["state"], "running");
-    // Those of all seconds together; a second is a little more than that.
-    assert!(rates > 20.0 && rates <= 50.0, "{rates}");
+    // Those of all looks together: there is a second between two, or more, but no more than all the time.
+    let most = started.elapsed().as_secs_f64();
+    assert!(rates <= 50.0 && rates * most >= 50.0, "{rates} of {most} s");
     interrupt(&watch);
     assert_eq!(watch.wait().unwrap().code(), Some(130));
     let mut errors = String::new();
@@ -302,12 +304,12 @@ async fn what_is_parked_is_listed_tried_again_and_left_out() {
     let position = document(&database, "history NAME 1").1["versions"].clone();
     assert_eq!(position.as_array().unwrap().len(), 2);
 
+    // It is refused while the worker is yet to try again; and once it was asked for, it comes.
+    let mut asked = false;
     eventually("it is left out", async || {
-        let discard = run(&database, "parked discard NAME --stream loan_application 1");
-        discard.status.success() && {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            document(&database, "parked list").1 == json!({"parked": []})
-        }
+        asked = asked
+            || run(&database, "parked discard NAME --stream loan_application 1").status.success();
+        asked && document(&database, "parked list").1 == json!({"parked": []})
     })
     .await;
     let row = store.query::<LoanApplications>().get(&"1".to_owned()).await.unwrap().unwrap();

@@ -157,7 +157,7 @@ async fn the_read_model_is_rebuilt_under_load() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report = json(&output);
     let number = |name: &str| report["rebuild"][name].as_u64().unwrap();
-    assert!(number("recorded_meanwhile") > 10_000, "{report}");
+    assert!(number("recorded_meanwhile") > 0, "no load: {report}");
     assert!(number("events") > 20_000 && number("rows") > 1_000, "{report}");
     let errors = stderr(&output);
     let lines: Vec<_> = errors.lines().collect();

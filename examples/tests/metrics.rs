@@ -243,13 +243,19 @@ async fn what_is_told_is_what_is_declared_and_what_the_guide_says() {
     held.batch_execute("rollback").await.unwrap();
     let behind = "annals_projection_lag_events{projection=\"balance\"}";
     let overdue = "annals_saga_overdue_seconds{saga=\"booking\",what=\"timer\"}";
-    until("all is applied, and a look at the database has seen it", async || {
+    until("all is applied and published, and a look at the database has seen it", async || {
         let now = store.safe_position().await.unwrap();
-        let scraped = Scraped::of(&prometheus.render());
+        let samples = Scraped::of(&prometheus.render()).samples;
+        let told = |beginning: &str| samples.keys().any(|sample| sample.starts_with(beginning));
+        let is = |sample: &str, value: f64| samples.get(sample) == Some(&value);
         let reached = store.query::<Balance>().reached().await.unwrap();
         reached == Some(now)
-            && scraped.samples.get(behind) == Some(&0.0)
-            && scraped.samples.contains_key(overdue)
+            && is(behind, 0.0)
+            && is("annals_projection_state{projection=\"balance\",state=\"running\"}", 1.0)
+            && is("annals_lease_held{lease=\"projection:balance\"}", 1.0)
+            && samples.contains_key(overdue)
+            && told("annals_publisher_transactions_total")
+            && told("annals_kafka_feed_lag_records")
     })
     .await;
 
@@ -259,8 +265,11 @@ async fn what_is_told_is_what_is_declared_and_what_the_guide_says() {
     let listening = telemetry::listen("127.0.0.1:0", routes).await.unwrap();
     let (status, text) = get(listening.address(), "/metrics").await;
     assert!(status.contains("200"), "{status}");
-    let (status, ready) = get(listening.address(), "/health/ready").await;
-    assert!(status.contains("200") && ready.contains(r#""projections":"ok""#), "{status} {ready}");
+    until("it is ready", async || {
+        let (status, ready) = get(listening.address(), "/health/ready").await;
+        status.contains("200") && ready.contains(r#""projections":"ok""#)
+    })
+    .await;
     assert!(get(listening.address(), "/health/live").await.0.contains("200"));
 
     let scraped = Scraped::of(&text);

@@ -4,7 +4,7 @@
 mod support;
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     process::{Child, Stdio},
     time::Duration,
 };
@@ -30,8 +30,13 @@ struct Process {
 }
 
 impl Process {
-    fn start(role: &str, database: &Database, collector: &str, arguments: &[String]) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fn start(
+        role: &str,
+        address: SocketAddr,
+        database: &Database,
+        collector: &str,
+        arguments: &[String],
+    ) -> Self {
         let child = example("travel")
             .args([role, "--attached", "--listen", &address.to_string()])
             .args(arguments)
@@ -44,6 +49,14 @@ impl Process {
             .unwrap();
         Self { url: format!("http://{address}"), child }
     }
+}
+
+/// Addresses that are free, and that the system does not give to others.
+fn addresses() -> Vec<SocketAddr> {
+    let bind = |_| TcpListener::bind(("127.0.0.1", rand::random_range(20_000..32_000))).ok();
+    // Held until there are all, so that no two are the same.
+    let listeners: Vec<_> = (0..).filter_map(bind).take(SERVICES.len() + 1).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
 impl Drop for Process {
@@ -71,13 +84,16 @@ async fn a_hotel_fails_and_the_compensation_is_in_the_trace_of_the_request() {
     let (collector, client) = (Collector::default(), Client::new());
     let collecting = collector.start().await;
     let (mut databases, mut processes, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-    for role in SERVICES {
+    let addresses = addresses();
+    for (role, address) in SERVICES.into_iter().zip(&addresses) {
         databases.push(Database::create().await);
-        processes.push(Process::start(role, databases.last().unwrap(), &collecting, &[]));
+        let database = databases.last().unwrap();
+        processes.push(Process::start(role, *address, database, &collecting, &[]));
         lines.extend([format!("--{role}"), processes.last().unwrap().url.clone()]);
     }
     databases.push(Database::create().await);
-    processes.push(Process::start("booking", databases.last().unwrap(), &collecting, &lines));
+    let (address, database) = (addresses[SERVICES.len()], databases.last().unwrap());
+    processes.push(Process::start("booking", address, database, &collecting, &lines));
     for process in &processes {
         until("it answers", async || {
             let health = client.get(format!("{}/health/ready", process.url)).send().await;
@@ -123,26 +139,23 @@ async fn a_hotel_fails_and_the_compensation_is_in_the_trace_of_the_request() {
         |spans: &[Of], is_it: &dyn Fn(&Of) -> bool| spans.iter().find(|of| is_it(of)).cloned();
     let cancelled = |of: &Of| of.span.name == "command" && of.text("command") == "Cancel";
     let undone = |of: &Of| of.span.name == "saga compensation" && of.text("step") == "flight";
-    let spans = until("both are exported", async || {
-        let mut spans = collector.spans();
-        spans.retain(|of| hex(&of.span.trace_id) == TRACE);
-        let ended = found(&spans, &|of| undone(of) && of.text("outcome") == "done").is_some()
-            && found(&spans, &|of| of.service == "travel-flight" && cancelled(of)).is_some()
-            && found(&spans, &|of| of.service == "travel-booking" && of.span.name == "http")
-                .is_some();
-        ended.then_some(spans)
-    })
-    .await;
-
     // Down from the request, by way of four processes.
-    let parent = |child: &Of| found(&spans, &|of| of.span.span_id == child.span.parent_span_id);
-    let path_of = |span: Of| {
+    let path_of = |spans: &[Of], span: Of| {
+        let parent = |child: &Of| found(spans, &|of| of.span.span_id == child.span.parent_span_id);
         let path = std::iter::successors(Some(span), parent);
         path.map(|of| format!("{} of {}", of.span.name, of.service)).collect::<Vec<_>>()
     };
-    let cancelled = found(&spans, &|of| of.service == "travel-flight" && cancelled(of)).unwrap();
+    let (path, spans) = until("all are exported", async || {
+        let mut spans = collector.spans();
+        spans.retain(|of| hex(&of.span.trace_id) == TRACE);
+        found(&spans, &|of| undone(of) && of.text("outcome") == "done")?;
+        let cancelled = found(&spans, &|of| of.service == "travel-flight" && cancelled(of))?;
+        let path = path_of(&spans, cancelled);
+        (path.len() == 5).then_some((path, spans))
+    })
+    .await;
     assert_eq!(
-        path_of(cancelled),
+        path,
         [
             "command of travel-flight",
             "http of travel-flight",

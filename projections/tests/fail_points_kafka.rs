@@ -32,6 +32,7 @@ use crate::{
 /// Workers here are paused from outside.
 mod paused {
     pub(crate) fn pause_if_worker() {}
+    pub(crate) fn stall_once() {}
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ use crate::support::{
 /// Workers here are paused from outside.
 mod paused {
     pub(crate) fn pause_if_worker() {}
+    pub(crate) fn stall_once() {}
 }
 
 fn is_injected(error: &ProjectionError) -> bool {
@@ -38,7 +39,7 @@ async fn what_fails_at_any_point_comes_out_exact() {
         let (store, client) = (database.store().await, database.client().await);
         let (_, mut rng) = seeded();
         let mut running = Running::start(worker::<Tally>(&store));
-        let rebuild = Rebuild::<Tally>::of(&store).lease(lease(1000));
+        let rebuild = Rebuild::<Tally>::of(&store).lease(lease(60_000));
         append_some(&store, &mut rng).await;
         running.caught_up::<Tally>(&store).await;
         for point in REBUILD_FAIL_POINTS {

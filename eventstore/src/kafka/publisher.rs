@@ -44,6 +44,9 @@ const RELEASE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often to look at a circuit that is open, and the pause before the lease is taken again then.
 const CIRCUIT_PAUSE: Duration = Duration::from_millis(100);
+/// A publisher that is paused while it moves the checkpoint keeps it locked for its successor, until the database ends
+/// its transaction.
+const PATIENCE: &str = "set local idle_in_transaction_session_timeout = '5s'";
 /// Pages end with the event with which their payloads come to so many bytes.
 const PAGE_BYTES: usize = 16 << 20;
 
@@ -435,6 +438,7 @@ impl Publisher {
         let failed = |error| database_error("move the publisher's checkpoint", error);
         let mut client = database.client().await?;
         let transaction = client.transaction().await.map_err(failed)?;
+        transaction.batch_execute(PATIENCE).await.map_err(failed)?;
         checkpoint.advance(&transaction, to).await?;
         transaction.commit().await.map_err(failed)?;
         checkpoint.moved(to);

@@ -479,7 +479,7 @@ fn is_of_connection(state: &SqlState) -> bool {
 /// The error of a statement that is not an append.
 pub(crate) fn database_error(action: &'static str, error: tokio_postgres::Error) -> Error {
     let retryable = match error.code() {
-        Some(state) => is_transient(state) || is_of_connection(state),
+        Some(state) => is_transient(state) || is_lost(&error),
         // Without a word from the server: what came cannot be read, or nothing came.
         None => is_broken(&error),
     };

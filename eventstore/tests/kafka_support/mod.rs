@@ -32,7 +32,10 @@ pub(crate) use self::{
     },
 };
 
+/// A lease whose end is waited for.
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
+/// One that no stall of the machine ends. Who stops gives it back.
+pub(crate) const STEADY: Duration = Duration::from_secs(10);
 pub(crate) const PARTITIONS: u16 = 4;
 pub(crate) const CATEGORIES: [&str; 2] = ["loan", "member_card"];
 
@@ -88,7 +91,7 @@ impl Setup {
 
     /// The same, with this delivery.
     pub(crate) async fn finish_with(&self, delivery: Delivery) {
-        self.publish_all(self.publisher().delivery(delivery).lease_time_to_live(LEASE)).await;
+        self.publish_all(self.publisher().delivery(delivery).lease_time_to_live(STEADY)).await;
     }
 
     /// The same with other options. What it came to.
@@ -100,6 +103,8 @@ impl Setup {
         let end = self.store.safe_position().await.unwrap();
         // What was appended meanwhile may be passed at once.
         let now = wait_for(&mut progress, |progress| progress.position >= end).await;
+        // Who is told to stop has little time for it.
+        self.checkpoint_reaches(end.get()).await;
         stop.cancel();
         running.await.unwrap().unwrap();
         now

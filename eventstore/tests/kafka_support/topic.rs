@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use annals_eventstore::{
@@ -147,7 +147,25 @@ pub(crate) fn read_progress(brokers: &str, context: &str) -> Vec<(String, Progre
 /// Where a partition ends, with what is not committed.
 pub(crate) fn end_of(brokers: &str, topic: &str, partition: i32) -> i64 {
     let consumer = consumer(client_of(brokers), "read_uncommitted");
-    consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap().1
+    end_at(&consumer, topic, partition)
+}
+
+/// Where a partition ends for a consumer. A topic that is being created is known before its partitions are there.
+fn end_at(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    let start = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+            Ok((_, end)) => return end,
+            Err(KafkaError::MetadataFetch(
+                Code::UnknownTopicOrPartition
+                | Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::UnknownPartition,
+            )) if start.elapsed() < TIMEOUT => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => panic!("{topic}/{partition}: {error}"),
+        }
+    }
 }
 
 /// Whether there is an open transaction in a topic whose name begins like this.
@@ -160,9 +178,8 @@ pub(crate) fn is_transaction_open(brokers: &str, beginning: &str) -> bool {
     metadata.topics().iter().filter(|topic| topic.name().starts_with(beginning)).any(|topic| {
         topic.partitions().iter().any(|partition| {
             // In this order: it may go on between the two.
-            let end = all.fetch_watermarks(topic.name(), partition.id(), TIMEOUT).unwrap().1;
-            let stable = committed.fetch_watermarks(topic.name(), partition.id(), TIMEOUT);
-            stable.unwrap().1 < end
+            let end = end_at(&all, topic.name(), partition.id());
+            end_at(&committed, topic.name(), partition.id()) < end
         })
     })
 }

@@ -134,17 +134,23 @@ async fn one_that_has_resigned_is_replaced_as_soon_as_its_transaction_has_ended(
     in_time(async {
         let database = TestDatabase::create().await;
         let store = database.store().await;
-        let first = election(&store).campaign().await.unwrap();
-        let transaction = store.database().unwrap().begin().await.unwrap();
-        first.guard(transaction.client().unwrap()).await.unwrap();
-        first.resign().await.unwrap();
-        let ends = async {
-            sleep(Duration::from_millis(100)).await;
-            drop(transaction);
-        };
-        let next = election(&store);
-        let (led, ()) = tokio::join!(next.try_campaign(), ends);
-        assert!(led.unwrap().is_some());
+        // It is not waited for for long, and machines stand still for as long now and then.
+        for _ in 0..5 {
+            let first = election(&store).campaign().await.unwrap();
+            let transaction = store.database().unwrap().begin().await.unwrap();
+            first.guard(transaction.client().unwrap()).await.unwrap();
+            first.resign().await.unwrap();
+            let ends = async {
+                sleep(Duration::from_millis(100)).await;
+                drop(transaction);
+            };
+            let next = election(&store);
+            let (led, ()) = tokio::join!(next.try_campaign(), ends);
+            if led.unwrap().is_some() {
+                return;
+            }
+        }
+        panic!("it is never replaced at once");
     })
     .await;
 }

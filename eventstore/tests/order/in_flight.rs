@@ -283,11 +283,12 @@ async fn a_killed_backend_leaves_no_registration() {
     let watcher = database.client().await;
     store.append(one(stream("a"), 1)).await.unwrap();
     for round in 0..5 {
-        let victim = database.client_as("victim").await;
+        let name = format!("victim {round}");
+        let victim = database.client_as(&name).await;
         victim.batch_execute("begin").await.unwrap();
         direct::append(&victim, "b", &direct::ids(2)).await.unwrap();
         assert_eq!(direct::registered(&watcher).await, 1);
-        assert_eq!(kill(&watcher, "victim").await, 1);
+        assert_eq!(kill(&watcher, &name).await, 1);
         eventually("the registration ends", async || direct::registered(&watcher).await == 0).await;
         assert_eq!(store.safe_position().await.unwrap(), Position::new(1 + 2 * (round + 1)));
     }

@@ -128,6 +128,6 @@ async fn connections_are_made_when_needed_and_no_more_than_said() {
     for history in join_all(streams.iter().map(|stream| history(&store, stream))).await {
         assert_eq!(history.len(), 1);
     }
-    let reading = count().await - appending;
-    assert!((1..=8).contains(&reading), "{reading} connections");
+    let all = count().await;
+    assert!(all > appending && all <= 4 + 8, "{all} connections, {appending} before the reading");
 }

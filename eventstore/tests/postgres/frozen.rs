@@ -32,9 +32,9 @@ async fn nobody_waits_for_ever_for_a_server_that_has_frozen() {
     in_time(async {
         let database = TestDatabase::create().await;
         let options = EventStore::options()
-            .connect_timeout(SECOND)
-            .append_timeout(2 * SECOND)
-            .statement_timeout(Use::Read, SECOND);
+            .connect_timeout(5 * SECOND)
+            .append_timeout(10 * SECOND)
+            .statement_timeout(Use::Read, 5 * SECOND);
         let (store, _link) = at_work(&database, options).await;
         let started = Instant::now();
         let (append, load) =

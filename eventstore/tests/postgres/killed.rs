@@ -26,8 +26,12 @@ async fn killer(database: &TestDatabase) -> (tokio::task::JoinHandle<usize>, Arc
     let client = database.client_as("killer").await;
     let killing = async move {
         let mut killed = 0;
-        while !stopped.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(40)).await;
+        // Now and then there is time for an append, however slow the machine is.
+        for pause in [40, 40, 40, 300].into_iter().cycle() {
+            if stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
             killed += kill(&client, "annals").await;
         }
         killed
@@ -175,4 +179,16 @@ async fn a_store_recovers_when_all_its_backends_are_killed_at_rest() {
         assert_eq!(read.iter().map(number).collect::<Vec<_>>(), [round]);
         assert!(kill(&client, "annals").await > 0);
     }
+}
+
+// On one thread: what the server says of the end is heard when the next statement is sent.
+#[tokio::test]
+async fn a_transaction_that_the_server_ends_for_its_idleness_may_be_tried_again() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    let patience = "set local idle_in_transaction_session_timeout = 100";
+    let transaction = store.database().unwrap().begin_with(patience).await.unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let error = transaction.check().await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
 }

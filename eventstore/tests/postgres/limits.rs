@@ -88,7 +88,7 @@ async fn a_stream_that_another_holds_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_another_creates_is_waited_for() {
     let database = TestDatabase::create().await;
-    let options = EventStore::options().lock_timeout(Duration::from_secs(1));
+    let options = EventStore::options().lock_timeout(Duration::from_secs(5));
     let store = database.store_with(options).await;
     let other = database.client().await;
     let create =
@@ -110,7 +110,7 @@ async fn a_stream_that_another_creates_is_waited_for() {
 async fn an_append_that_was_not_sent_in_time_is_not_recorded() {
     in_time(async {
         let database = TestDatabase::create().await;
-        let timeout = Duration::from_secs(2);
+        let timeout = Duration::from_secs(8);
         let options = EventStore::options().writers(1).append_timeout(timeout).lock_timeout(LONG);
         let store = database.store_with(options).await;
         let other = database.client().await;

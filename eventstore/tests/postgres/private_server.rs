@@ -12,7 +12,7 @@ async fn a_server_is_killed_and_comes_back_with_what_it_acknowledged() {
     }
     server.kill();
     // A store that was connected finds the server again by itself.
-    assert!(store.append(one(stream("a"), 5)).await.is_err());
+    eventually("it is gone", async || store.append(one(stream("a"), 5)).await.is_err()).await;
     server.restart().await;
     eventually("the store appends again", async || store.append(one(stream("b"), 0)).await.is_ok())
         .await;

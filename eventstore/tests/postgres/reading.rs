@@ -97,7 +97,7 @@ async fn a_reader_that_takes_its_time_holds_no_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_fails_after_the_first_page_does_not_end_well() {
     let database = TestDatabase::create().await;
-    let options = EventStore::options().statement_timeout(Use::Read, Duration::from_millis(700));
+    let options = EventStore::options().statement_timeout(Use::Read, Duration::from_secs(3));
     let store = database.store_with(options).await;
     let append = Append::to(stream("a"), ExpectedVersion::Any, events(0..20));
     store.append(append).await.unwrap();

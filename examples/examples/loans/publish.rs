@@ -61,13 +61,17 @@ impl Publishing {
             if now.position >= end {
                 return Ok(());
             }
-            if let State::BrokerUnreachable { reason } | State::CircuitOpen { reason } = now.state {
-                bail!("Kafka at {brokers} does not answer: {reason}");
-            }
             if now.position > moved.0 {
                 moved = (now.position, Instant::now());
             } else if moved.1.elapsed() > PATIENCE {
-                bail!("publishing stands still at position {}: {:?}", now.position, now.state);
+                match now.state {
+                    State::BrokerUnreachable { reason } | State::CircuitOpen { reason } => {
+                        bail!("Kafka at {brokers} does not answer: {reason}")
+                    }
+                    state => {
+                        bail!("publishing stands still at position {}: {state:?}", now.position)
+                    }
+                }
             }
             let change = tokio::time::timeout(Duration::from_millis(200), progress.changed());
             if let Ok(Err(_)) = change.await {
@@ -77,12 +81,13 @@ impl Publishing {
         }
     }
 
-    /// Waits for the publisher, which has been told to stop: it gives its lease back.
-    pub(crate) async fn stopped(self) -> anyhow::Result<()> {
-        match self.0 {
-            Some(running) if !running.task.is_finished() => Ok(running.task.await??),
-            _ => Ok(()),
+    /// Waits for the publisher, which has been told to stop: it gives its lease back. Says how far it came.
+    pub(crate) async fn stopped(self) -> anyhow::Result<Position> {
+        let Some(Running { task, progress, .. }) = self.0 else { return Ok(Position::START) };
+        if !task.is_finished() {
+            task.await??;
         }
+        Ok(progress.borrow().position)
     }
 }
 

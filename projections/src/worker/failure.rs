@@ -57,7 +57,8 @@ impl Interruptions {
 pub(crate) fn may_be_of_an_event(error: &Error) -> bool {
     match error {
         Error::Database { source, .. } => match source.code() {
-            Some(code) => is_of_a_value(code),
+            // Not if it ended the session, for a reason that may be of the same class.
+            Some(code) => !may_pass(source) && is_of_a_value(code),
             // A value that does not fit its column is refused before it is sent.
             None => !error.is_retryable(),
         },

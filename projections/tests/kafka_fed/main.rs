@@ -33,4 +33,5 @@ mod support;
 /// Workers here are paused from outside.
 mod paused {
     pub(crate) fn pause_if_worker() {}
+    pub(crate) fn stall_once() {}
 }

@@ -31,7 +31,10 @@ async fn equal_to_the_fold_while_workers_come_and_go() {
     let mut load = Load::of_accounts(&store, seed, 300);
     let mut workers: Vec<Running> = Vec::new();
     let mut turns = 0;
-    while turns < 40 || !load.is_done() {
+    // A group moves slowly: most are gone before they have a slice.
+    let taken = "select coalesce(sum(epoch), 0)::bigint from annals.checkpoints
+                 where starts_with(name, 'projection:balances')";
+    while turns < 40 || !load.is_done() || value::<i64>(&client, taken).await <= 8 {
         turns += 1;
         match rng.random_range(0..6) {
             0..3 if workers.len() < 3 => {
@@ -57,8 +60,6 @@ async fn equal_to_the_fold_while_workers_come_and_go() {
         assert!(worker.is_running(), "it ended: {:?}", worker.failure().await);
         worker.stop().await;
     }
-    let taken: i64 = value(&client, "select sum(epoch)::bigint from annals.checkpoints").await;
-    assert!(taken > 8, "only {taken} times a slice was taken");
     let mut last = Running::start(relay.worker::<Balance>(&store));
     last.caught_up::<Balance>(&store).await;
     last.stop().await;
@@ -96,7 +97,7 @@ async fn a_group_shares_slices_out_and_moves_no_more_than_it_has_to() {
     let (seed, mut rng) = seeded();
     Load::of_accounts(&store, seed, 30).done().await;
     relay.published().await;
-    let start = || Running::start(relay.worker::<Balance>(&store).lease(lease(3000)));
+    let start = || Running::start(relay.worker::<Balance>(&store).lease(lease(20_000)));
     let mut first = start();
     eventually("one has all", || async { epochs(&client).await.len() == 4 }).await;
     let sum = |epochs: Vec<i64>| epochs.iter().sum::<i64>();

@@ -25,14 +25,19 @@ async fn one_of_two_workers_works_and_the_other_takes_over_when_it_dies() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
     let (seed, _) = seeded();
-    let options = lease(1000);
+    let options = lease(6000);
     let mut first = Running::start(worker::<Tally>(&store).batch_size(3).lease(options));
     add(&store, "a", 1).await;
     first.caught_up::<Tally>(&store).await;
     let mut second = Running::start(worker::<Tally>(&store).batch_size(3).lease(options));
     // Longer than a lease lasts, which the first therefore renews.
-    for round in 0..30 {
+    let ends: String = value(&client, "select expires_at::text from annals.leases").await;
+    let is_over = format!("select clock_timestamp() > '{ends}'");
+    for round in 0.. {
         Load::start(&store, seed + round, 2, 10).done().await;
+        if value(&client, &is_over).await {
+            break;
+        }
     }
     first.caught_up::<Tally>(&store).await;
     assert!(second.is_running() && first.is_running());

@@ -7,14 +7,14 @@ use std::{
 };
 
 use annals_eventstore::EventStore;
-use annals_projections::QueryReadModels;
+use annals_projections::{QueryReadModels, control};
 use rand::Rng;
 
 use crate::support::{
     PATIENCE, Running,
     database::{TestDatabase, value},
     eventually, lease,
-    ledger::{PAUSE, Tally, add},
+    ledger::{PAUSE, STALL, Tally, add},
     load::{Load, seeded},
     oracle::assert_exact,
     worker,
@@ -43,6 +43,15 @@ async fn worker_process() {
 pub(crate) fn pause_if_worker() {
     if IS_WORKER.load(Ordering::Relaxed) {
         signal("-STOP", std::process::id());
+    }
+}
+
+static HAS_STALLED: AtomicBool = AtomicBool::new(false);
+
+/// Holds its thread up, for longer than the database waits for the transactions of a worker with the shortest patience.
+pub(crate) fn stall_once() {
+    if !HAS_STALLED.swap(true, Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1500));
     }
 }
 
@@ -125,6 +134,22 @@ async fn at_random_moments_under_load() {
         assert!(process.is_alive());
     }
     assert_exact::<Tally>(&store, &client).await;
+}
+
+// On one thread: what the database says of the end of the transaction is heard when the next statement is sent.
+#[tokio::test]
+async fn a_stall_past_the_end_of_its_transaction_is_no_fault_of_an_event() {
+    let database = TestDatabase::create().await;
+    let (store, client) = (database.store().await, database.client().await);
+    let mut running = Running::start(worker::<Tally>(&store).lease(lease(1000)));
+    add(&store, "a", 1).await;
+    running.caught_up::<Tally>(&store).await;
+    add(&store, "a", STALL).await;
+    running.caught_up::<Tally>(&store).await;
+    assert!(HAS_STALLED.load(Ordering::Relaxed));
+    assert_eq!(control::parked(&store, None).await.unwrap(), []);
+    assert_exact::<Tally>(&store, &client).await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

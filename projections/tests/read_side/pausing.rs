@@ -44,7 +44,7 @@ async fn a_paused_projection_stands_still_and_answers_and_then_goes_on() {
     assert_eq!(control::status(&store).await.unwrap(), []);
     assert!(!control::pause(&store, "tallies", "too early").await.unwrap());
     let start = || {
-        let options = lease(1000);
+        let options = lease(20_000);
         Running::start(worker::<Tally>(&store).projection::<Balance>().lease(options))
     };
     let mut running = start();
@@ -57,8 +57,15 @@ async fn a_paused_projection_stands_still_and_answers_and_then_goes_on() {
     assert!(control::pause(&store, "tallies", "for a look").await.unwrap());
     assert!(!control::pause(&store, "others", "for a look").await.unwrap());
     // The workers finish their batches; then nothing moves, and the others go on.
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    let reached = status(&store, "tallies").await.position;
+    let mut reached = status(&store, "tallies").await.position;
+    loop {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let position = status(&store, "tallies").await.position;
+        if position == reached {
+            break;
+        }
+        reached = position;
+    }
     running.caught_up::<Balance>(&store).await;
     load.done().await;
     accounts.done().await;

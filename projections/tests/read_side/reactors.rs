@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -273,7 +273,11 @@ async fn crashes_repeat_effects_under_the_same_id_and_lose_none() {
     let mailer = Mailer { takes: Duration::from_millis(1), ..Mailer::new() };
     let mut load = Load::start(&store, seed, 3, 150);
     let mut drops = 0;
-    while drops < 30 || !load.is_done() {
+    let is_repeated = || {
+        let events = mailer.positions().into_iter().collect::<HashSet<_>>().len();
+        mailer.calls().len() > events
+    };
+    while drops < 30 || !load.is_done() || !is_repeated() {
         let worker = worker(&store, &mailer).batch_size(rng.random_range(1..12)).lease(lease(30));
         let running = Running::start(worker);
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..80_000))).await;
@@ -285,8 +289,6 @@ async fn crashes_repeat_effects_under_the_same_id_and_lose_none() {
     caught_up(&store, &client).await;
     running.stop().await;
     assert_sound(&store, &mailer).await;
-    let events = mailer.positions().into_iter().collect::<HashSet<_>>().len();
-    assert!(mailer.calls().len() > events, "nothing was repeated: it was no test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,27 +320,30 @@ async fn waiting_holds_up_its_stream_and_no_other_and_is_no_failure() {
     let slow = add(&store, "slow", 1).await.last_position;
     let behind = add(&store, "slow", 2).await.last_position;
     add(&store, "a", 3).await;
-    let mailer = Mailer::new().answering(move |event, effect| {
-        let waits = event.position == slow && effect.attempt <= 6;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let mailer = Mailer::new().answering(move |event, _| {
+        let waits = event.position == slow && !over.load(Ordering::SeqCst);
         Ok(if waits { Reaction::RetryAfter(Duration::from_millis(100)) } else { Reaction::Done })
     });
     let running = Running::start(worker(&store, &mailer).attempts(2));
-    eventually("it waits", || async { mailer.of(slow).len() == 2 }).await;
+    // More often than there are attempts.
+    eventually("it waits", || async { mailer.of(slow).len() > 3 }).await;
     assert_eq!(reached(&client).await, slow.get() - 1, "the checkpoint waits with it");
     // Also what comes only now is reacted to.
     let later = add(&store, "b", 4).await.last_position;
     eventually("others go on", || async { mailer.of(later).len() == 1 }).await;
-    assert!(mailer.of(slow).len() < 6 && mailer.of(behind).is_empty());
+    assert!(mailer.of(behind).is_empty());
+    is_over.store(true, Ordering::SeqCst);
     caught_up(&store, &client).await;
     running.stop().await;
     let waits = mailer.of(slow);
-    assert_eq!(waits.len(), 7);
     for pair in waits.windows(2) {
         let waited = pair[1].began - pair[0].began;
         assert!(waited >= Duration::from_millis(100), "{waited:?}");
     }
     assert!(parked(&store).await.is_empty());
-    assert_eq!(mailer.calls().len(), 7 + 3, "what was done meanwhile is not done again");
+    assert_eq!(mailer.calls().len(), waits.len() + 3, "what was done meanwhile is not done again");
     assert_sound(&store, &mailer).await;
 }
 
@@ -476,9 +481,12 @@ async fn when_the_target_is_down_it_is_tried_once_in_a_while_and_nothing_is_park
     eventually("the breaker is open", is_broken).await;
     let opened = mailer.calls().len();
     assert!(opened <= 16 + 1, "{opened} calls: those that ran when it opened, and a trial");
+    let since = Instant::now();
     tokio::time::sleep(Duration::from_millis(1800)).await;
+    eventually("it is tried", || async { mailer.calls().len() >= opened + 2 }).await;
     let trials = mailer.calls().split_off(opened);
-    assert!((2..=7).contains(&trials.len()), "{} trials in 1800 ms", trials.len());
+    let most = since.elapsed().as_millis() / 200 + 1;
+    assert!(trials.len() as u128 <= most, "{} trials, not {most}", trials.len());
     for pair in trials.windows(2) {
         let waited = pair[1].began - pair[0].began;
         assert!(waited >= Duration::from_millis(200), "{waited:?} between two trials");

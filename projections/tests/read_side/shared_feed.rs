@@ -1,5 +1,7 @@
 //! All projections of a process share one feed.
 
+use std::time::Duration;
+
 use annals_eventstore::{Archived, EventStore, Position, Recorded};
 use annals_projections::{Change, Project, QueryReadModels, ReadModel};
 use tokio_postgres::Client;
@@ -41,7 +43,9 @@ counts!(
 );
 
 fn ten(store: &EventStore) -> annals_projections::Worker {
+    // Nudges alone lead to looks at the log.
     worker::<Tally>(store)
+        .poll_interval(Duration::from_secs(3600))
         .projection::<Count1>()
         .projection::<Count2>()
         .projection::<Count3>()

@@ -38,7 +38,8 @@ async fn equal_to_the_fold_while_workers_come_and_go() {
     let mut load = Load::of_accounts(&store, seed, 300);
     let mut workers: Vec<Running> = Vec::new();
     let (mut turns, mut most) = (0, 0);
-    while turns < 60 || !load.is_done() {
+    let taken = "select coalesce(sum(epoch), 0)::bigint from annals.checkpoints";
+    while turns < 60 || !load.is_done() || most < 3 || value::<i64>(&client, taken).await <= 8 {
         turns += 1;
         match rng.random_range(0..6) {
             0..3 if workers.len() < 3 => {
@@ -59,13 +60,10 @@ async fn equal_to_the_fold_while_workers_come_and_go() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..120))).await;
     }
     load.done().await;
-    assert_eq!(most, 3);
     for worker in workers {
         assert!(worker.is_running(), "it ended: {:?}", worker.failure().await);
         worker.stop().await;
     }
-    let taken: i64 = value(&client, "select sum(epoch)::bigint from annals.checkpoints").await;
-    assert!(taken > 8, "only {taken} times a slice was taken");
     catch_up::<Balance>(&store).await;
     assert_exact::<Balance>(&store, &client).await;
 }
@@ -75,7 +73,7 @@ async fn workers_that_come_get_their_share_and_leave_it_when_they_go() {
     let database = TestDatabase::create().await;
     let (store, client) = (database.store().await, database.client().await);
     let (_, mut rng) = seeded();
-    let start = || Running::start(worker::<Balance>(&store).lease(lease(2000)));
+    let start = || Running::start(worker::<Balance>(&store).lease(lease(6000)));
     let mut first = start();
     eventually("one has all", || async { epochs(&client).await == [1; 4] }).await;
     let mut second = start();
@@ -85,9 +83,9 @@ async fn workers_that_come_get_their_share_and_leave_it_when_they_go() {
     };
     eventually("two have two each", || taken(2, 2)).await;
     // Longer than leases last: nobody takes more, or takes turns.
-    for _ in 0..50 {
+    for _ in 0..70 {
         move_some(&store, &mut rng).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(taken(2, 1).await && taken(2, 2).await, "{:?}", epochs(&client).await);
     first.caught_up::<Balance>(&store).await;

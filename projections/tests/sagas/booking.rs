@@ -96,7 +96,7 @@ impl Process for Booking {
                 .undo(undo)
                 .retry(retry(4))
                 .retry_undo(retry(8))
-                .time_limit(Duration::from_millis(1500))
+                .time_limit(Duration::from_secs(8))
         };
         vec![
             step("flight", |saga| saga.cancel("flight")),

@@ -90,7 +90,7 @@ async fn what_fails_is_tried_again_under_the_same_id() {
         "the connection broke",
         "it panicked: the client of the service panics",
         "the service fails",
-        "no answer within 1.5s",
+        "no answer within 8s",
         "the connection broke",
     ];
     assert_eq!(reasons, expected);

@@ -148,7 +148,7 @@ async fn two_workers_share_the_calls() {
     let scene = Scene::new().await;
     let workers = ["one", "two"].map(|name| {
         let services = scene.services().known_as(name).one_at_a_time();
-        Running::start(worker(&scene.store, services).lease(lease(3000)))
+        Running::start(worker(&scene.store, services).lease(lease(20_000)))
     });
     let keys: Vec<_> = (0..40).map(|number| format!("trip {number}")).collect();
     for key in &keys {

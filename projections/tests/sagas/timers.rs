@@ -40,10 +40,10 @@ async fn a_timer_whose_time_came_while_nobody_was_there() {
     let scene = Scene::new().await;
     let services = scene.services().mood(|call, attempt| stalls(call, &attempt.step));
     let running = Running::start(worker(&scene.store, services.clone()));
-    request_within(&scene, "a", 1500).await;
+    request_within(&scene, "a", 8000).await;
     scene.reaches("a", SagaStatus::Running).await;
     running.abort().await;
-    tokio::time::sleep(Duration::from_millis(1700)).await;
+    tokio::time::sleep(Duration::from_millis(8500)).await;
     assert_eq!(scene.status("a").await, Some(SagaStatus::Running), "nobody is there");
     // Two, who both see that it is due.
     let both = [(); 2].map(|()| Running::start(worker(&scene.store, services.clone())));
@@ -59,10 +59,10 @@ async fn a_timer_whose_time_came_while_nobody_was_there() {
 async fn a_timer_of_a_saga_that_has_ended_does_not_go_off() {
     let scene = Scene::new().await;
     let running = Running::start(worker(&scene.store, scene.services()));
-    request_within(&scene, "a", 3000).await;
+    request_within(&scene, "a", 8000).await;
     scene.reaches("a", SagaStatus::Completed).await;
     assert_eq!(scene.count("select count(look_at) from annals.sagas").await, 0);
-    tokio::time::sleep(Duration::from_millis(3200)).await;
+    tokio::time::sleep(Duration::from_millis(8500)).await;
     assert_eq!(fired(&scene.progress("a").await), 0);
     assert_eq!(scene.status("a").await, Some(SagaStatus::Completed));
     running.stop().await;

@@ -74,7 +74,7 @@ mod tests {
     use crate::bus::policy::testing::{Deposit, Inner, bus};
 
     fn circuit() -> CircuitBreaker {
-        let cool_down = Duration::from_millis(50);
+        let cool_down = Duration::from_secs(1);
         let options = BreakerOptions::default().failures(3).cool_down(cool_down, cool_down);
         CircuitBreaker::new("store", options)
     }
@@ -88,7 +88,9 @@ mod tests {
             bus.send(Deposit::any()).await.unwrap_err();
         }
         assert_eq!((inner.calls(), circuit.state()), (3, CircuitState::Open));
-        tokio::time::sleep(Duration::from_millis(80)).await;
+        while circuit.state() == CircuitState::Open {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         bus.send(Deposit::any()).await.unwrap();
         assert_eq!(circuit.state(), CircuitState::Closed);
     }

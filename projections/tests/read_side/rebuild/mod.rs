@@ -109,9 +109,9 @@ impl Project<LedgerEvent> for Own {
     }
 }
 
-/// A rebuild whose lease ends soon once nobody renews it.
+/// A rebuild whose lease no stall of the machine ends.
 fn rebuild<R: ReadModel>(store: &EventStore) -> Rebuild<R> {
-    Rebuild::of(store).lease(lease(3000))
+    Rebuild::of(store).lease(lease(30_000))
 }
 
 /// Appends events of many ledgers, some of which share rows.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use annals_eventstore::{Error as StoreError, EventStore, ExpectedVersion, StreamId};
@@ -12,6 +12,7 @@ use super::{Own, append_many, rebuild};
 use crate::support::{
     catch_up,
     database::{TestDatabase, value},
+    eventually,
     ledger::{Tally, add},
     load::seeded,
 };
@@ -103,7 +104,9 @@ async fn one_that_runs_inline_or_elsewhere_is_refused() {
     catch_up::<Own>(&store).await;
     let slow = rebuild::<Own>(&store).events_per_second(1);
     let slow = tokio::spawn(async move { slow.build().await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let held =
+        "select count(*) from annals.leases where name = 'rebuild:owns' and expires_at > now()";
+    eventually("it runs", async || value::<i64>(&client, held).await == 1).await;
     let second = rebuild::<Own>(&store).build().await;
     assert!(matches!(second, Err(ProjectionError::RebuildRuns { .. })), "{second:?}");
     slow.await.unwrap().unwrap();

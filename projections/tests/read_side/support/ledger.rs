@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// An amount at which a worker that is a process of its own pauses itself.
 pub(crate) const PAUSE: i64 = 1_000_000;
+/// An amount at which the thread stands still, the first time.
+pub(crate) const STALL: i64 = 2_000_000;
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) enum LedgerEvent {
@@ -100,8 +102,10 @@ impl Project<LedgerEvent> for Tally {
         let row = row.unwrap_or_else(|| Self::new(key)).at(event);
         match &event.event {
             LedgerEvent::Added { amount } | LedgerEvent::Shared { amount, .. } => {
-                if *amount == PAUSE {
-                    crate::paused::pause_if_worker();
+                match *amount {
+                    PAUSE => crate::paused::pause_if_worker(),
+                    STALL => crate::paused::stall_once(),
+                    _ => {}
                 }
                 Change::Set(Self { total: row.total + amount, ..row })
             }
