@@ -160,9 +160,8 @@ impl Shared {
         if inner.is_ready() {
             self.ready.notify_one();
         }
-        let figures = inner.figures();
-        drop(inner);
-        self.reporter.figures(figures);
+        // Before another one has others to tell.
+        self.reporter.figures(inner.figures());
     }
 
     fn take(&self, events: usize, bytes: usize) -> Option<Result<Page, FeedError>> {
@@ -178,10 +177,9 @@ impl Shared {
         if let Some(last) = page.events.last() {
             inner.recorded_at = Some(last.recorded_at);
         }
-        let figures = inner.figures();
+        self.reporter.figures(inner.figures());
         drop(inner);
         self.reporter.taken(page.events.len());
-        self.reporter.figures(figures);
         Some(Ok(page))
     }
 }
